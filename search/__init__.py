@@ -1,0 +1,1 @@
+"""Propose candidates, evaluate them, record what was found."""

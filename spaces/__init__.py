@@ -1,0 +1,1 @@
+"""What may vary, and how a choice becomes a model: capture, space, candidate, build."""

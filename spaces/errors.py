@@ -1,0 +1,24 @@
+"""The errors that slimfront raises: one root, and one class for a user's mistake."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SlimfrontError(Exception):
+    """Anything that slimfront itself raises; the command line ends with status 1."""
+
+
+class InputError(SlimfrontError):
+    """What the user gave is wrong: the message names the value and the remedy; exit status 2."""
+
+
+class BuildError(SlimfrontError):
+    """A candidate cannot be built or does not run; a search records it and goes on."""
+
+
+def nearest(wrong: str, allowed: Iterable[str]) -> str:
+    """Return `` (did you mean 'x'?)`` for the allowed spelling closest to ``wrong``, or an empty text."""
+    matches = difflib.get_close_matches(wrong, list(allowed), n=1, cutoff=0.5)
+    return f" (did you mean {matches[0]!r}?)" if matches else ""

@@ -1,0 +1,96 @@
+"""slimfront compresses image-generating networks: a search for the Pareto front of size, speed and quality.
+
+    import slimfront as sf
+
+    study = sf.load_study("painting")
+    run = sf.search(study, trials=45, run_dir="runs/painting")
+    chosen = run.pick(max_drop=0.5)
+    bundle = run.ship(chosen, "out/")
+
+Nothing heavy is imported until a name is used (PEP 562).
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .search.evaluate import evaluate
+    from .search.loop import search
+    from .spaces.candidate import Candidate, LayerChoice
+    from .spaces.errors import InputError, SlimfrontError
+    from .studies.candidates import build
+    from .studies.report import report
+    from .studies.run import Run, Trial, open_run
+    from .studies.study import Study, load_study
+    from .studies.verify import verify
+
+    __version__: str
+else:
+    from . import search
+
+_HOMES = {
+    "Candidate": "spaces.candidate",
+    "InputError": "spaces.errors",
+    "LayerChoice": "spaces.candidate",
+    "Run": "studies.run",
+    "SlimfrontError": "spaces.errors",
+    "Study": "studies.study",
+    "Trial": "studies.run",
+    "build": "studies.candidates",
+    "evaluate": "search.evaluate",
+    "load_study": "studies.study",
+    "open_run": "studies.run",
+    "report": "studies.report",
+    "verify": "studies.verify",
+}
+
+__all__ = [
+    "Candidate",
+    "InputError",
+    "LayerChoice",
+    "Run",
+    "SlimfrontError",
+    "Study",
+    "Trial",
+    "__version__",
+    "build",
+    "evaluate",
+    "load_study",
+    "open_run",
+    "report",
+    "search",
+    "verify",
+]
+
+
+class _CallablePackage(ModuleType):
+    """`slimfront.search` is a package and the function to call: importing the one must not hide the other."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        from .search.loop import search as run_search
+
+        return run_search(*args, **kwargs)
+
+
+if not TYPE_CHECKING:
+    search.__class__ = _CallablePackage
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return version("slimfront")
+        except PackageNotFoundError:  # run from a source tree that is not installed
+            return "unknown"
+    if name in _HOMES:
+        return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

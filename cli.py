@@ -1,0 +1,333 @@
+"""The command line: parse, call, print; no logic."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .spaces.errors import InputError, SlimfrontError
+from .studies.screen import Screen
+
+app = typer.Typer(
+    name="slimfront",
+    help="Compress image-generating networks: search the Pareto front of size, speed and quality.",
+    invoke_without_command=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+StudyName = Annotated[
+    str, typer.Argument(metavar="STUDY", help="TOML file, folder with study.toml, or ready-made study.")
+]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")]
+Candidates = Annotated[list[Path] | None, typer.Argument(metavar="[CANDIDATE.json]...", help="Candidate files.")]
+OneCandidate = Annotated[Path | None, typer.Argument(metavar="[CANDIDATE.json]", help="Candidate file.")]
+Uniform = Annotated[
+    str | None,
+    typer.Option("--uniform", help="One choice for all layers, e.g. weight_bits=4,activation_bits=8."),
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, nothing else there.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, warnings and hints.")]
+MaxSize = Annotated[str | None, typer.Option(help="Largest file, e.g. 1MB, 800kB, 1.5MiB.")]
+MaxLatency = Annotated[str | None, typer.Option(help="Longest time of a batch, e.g. 40ms, 0.1s.")]
+MinPsnr = Annotated[float | None, typer.Option(help="Least PSNR in dB.")]
+MaxDrop = Annotated[float | None, typer.Option(help="Largest loss against the reference in dB.")]
+MinSpeedup = Annotated[float | None, typer.Option(help="Least speedup against the reference.")]
+
+
+class Prefer(StrEnum):
+    """What decides among the candidates that keep the limits."""
+
+    knee = "knee"
+    size = "size"
+    latency = "latency"
+    psnr = "psnr"
+
+
+PreferOption = Annotated[Prefer, typer.Option(help="What decides among those that keep the limits.")]
+
+
+def main() -> None:
+    """Run the command line. Exit status: 0 done, 1 failed, 2 wrong input, 130 interrupted."""
+    try:
+        sys.exit(app(prog_name="slimfront", standalone_mode=False))
+    except InputError as error:
+        _fail(str(error), 2)
+    except SlimfrontError as error:
+        _fail(str(error), 1)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(f"{where}{error.strerror or error}", 2)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # else one of typer's own: what was typed is wrong
+            raise
+        _fail(f"{error.format_message()} (try: slimfront --help)", 2)
+
+
+def _fail(message: str, status: int) -> None:
+    print(f"slimfront: {message}", file=sys.stderr)
+    sys.exit(status)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from . import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command(epilog="Example: slimfront studies")
+def studies(json: Json = False, quiet: Quiet = False) -> None:
+    """List the ready-made studies."""
+    from .studies.describe import describe_studies
+    from .studies.show import studies_table
+
+    Screen(json, quiet).result(describe_studies(), studies_table)
+
+
+@app.command(epilog="Example: slimfront init model.onnx --data samples -o study.toml")
+def init(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="ONNX file, or model.py:function for PyTorch.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="F", help="The study file to write.")],
+    data: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder with calibration and evaluation.")] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write a study file for a model, its shapes and names looked up."""
+    from .studies.init import init_study
+    from .studies.show import lines_view
+
+    screen = Screen(json, quiet)
+    todo = init_study(model, data, output)
+    screen.result({"file": str(output), "todo": todo}, lambda facts: lines_view({"file": facts["file"]}))
+    for item in todo:
+        screen.hint(f"to do: {item}")
+    screen.hint(f"next: slimfront search {output}")
+
+
+@app.command(epilog="Example: slimfront space painting")
+def space(study: StudyName, json: Json = False, quiet: Quiet = False) -> None:
+    """Show layers, their choices, and what is frozen and why."""
+    from .studies.describe import describe_space
+    from .studies.show import space_table
+    from .studies.study import load_study
+
+    Screen(json, quiet).result(describe_space(load_study(study)), space_table)
+
+
+@app.command(epilog="Example: slimfront profile painting")
+def profile(study: StudyName, json: Json = False, quiet: Quiet = False) -> None:
+    """Show parameters, bytes and milliseconds per layer: what to compress first."""
+    from .studies.profile import profile as measure
+    from .studies.show import profile_table
+    from .studies.study import load_study
+
+    Screen(json, quiet).result(measure(load_study(study)), profile_table)
+
+
+@app.command(epilog="Example: slimfront search painting --trials 60 --timeout 10m")
+def search(
+    study: StudyName,
+    run: Annotated[Path | None, typer.Option(help="Run folder; by default runs/<study name>.")] = None,
+    trials: Annotated[int | None, typer.Option(help="The run's candidates in all; by default the study's.")] = None,
+    timeout: Annotated[str | None, typer.Option(help="Longest time, e.g. 90s, 10m, 1h.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="frontier, tpe, nsga2, gp or random.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the sampler.")] = None,
+    storage: Annotated[str | None, typer.Option(metavar="URL", help="Optuna storage that mirrors the run.")] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Search for the front. Running the same command again continues it."""
+    from .search.loop import search as run_search
+    from .studies.show import front_table
+    from .studies.study import load_study
+
+    screen = Screen(json, quiet)
+    try:
+        with screen.search() as progress:
+            done = run_search(load_study(study), trials, run, timeout, sampler, seed, storage, progress)
+    except KeyboardInterrupt:
+        screen.note("interrupted: everything finished is kept; the same command continues")
+        raise typer.Exit(130) from None
+    screen.result(done.to_json() | {"run": str(done.folder)}, front_table)
+    screen.hint(f"next: slimfront report {done.folder} -o report.html")
+    screen.hint(f"      slimfront ship {done.folder} --max-drop 0.5 --prefer size -o bundle")
+
+
+@app.command(epilog="Example: slimfront front runs/painting --all --csv trials.csv")
+def front(
+    run: RunFolder,
+    all_trials: Annotated[bool, typer.Option("--all", help="Every trial with state, reason and stages.")] = False,
+    csv: Annotated[Path | None, typer.Option(metavar="F", help="Write a CSV file as well.")] = None,
+    parquet: Annotated[Path | None, typer.Option(metavar="F", help="Write a Parquet file as well.")] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Show the non-dominated candidates of a run."""
+    from .studies.export import export
+    from .studies.run import open_run
+    from .studies.show import front_table
+
+    opened = open_run(run)
+    export(opened, all_trials, csv, parquet)
+    Screen(json, quiet).result(opened.to_json(all=all_trials), front_table)
+
+
+@app.command(epilog="Example: slimfront report runs/painting -o report.html")
+def report(
+    run: RunFolder,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="F", help="The HTML page to write.")],
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write a run as one self-contained page: the front, pictures, bits per layer."""
+    from .studies.report import report as write_report
+    from .studies.run import open_run
+    from .studies.show import lines_view
+
+    screen = Screen(json, quiet)
+    with screen.steps() as progress:
+        notes = write_report(open_run(run), output, progress)
+    for note in notes:
+        screen.note(note)
+    screen.result(
+        {"report": str(output), "size_bytes": output.stat().st_size, "notes": notes},
+        lambda f: lines_view({"report": f["report"]}),
+    )
+
+
+@app.command(epilog="Example: slimfront pick runs/painting --max-drop 0.5 --prefer size")
+def pick(
+    run: RunFolder,
+    max_size: MaxSize = None,
+    max_latency: MaxLatency = None,
+    min_psnr: MinPsnr = None,
+    max_drop: MaxDrop = None,
+    min_speedup: MinSpeedup = None,
+    prefer: PreferOption = Prefer.knee,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Choose one candidate of a run by what it must keep."""
+    from .studies.run import open_run
+    from .studies.show import candidate_view
+
+    screen = Screen(json, quiet)
+    chosen = open_run(run).pick(max_size, max_latency, min_psnr, max_drop, min_speedup, prefer.value)
+    screen.result(chosen.row(), candidate_view)
+    screen.hint(f"next: slimfront ship {run} --trial {chosen.number} -o bundle")
+
+
+@app.command(epilog="Example: slimfront ship runs/painting --trial 12 -o bundle")
+def ship(
+    run: RunFolder,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="The bundle's folder, new or empty.")],
+    trial: Annotated[int | None, typer.Option(help="The trial's number; else the limits choose.")] = None,
+    max_size: MaxSize = None,
+    max_latency: MaxLatency = None,
+    min_psnr: MinPsnr = None,
+    max_drop: MaxDrop = None,
+    min_speedup: MinSpeedup = None,
+    prefer: PreferOption = Prefer.knee,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write a candidate as a bundle, measured again in a fresh process."""
+    from .studies.run import open_run
+    from .studies.ship import choose, shipped
+    from .studies.ship import ship as ship_trial
+    from .studies.show import candidate_view
+
+    screen = Screen(json, quiet)
+    opened = open_run(run)
+    chosen = choose(opened, trial, max_size, max_latency, min_psnr, max_drop, min_speedup, prefer.value)
+    screen.result(shipped(ship_trial(opened, chosen, output, screen.hint)), candidate_view)
+    screen.hint(f"shipped to {output}; check it anywhere with: slimfront verify {output}")
+
+
+@app.command(epilog="Example: slimfront verify bundle")
+def verify(
+    bundle: Annotated[Path, typer.Argument(metavar="DIR", help="A bundle's folder.")],
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure a bundle again; exit status 1 where it does not hold."""
+    from .studies.show import checks_view
+    from .studies.verify import verify as verify_bundle
+
+    screen = Screen(json, quiet)
+    verified = verify_bundle(bundle)
+    for note in verified["notes"]:
+        screen.note(note)
+    screen.result(verified, checks_view)
+    if not verified["holds"]:
+        raise SlimfrontError(f"{bundle} does not hold: {', '.join(verified['failed'])}")
+
+
+@app.command(epilog="Example: slimfront build painting --uniform weight_bits=4,activation_bits=8 -o small.onnx")
+def build(
+    study: StudyName,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="F.onnx", help="The ONNX file to write.")],
+    candidate: OneCandidate = None,
+    uniform: Uniform = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Build one candidate as an ONNX file."""
+    from .studies.candidates import build_file, given_candidates
+    from .studies.show import lines_view
+    from .studies.study import load_study
+
+    screen = Screen(json, quiet)
+    loaded = load_study(study)
+    [chosen], notes = given_candidates(loaded, [candidate] if candidate else [], uniform)
+    for note in notes:
+        screen.note(note)
+    with screen.steps() as progress:
+        built = build_file(loaded, chosen, output, progress)
+    for warning in [*loaded.warnings, *loaded.builder.warnings]:
+        screen.note(warning)
+    screen.result(built, lambda facts: lines_view({key: facts[key] for key in ("file", "size_bytes", "sha256")}))
+
+
+@app.command(epilog="Example: slimfront evaluate painting --uniform weight_bits=8,activation_bits=8")
+def evaluate(
+    study: StudyName, candidates: Candidates = None, uniform: Uniform = None, json: Json = False, quiet: Quiet = False
+) -> None:
+    """Build and measure candidates, outside any run."""
+    from .search.evaluate import evaluate as measure
+    from .studies.candidates import given_candidates
+    from .studies.show import candidates_table
+    from .studies.study import load_study
+
+    screen = Screen(json, quiet)
+    loaded = load_study(study)
+    chosen, notes = given_candidates(loaded, candidates or [], uniform)
+    for note in notes:
+        screen.note(note)
+    with screen.steps() as progress:
+        loaded.builder.prepare(progress)
+    for warning in [*loaded.warnings, *loaded.builder.warnings]:
+        screen.note(warning)
+    screen.result(measure(loaded, chosen), candidates_table)
+
+
+if __name__ == "__main__":
+    main()

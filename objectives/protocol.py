@@ -1,0 +1,120 @@
+"""What an objective is, what it is given, and the readings it gives.
+
+class Energy:
+    name = "energy"
+
+    def measure(self, subject: Subject) -> dict[str, Reading]:
+        joules = my_meter(subject.model.session)
+        return {"energy_j": Reading(joules, "J", how="power meter")}
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..spaces.session import CPU, infer, open_session
+from .samples import Samples
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A measured value.
+
+    Attributes:
+        value: the value, finite.
+        unit: "bytes", "dB", "ms", "x", or "" for a plain number.
+        low: lower end of the 95 % interval, where the value is uncertain.
+        high: upper end of it.
+        how: how it was got, for people.
+    """
+
+    value: float
+    unit: str
+    low: float | None = None
+    high: float | None = None
+    how: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the reading as plain data."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Reading:
+        """Read what `to_json` wrote."""
+        return cls(**data)
+
+
+@dataclass(frozen=True)
+class OpenModel:
+    """A model file with its samples; its session and its outputs are made when first asked for, and then kept.
+
+    Attributes:
+        path: the ONNX file.
+        samples: what it is judged on.
+        batch: the model's own batch size.
+        threads: intra-op threads of its session.
+        provider: execution provider of its session.
+    """
+
+    path: Path
+    samples: Samples
+    batch: int = 1
+    threads: int = 1
+    provider: str = CPU
+
+    @cached_property
+    def session(self) -> ort.InferenceSession:
+        """A stock ONNX Runtime session. Raises `BuildError` where the file cannot be opened."""
+        return open_session(self.path, threads=self.threads, provider=self.provider)
+
+    @cached_property
+    def outputs(self) -> NDArray[np.float32]:
+        """The first output for all samples, ``[N, ...]``, clipped to their range.
+
+        Raises `BuildError` where the model fails or an output is not finite.
+        """
+        raw = infer(self.session, self.samples.inputs, self.batch)
+        return np.clip(raw, self.samples.low, self.samples.high).astype(np.float32, copy=False)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What an objective measures: a model, and the uncompressed one beside it, opened once and shared.
+
+    For the reference itself both are the same object.
+    """
+
+    model: OpenModel
+    reference: OpenModel
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether the model is the uncompressed one."""
+        return self.model is self.reference
+
+
+class Objective(Protocol):
+    """Something that can be measured on a model.
+
+    Attributes:
+        name: the stage its records are kept under.
+    """
+
+    name: str
+
+    def measure(self, subject: Subject) -> dict[str, Reading]:
+        """Return readings by name, all finite.
+
+        Raises:
+            BuildError: the model does not load or run, or gives values that are not finite.
+        """
+        ...

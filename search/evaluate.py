@@ -1,0 +1,146 @@
+"""From a candidate to its readings: build, then quality, then timing, each told as it finishes."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ..objectives.protocol import Objective, OpenModel, Reading, Subject
+from ..objectives.quality import Quality
+from ..objectives.size import Size
+from ..objectives.timing import Timing
+from ..spaces.candidate import Candidate
+from ..spaces.errors import BuildError, InputError
+from ..studies.records import DONE, FAILED
+from ..studies.run import save_model_file
+from ..studies.study import Study
+from ..studies.trial import Trial
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """A finished stage: its state ("done" or "failed"), the file it was measured on, its readings and its time."""
+
+    stage: str
+    state: str
+    sha256: str
+    readings: dict[str, Reading] = field(default_factory=dict)
+    reason: str | None = None
+    seconds: float = 0.0
+
+
+class Evaluator:
+    """Builds and measures candidates of a study; the reference is opened once and kept.
+
+    Args:
+        study: with its builder prepared.
+        models: a folder for the ONNX files.
+        objectives: what is measured after building, each a stage under its name.
+    """
+
+    def __init__(self, study: Study, models: Path, objectives: Sequence[Objective] = ()) -> None:
+        self.study = study
+        self.models = models
+        self.objectives = tuple(objectives) or (Quality(), Timing())
+
+    def path(self, candidate: Candidate) -> Path:
+        """Return where the candidate's file lies."""
+        return self.models / f"{candidate.key}.onnx"
+
+    @cached_property
+    def reference(self) -> OpenModel:
+        """The uncompressed model, opened."""
+        path = self.path(Candidate())
+        if not path.exists():
+            save_model_file(self.study.builder.build(Candidate()), path)
+        return self._open(path)
+
+    def evaluate(self, candidate: Candidate, known: Trial | None = None) -> Iterator[StageResult]:
+        """Yield each stage that ``known`` has not finished yet, as it finishes; the last one where one fails.
+
+        Raises:
+            InputError: the disk cannot be written to; nothing of the candidate's is lost by it.
+        """
+        done = set(known.stages) if known else set()
+        sha256 = known.sha256 if known else ""
+        start = time.perf_counter()
+        try:
+            if "build" not in done or not self.path(candidate).exists():
+                built = self.study.builder.build(candidate)
+                save_model_file(built, self.path(candidate))
+                if built.sha256 != sha256:  # what was measured on another file does not count for this one
+                    done, sha256 = set(), built.sha256
+            subject = self._subject(candidate)
+            if "build" not in done:
+                yield _done("build", sha256, Size().measure(subject), start)
+        except Exception as error:
+            yield _failed("build", sha256, error, start)
+            return
+        for objective in self.objectives:
+            if objective.name in done:
+                continue
+            start = time.perf_counter()
+            try:
+                readings = objective.measure(subject)
+            except Exception as error:
+                yield _failed(objective.name, sha256, error, start)
+                return
+            yield _done(objective.name, sha256, readings, start)
+
+    def _subject(self, candidate: Candidate) -> Subject:
+        is_reference = candidate == Candidate()
+        return Subject(self.reference if is_reference else self._open(self.path(candidate)), self.reference)
+
+    def _open(self, path: Path) -> OpenModel:
+        target = self.study.settings.target
+        return OpenModel(path, self.study.evaluation, self.study.graph.batch, target.threads, target.provider)
+
+
+def evaluate(study: Study, candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
+    """Build and measure candidates outside any run; return their JSON forms in the order given (`trial` is None).
+
+    Raises:
+        InputError: the study is wrong, or a candidate names a layer that the model has not.
+        BuildError: a candidate cannot be built or does not run.
+    """
+    study.check()
+    study.builder.prepare()
+    with tempfile.TemporaryDirectory(prefix="slimfront-") as folder:
+        evaluator = Evaluator(study, Path(folder))
+        reference_ms = _measure(evaluator, Candidate())[1]["reference_ms"].value
+        rows = []
+        for candidate in candidates:
+            sha256, readings = _measure(evaluator, candidate)
+            trial = Trial(-1, candidate, "measured", sha256=sha256, readings=readings, reference_ms=reference_ms)
+            rows.append({**trial.row(), "trial": None})
+    return rows
+
+
+def _measure(evaluator: Evaluator, candidate: Candidate) -> tuple[str, dict[str, Reading]]:
+    readings: dict[str, Reading] = {}
+    sha256 = ""
+    for result in evaluator.evaluate(candidate):
+        if result.state == FAILED:
+            raise BuildError(result.reason or "the candidate cannot be built")
+        readings |= result.readings
+        sha256 = result.sha256
+    return sha256, readings
+
+
+def _done(stage: str, sha256: str, readings: dict[str, Reading], start: float) -> StageResult:
+    return StageResult(stage, DONE, sha256, readings, seconds=time.perf_counter() - start)
+
+
+def _failed(stage: str, sha256: str, error: Exception, start: float) -> StageResult:
+    """Return the failure as a result; a user's mistake and a full disk are no fault of the candidate's."""
+    if isinstance(error, InputError):
+        raise error
+    if isinstance(error, OSError):
+        raise InputError(f"cannot write the model: {error.strerror or error}") from error
+    reason = str(error) if isinstance(error, BuildError) else f"{type(error).__name__}: {error}"
+    return StageResult(stage, FAILED, sha256, reason=reason, seconds=time.perf_counter() - start)

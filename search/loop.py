@@ -1,0 +1,232 @@
+"""The search: propose, evaluate, record; killed anywhere and called again, it goes on where it was."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ..spaces.candidate import Candidate
+from ..spaces.errors import InputError
+from ..studies.definition import check_sampler
+from ..studies.environment import Environment, current_environment
+from ..studies.front import FULL_FIDELITY_DB, full_drop_db
+from ..studies.limits import parse_time
+from ..studies.records import FAILED, Record, RecordFile
+from ..studies.run import RECORDS_FILE, Run, make_folder, start_run
+from ..studies.study import Study, load_study
+from ..studies.trial import REFERENCE_LABEL, Trial
+from .evaluate import Evaluator
+from .mirror import Mirror
+from .progress import Progress, Silent
+from .proposers import Observation, Point, Task, make_proposer
+from .start import start_points
+from .work import multiply_adds
+
+SUSPICIOUS_PSNR_DB = 12.0  # a trained reference stands higher against its targets, unless a range is wrong
+
+
+def search(
+    study: Study | str | Path,
+    trials: int | None = None,
+    run_dir: str | Path | None = None,
+    timeout: str | float | None = None,
+    sampler: str | None = None,
+    seed: int | None = None,
+    storage: str | None = None,
+    progress: Progress | None = None,
+) -> Run:
+    """Search a study's space and return the run; called again with the same folder, it continues.
+
+    Args:
+        study: a study, or what `load_study` takes.
+        trials: the run's distinct candidates in all, reference, uniform ones and failures included.
+        run_dir: the run folder; by default ``runs/<study name>``.
+        timeout: seconds, or a text such as "10m"; the search ends in time, counting from this call.
+        sampler: frontier, tpe, nsga2, gp or random; by default the study's.
+        seed: of the sampler; by default the study's.
+        storage: an Optuna storage that mirrors the run: a database URL or the path of a journal file.
+        progress: is told what happens.
+
+    Raises:
+        InputError: the study is wrong, nothing varies, the folder is the run of another study or cannot be written to.
+        KeyboardInterrupt: passed through; everything finished is on disk.
+    """
+    start = time.monotonic()
+    study = study if isinstance(study, Study) else load_study(study)
+    deadline = None if timeout is None else start + parse_time(timeout, "timeout")
+    settings = study.settings.search
+    total = settings.trials if trials is None else trials
+    if isinstance(total, bool) or not isinstance(total, int) or total < 1:
+        raise InputError(f"trials must be a whole number, at least 1, but got {total!r}")
+    try:
+        sampler = check_sampler(sampler or settings.sampler)
+    except ValueError as error:
+        raise InputError(f"sampler {error}") from None
+    study.check()
+    if not study.space.varies:
+        raise InputError("nothing varies in the study's space: give [space] weight_bits or activation_bits more values")
+    folder = Path(run_dir) if run_dir is not None else Path("runs") / study.name
+    mirror = Mirror(storage, study) if storage else None
+    make_folder(folder)
+    target = study.settings.target
+    environment = current_environment(target.provider, target.threads)
+    with RecordFile(folder / RECORDS_FILE) as records:
+        start_run(folder, study, environment)
+        running = _Search(study, folder, records, environment, mirror, progress or Silent(), total, deadline)
+        running.go(sampler, settings.seed if seed is None else seed)
+    return Run(folder)
+
+
+class _Search:
+    """One call of `search`, the run's records held."""
+
+    def __init__(
+        self,
+        study: Study,
+        folder: Path,
+        records: RecordFile,
+        environment: Environment,
+        mirror: Mirror | None,
+        progress: Progress,
+        total: int,
+        deadline: float | None,
+    ) -> None:
+        self.study = study
+        self.folder = folder
+        self.records = records
+        self.environment = environment.digest
+        self.mirror = mirror
+        self.progress = progress
+        self.total = total
+        self.deadline = deadline
+        self.evaluator = Evaluator(study, folder / "models")
+        self.durations: list[float] = []
+        self.run = self._read()
+
+    def go(self, sampler: str, seed: int) -> None:
+        """Evaluate until the run has its trials, the space is exhausted or the time is over."""
+        prepared = False
+        for label, candidate in self._wanted(sampler, seed):
+            if not prepared:
+                for warning in self.study.warnings:
+                    self.progress.note(warning)
+                self.study.builder.prepare(self.progress.prepare)
+                for warning in self.study.builder.warnings:
+                    self.progress.note(warning)
+                prepared = True
+            if self._time_is_over():
+                self.progress.note("the time is over")
+                break
+            self._evaluate(label, candidate)
+        if self.mirror:
+            self.mirror.follow(self.run)
+
+    def _wanted(self, sampler: str, seed: int) -> Iterator[tuple[str, Candidate]]:
+        """Yield what is to be evaluated: what was begun, the starting points, then proposals."""
+        for trial in [t for t in self.run.all_trials if t.state == "started" and t.number < self.total]:
+            yield trial.label, trial.candidate
+        for label, candidate in start_points(self.study.space):
+            if self._room() and self._known(candidate) is None:
+                yield label, candidate
+        while self._room():
+            task = Task(
+                self.study.space,
+                {name: layer.parameters for name, layer in self.study.graph.layers.items()},
+                multiply_adds(self.study.graph),
+                seed,
+                full_drop_db(self.run.has_target),
+                self._limits(),
+            )
+            proposals = make_proposer(sampler, task).propose(self._history(), 1)
+            if not proposals:
+                self.progress.note("every candidate of the space is measured")
+                return
+            yield "", proposals[0]
+
+    def _room(self) -> bool:
+        return len(self.run.all_trials) < self.total
+
+    def _known(self, candidate: Candidate) -> Trial | None:
+        return next((trial for trial in self.run.all_trials if trial.candidate == candidate), None)
+
+    def _history(self) -> list[Observation]:
+        return [
+            Observation(trial.candidate, self.run.point(trial), self.run.violation(trial))
+            if trial.measured
+            else Observation(trial.candidate, None)
+            for trial in self.run.trials
+        ]
+
+    def _limits(self) -> Point:
+        reference = self.run.reference
+        return self.run.limits.point(
+            size_bytes=reference.value("size_bytes"),
+            latency_ms=reference.latency_ms,
+            best_db=reference.value("psnr_db") if self.run.has_target else FULL_FIDELITY_DB,
+            full_drop_db=full_drop_db(self.run.has_target),
+        )
+
+    def _evaluate(self, label: str, candidate: Candidate) -> None:
+        """Evaluate one candidate; each stage is on disk before anything else is done."""
+        start = time.monotonic()
+        known = self._known(candidate)
+        number = known.number if known else 1 + max((t.number for t in self.run.all_trials), default=-1)
+        first = known is None
+        for result in self.evaluator.evaluate(candidate, known):
+            if result.state == FAILED and label == REFERENCE_LABEL:
+                raise InputError(f"the study's model itself fails: {result.reason}")
+            self.records.append(
+                Record(
+                    study=self.study.digest,
+                    key=candidate.key,
+                    stage=result.stage,
+                    environment=self.environment,
+                    state=result.state,
+                    trial=number,
+                    sha256=result.sha256,
+                    readings={name: reading.to_json() for name, reading in result.readings.items()},
+                    reason=result.reason,
+                    candidate=candidate.to_json() if first else None,
+                    label=label,
+                    seconds=round(result.seconds, 4),
+                    time=datetime.now(UTC).isoformat(timespec="seconds"),
+                )
+            )
+            first = False
+        self.durations.append(time.monotonic() - start)
+        self.run = self._read()
+        self._keep_front_files()
+        if self.mirror:
+            self.mirror.follow(self.run)
+        self._tell(self.run.trial(number))
+
+    def _tell(self, trial: Trial) -> None:
+        if trial.label == REFERENCE_LABEL and self.run.has_target and trial.value("psnr_db") < SUSPICIOUS_PSNR_DB:
+            self.progress.note(
+                f"the model stands at only {trial.value('psnr_db'):.1f} dB against the targets: "
+                "are data.range and data.input_range right?"
+            )
+        done = len(self.run.trials)
+        left = (self.total - done) * statistics.fmean(self.durations)
+        if self.deadline is not None:
+            left = min(left, max(0.0, self.deadline - time.monotonic()))
+        self.progress.step(done, self.total, self.run.hypervolume(), left, trial)
+
+    def _time_is_over(self) -> bool:
+        """Whether another trial, as long as they usually are, would end too late; the first one is always begun."""
+        if self.deadline is None or not self.durations:
+            return False
+        return time.monotonic() + statistics.median(self.durations) > self.deadline
+
+    def _keep_front_files(self) -> None:
+        """Delete the files of candidates that are not on the front; they can be built again."""
+        kept = {Candidate().key} | {trial.candidate.key for trial in self.run.front_trials()}
+        for path in (self.folder / "models").glob("*.onnx*"):
+            if path.name.split(".")[0] not in kept:
+                path.unlink()
+
+    def _read(self) -> Run:
+        return Run(self.folder, self.environment)

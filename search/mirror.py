@@ -1,0 +1,77 @@
+"""A copy of the run in an Optuna storage, one write a trial, for optuna-dashboard and for people.
+
+The truth is the records: nothing is ever read back from here but which trials are already there.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+from ..spaces.errors import InputError
+from ..studies.run import Run
+from ..studies.study import Study
+from ..studies.trial import Trial
+from .grid import Grid
+from .proposers import Observation, distributions, frozen_trial
+
+if TYPE_CHECKING:
+    import optuna
+
+METRICS = ("size", "time", "drop")
+
+
+class Mirror:
+    """An Optuna study that follows a run.
+
+    Args:
+        url: a database URL such as "sqlite:///runs.db", or the path of a journal file.
+        study: names the Optuna study, with the start of its digest.
+
+    Raises:
+        InputError: the storage cannot be opened.
+    """
+
+    def __init__(self, url: str, study: Study) -> None:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        try:
+            self.study = optuna.create_study(
+                storage=_storage(url),
+                study_name=f"{study.name}-{study.digest[:8]}",
+                directions=["minimize"] * 3,
+                load_if_exists=True,
+            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                self.study.set_metric_names(list(METRICS))
+            self._told = {trial.user_attrs.get("trial") for trial in self.study.get_trials(deepcopy=False)}
+        except Exception as error:
+            raise InputError(f"--storage {url!r} cannot be opened: {str(error).splitlines()[0]}") from error
+        self.axes = Grid(study.space).axes
+        self.space = study.space
+
+    def follow(self, run: Run) -> None:
+        """Add the run's trials that are not there yet."""
+        for trial in run.trials:
+            if trial.number not in self._told:
+                self.study.add_trial(self._frozen(run, trial))
+                self._told.add(trial.number)
+
+    def _frozen(self, run: Run, trial: Trial) -> optuna.trial.FrozenTrial:
+        point, violation = (run.point(trial), run.violation(trial)) if trial.measured else (None, 0.0)
+        notes = {**trial.row(), "label": trial.label, "reason": trial.reason}
+        del notes["candidate"]
+        return frozen_trial(
+            Observation(trial.candidate, point, violation),
+            distributions(self.axes) if self.space.contains(trial.candidate) else {},
+            user_attrs={key: value for key, value in notes.items() if value not in (None, "")},
+        )
+
+
+def _storage(url: str) -> optuna.storages.BaseStorage | str:
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    return url if "://" in url else JournalStorage(JournalFileBackend(url))

@@ -1,0 +1,208 @@
+"""What proposes candidates: one small protocol, random search, and Optuna's samplers behind it.
+
+A proposer holds no state but its seed: it is told the whole history each time, so that a search which was killed
+proposes what it would have proposed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from ..spaces.candidate import Candidate, LayerChoice
+from ..spaces.space import Space
+from .grid import Grid, distinct
+
+if TYPE_CHECKING:
+    import optuna
+
+Point = tuple[float, float, float]
+NO_LIMIT: Point = (float("inf"),) * 3
+
+
+@dataclass(frozen=True)
+class Observation:
+    """A candidate with what was found.
+
+    Attributes:
+        candidate: the point of the space.
+        point: (size / reference size, 1 / speedup, drop), minimised; None where it failed.
+        violation: by how much it breaks the study's constraints; 0 where it is feasible.
+    """
+
+    candidate: Candidate
+    point: Point | None
+    violation: float = 0.0
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a proposer works on.
+
+    Attributes:
+        space: where candidates come from.
+        parameters: weights and biases by layer.
+        work: multiply-adds by layer.
+        seed: makes proposals repeatable.
+        drop_db: decibels that a drop of 1 stands for.
+        limits: the study's constraints as the largest point that keeps them.
+    """
+
+    space: Space
+    parameters: Mapping[str, int]
+    work: Mapping[str, int]
+    seed: int = 0
+    drop_db: float = 3.0
+    limits: Point = NO_LIMIT
+
+
+class Proposer(Protocol):
+    """Proposes what to measure next.
+
+    Equal history, task and seed give equal proposals. A proposal lies in the space and was not proposed before.
+    """
+
+    def propose(self, history: Sequence[Observation], n: int) -> list[Candidate]:
+        """Return ``n`` candidates that are not in ``history``; fewer only where the space has no more."""
+        ...
+
+
+def make_proposer(sampler: str, task: Task) -> Proposer:
+    """Return the proposer of a sampler's name: frontier, tpe, nsga2, gp or random."""
+    if sampler == "frontier":
+        from .frontier import Frontier
+
+        return Frontier(task)
+    if sampler == "random":
+        return Random(task)
+    return OptunaProposer(sampler, task)
+
+
+class Random:
+    """Uniformly drawn candidates."""
+
+    def __init__(self, task: Task) -> None:
+        self.grid = Grid(task.space)
+        self.seed = task.seed
+
+    def propose(self, history: Sequence[Observation], n: int) -> list[Candidate]:
+        """Return ``n`` unseen candidates."""
+        random = np.random.default_rng([self.seed, len(history)])
+        known = [observation.candidate for observation in history]
+        return distinct(lambda: self.grid.decode(self.grid.random(random, 1)[0]), self.grid, known, n, random)
+
+
+class OptunaProposer:
+    """Optuna's samplers by ask and tell: a study in memory is rebuilt from the history for each proposal.
+
+    Args:
+        sampler: "tpe", "nsga2" or "gp".
+        task: what to work on.
+    """
+
+    POPULATION = 20  # of NSGA-II: searches have tens of trials, so Optuna's 50 would be a random search
+
+    def __init__(self, sampler: str, task: Task) -> None:
+        self.sampler = sampler
+        self.task = task
+        self.grid = Grid(task.space)
+        self.distributions = distributions(self.grid.axes)
+
+    def propose(self, history: Sequence[Observation], n: int) -> list[Candidate]:
+        """Return ``n`` unseen candidates."""
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        study = optuna.create_study(directions=["minimize"] * 3, sampler=self._sampler(len(history)))
+        study.add_trials(self._trials(history))
+
+        def ask() -> Candidate:
+            params = study.ask(self.distributions).params
+            return Candidate(layers=self.grid.held | {layer: parse_choice(text) for layer, text in params.items()})
+
+        random = np.random.default_rng([self.task.seed, len(history)])
+        known = [observation.candidate for observation in history]
+        if self.sampler != "gp":
+            return distinct(ask, self.grid, known, n, random)
+        with _one_torch_thread():
+            return distinct(ask, self.grid, known, n, random, redraws=2)
+
+    def _sampler(self, asked: int) -> optuna.samplers.BaseSampler:
+        import warnings
+
+        import optuna
+
+        seed = int(np.random.default_rng([self.task.seed, asked]).integers(2**31))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            if self.sampler == "tpe":
+                return optuna.samplers.TPESampler(seed=seed, multivariate=True)
+            if self.sampler == "nsga2":
+                return optuna.samplers.NSGAIISampler(seed=seed, population_size=self.POPULATION)
+            return optuna.samplers.GPSampler(seed=seed, deterministic_objective=False)
+
+    def _trials(self, history: Sequence[Observation]) -> list[optuna.trial.FrozenTrial]:
+        trials: list[optuna.trial.FrozenTrial] = []
+        complete = 0
+        for observation in history:
+            if not self.task.space.contains(observation.candidate):
+                continue  # the reference, where the space leaves nothing uncompressed
+            trials.append(frozen_trial(observation, self.distributions, complete // self.POPULATION))
+            complete += observation.point is not None
+        return trials
+
+
+@contextmanager
+def _one_torch_thread() -> Iterator[None]:
+    """Optuna's Gaussian processes are small: several threads on them only get in each other's way."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def distributions(axes: Mapping[str, Sequence[LayerChoice]]) -> dict[str, Any]:
+    """Return one categorical distribution for each varying layer, its choices written "4/8"."""
+    from optuna.distributions import CategoricalDistribution
+
+    return {layer: CategoricalDistribution([choice_text(c) for c in choices]) for layer, choices in axes.items()}
+
+
+def choice_text(choice: LayerChoice) -> str:
+    """Return weight bits and activation bits as "4/8"."""
+    return f"{choice.weight_bits}/{choice.activation_bits}"
+
+
+def parse_choice(text: str) -> LayerChoice:
+    """Read what `choice_text` wrote."""
+    weight, activation = text.split("/")
+    return LayerChoice(int(weight), int(activation))
+
+
+def frozen_trial(
+    observation: Observation,
+    distributions: Mapping[str, Any],
+    generation: int = 0,
+    user_attrs: Mapping[str, Any] | None = None,
+) -> optuna.trial.FrozenTrial:
+    """Return an observation as a finished Optuna trial; NSGA-II reads its generation from the system attributes."""
+    import optuna
+
+    done = observation.point is not None
+    return optuna.trial.create_trial(
+        state=optuna.trial.TrialState.COMPLETE if done else optuna.trial.TrialState.FAIL,
+        values=observation.point,
+        params={layer: choice_text(observation.candidate.choice(layer)) for layer in distributions},
+        distributions=dict(distributions),
+        user_attrs=dict(user_attrs or {}),
+        system_attrs={"NSGAIISampler:generation": generation},
+        constraints={"limits": observation.violation} if done else None,
+    )

@@ -1,0 +1,230 @@
+"""Build: candidate -> ONNX model. Assembly of cached parts; the same candidate always gives the same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .cache import Store, content_hash
+from .candidate import Candidate, LayerChoice
+from .domains import can_run_integer, integer_nodes
+from .equalise import equalised
+from .errors import InputError, nearest
+from .graph import EXTERNAL_ABOVE_BYTES, Graph, model_bytes, save_model
+from .lowering import Lowering
+from .repair import RoundedLayer, StaticRepair, round_layer
+from .rounding import PlainRounding
+from .session import infer, open_session
+from .statistics import Progress, Statistics
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+
+@dataclass(frozen=True)
+class Built:
+    """A candidate's model.
+
+    Attributes:
+        candidate: what was built.
+        model: the `onnx_ir.Model`.
+        owners: by name of a node's first output, the name of the captured node it was written for.
+    """
+
+    candidate: Candidate
+    model: ir.Model
+    owners: Mapping[str, str]
+
+    @cached_property
+    def _file(self) -> tuple[int, str, bytes | None]:
+        """Size in bytes, sha256, and the bytes where they fit one file."""
+        import onnx_ir as ir
+
+        if model_bytes(self.model) <= EXTERNAL_ABOVE_BYTES:
+            data = ir.to_proto(self.model).SerializeToString(deterministic=True)
+            return len(data), hashlib.sha256(data).hexdigest(), data
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.onnx"
+            save_model(self.model, path)
+            return file_size(path), file_hash(path), None
+
+    @property
+    def size_bytes(self) -> int:
+        """Size on disk, external data included."""
+        return self._file[0]
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the file (and, above 2 GB, of the weights beside it)."""
+        return self._file[1]
+
+    def to_bytes(self) -> bytes:
+        """Return the ONNX file's bytes.
+
+        Raises:
+            InputError: the model is above 2 GB and needs a file with external data: use `save`.
+        """
+        data = self._file[2]
+        if data is None:
+            raise InputError("the model is larger than 2 GB and cannot be one piece of bytes: save it to a file")
+        return data
+
+    def save(self, path: Path) -> None:
+        """Write the model (and, above 2 GB, ``<path>.data`` beside it).
+
+        Raises:
+            InputError: the file cannot be written.
+        """
+        data = self._file[2]
+        if data is None:
+            save_model(self.model, path)
+            return
+        try:
+            path.write_bytes(data)
+        except OSError as error:
+            raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def file_size(path: Path) -> int:
+    """Return the bytes of an ONNX file and of the external data beside it."""
+    return sum(part.stat().st_size for part in _parts(path))
+
+
+def file_hash(path: Path) -> str:
+    """Return the sha256 of an ONNX file, followed by its external data where there is some."""
+    digest = hashlib.sha256()
+    for part in _parts(path):
+        with part.open("rb") as file:
+            while chunk := file.read(1 << 22):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _parts(path: Path) -> list[Path]:
+    return [part for part in (path, path.with_name(path.name + ".data")) if part.exists()]
+
+
+class Builder:
+    """Builds candidates of one graph; statistics and rounded weights come from the cache or are made when first needed.
+
+    Args:
+        graph: the captured reference.
+        calibration: inputs by name, [N, ...].
+        rounding: name of a rounding method (`rounding.METHODS`).
+        saturation_safe: reserved for the space: integer layers of 8 bits are not offered.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        calibration: Mapping[str, np.ndarray],
+        *,
+        rounding: str = "second-order",
+        saturation_safe: bool = False,
+    ) -> None:
+        self.graph = graph
+        self.saturation_safe = saturation_safe
+        self.calibration = calibration
+        self.rounding = rounding
+        self.warnings: list[str] = []
+
+    @cached_property
+    def statistics(self) -> Statistics:
+        """Ranges and Gram matrices of the graph that rounded candidates are made from.
+
+        That graph is the reference, or the same function with equalised channels: whichever comes closer to the
+        reference's outputs on the calibration data when all layers run in integers, at 8 and at 4 bits.
+        """
+        plain = Statistics(self.graph, self.calibration)
+        other = equalised(self.graph, self.calibration)
+        if other is self.graph:
+            return plain
+        store = Store(content_hash("equalisation-3", plain.key, other.digest))
+        chosen = store.arrays("errors")
+        equal = Statistics(other, self.calibration)
+        if chosen is None:
+            errors = [_integer_error(self.graph, statistics) for statistics in (plain, equal)]
+            chosen = {"errors": np.array(errors)}
+            store.put_arrays("errors", chosen)
+        return equal if chosen["errors"][1] < chosen["errors"][0] else plain
+
+    @property
+    def equalised(self) -> Graph:
+        """The graph that rounded candidates are made from."""
+        return self.statistics.graph
+
+    @cached_property
+    def static(self) -> StaticRepair:
+        """All layers rounded to all widths, each on its own."""
+        return StaticRepair(self.statistics, self.rounding)
+
+    def prepare(self, progress: Progress | None = None) -> None:
+        """Gather statistics and round all layers to all widths, unless the cache has them."""
+        self.statistics.prepare(progress)
+        self.static.prepare(progress)
+
+    def build(self, candidate: Candidate) -> Built:
+        """Build a candidate.
+
+        Raises:
+            InputError: the candidate names a layer that the graph has not.
+            BuildError: it cannot be built.
+        """
+        for name in candidate.layers:
+            if name not in self.graph.layers:
+                raise InputError(f"the candidate names an unknown layer {name!r}{nearest(name, self.graph.layers)}")
+        lowering = self.lower(candidate)
+        model = lowering.run()
+        owners = {
+            node.outputs[0].name or "": lowering.emitter.owners.get(id(node), "") for node in model.graph if node.outputs
+        }
+        return Built(candidate, model, owners)
+
+    def lower(self, candidate: Candidate) -> Lowering:
+        """Return the lowering of a candidate, not yet run."""
+        rounds = any(choice.weight_bits <= 8 for choice in candidate.layers.values())
+        graph = self.equalised if rounds else self.graph
+        integer = integer_nodes(graph, candidate)
+        return Lowering(graph, candidate, integer, lambda name: self.statistics.range(name), self._rounded(candidate))
+
+    def _rounded(self, candidate: Candidate) -> Callable[[str], RoundedLayer]:
+        if candidate.repair == "sequential":
+            from .sequential import sequential_repair
+
+            return sequential_repair(self, candidate).__getitem__
+        return lambda name: self.static.rounded(self.equalised.layers[name], candidate.choice(name).weight_bits)
+
+
+def _integer_error(reference: Graph, statistics: Statistics) -> float:
+    """Return the geometric mean, over 8 and 4 bits, of the mean squared output error on the calibration data.
+
+    All layers run in integers, with plainly rounded weights.
+    """
+    graph = statistics.graph
+    models = [reference.model]
+    for bits in (8, 4):
+        layers = {n: LayerChoice(bits, 8) for n, layer in graph.layers.items() if can_run_integer(graph, layer)}
+        candidate = Candidate(layers)
+
+        def rounded(name: str, width: int = bits) -> RoundedLayer:
+            layer = graph.layers[name]
+            return round_layer(layer, graph.weight(layer), None, PlainRounding(), (width,))[width]
+
+        models.append(Lowering(graph, candidate, integer_nodes(graph, candidate), statistics.range, rounded).run())
+    outputs = []
+    with tempfile.TemporaryDirectory() as folder:
+        for number, model in enumerate(models):
+            path = Path(folder) / f"{number}.onnx"
+            save_model(model, path)
+            session = open_session(path, threads=os.cpu_count() or 1)
+            outputs.append(infer(session, statistics.calibration, graph.batch))
+    errors = [float(np.mean((output - outputs[0]) ** 2)) for output in outputs[1:]]
+    return float(np.sqrt(errors[0] * errors[1]))

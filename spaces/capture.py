@@ -1,0 +1,326 @@
+"""Capture: a PyTorch module or an ONNX file becomes the graph that every candidate is made from."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .errors import BuildError, InputError
+from .graph import Graph
+from .session import open_session
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    import onnxruntime as ort
+    import torch
+
+OPSET = 21
+TOLERANCE = 1e-3  # of the output's largest magnitude; float32 kernels differ by far less
+FOLD_LIMIT = 1 << 28  # elements of a constant that folding may read or write
+
+
+def capture_onnx(path: Path, input_shape: Sequence[int] | None = None) -> Graph:
+    """Take an ONNX file as it is: opset converted where old, batch norms folded, metadata stripped, shapes inferred.
+
+    Args:
+        path: the file; external data lies beside it.
+        input_shape: the shape to measure at, needed where the (first) input has free axes.
+
+    Raises:
+        InputError: missing, truncated or non-ONNX file, absent external data, custom op, a shape that does not fit,
+            weights that are not finite or not float32.
+    """
+    model = _load(path)
+    _check_ops(model, path)
+    shapes = _input_shapes(model, input_shape)
+    _check_weights(model)
+    original = _session_of(path)
+    graph = Graph(_simplify(model), shapes)
+    for feed in _check_inputs(graph):
+        _compare(_first_output(original, feed), graph, feed, str(path))
+    return graph
+
+
+def capture_module(module: torch.nn.Module, input_shape: Sequence[int]) -> Graph:
+    """Export a PyTorch module once (evaluation mode, float32) and check the graph against it at two inputs.
+
+    Args:
+        module: takes one tensor and returns one.
+        input_shape: the shape to measure at, e.g. [1, 3, 256, 256]; the graph keeps these axes.
+
+    Raises:
+        InputError: the module fails on this shape, has NaN weights, or cannot be exported.
+    """
+    import onnx_ir as ir
+    import torch
+
+    module = module.eval().float()
+    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise InputError(f"the weight {name!r} has NaN or infinite values")
+    example = torch.rand(tuple(input_shape), generator=torch.Generator().manual_seed(0))
+    try:
+        with torch.no_grad():
+            module(example)
+    except Exception as error:
+        raise InputError(f"the module fails on an input of shape {list(input_shape)}: {error}") from error
+    with tempfile.TemporaryDirectory() as folder:
+        exported = _export(module, example)
+        exported.save(str(Path(folder) / "model.onnx"), external_data=True)
+        model = ir.load(Path(folder) / "model.onnx")
+        ir.external_data.load_to_model(model)
+    graph = Graph(_simplify(model), {model.graph.inputs[0].name or "": tuple(input_shape)})
+    for feed in _check_inputs(graph):
+        with torch.no_grad():
+            expected = module(torch.from_numpy(next(iter(feed.values()))))
+        _compare(expected.numpy(), graph, feed, "the PyTorch module")
+    return graph
+
+
+def load_module(file: Path, function: str, weights: Path | None = None) -> torch.nn.Module:
+    """Import ``file``, call ``function()`` and load ``weights`` (safetensors, or a state_dict without pickled code).
+
+    Raises:
+        InputError: a missing file or function, no module returned, weights that do not fit it.
+    """
+    import torch
+
+    build = load_function(file, function, "model.file")
+    module = build()
+    if not isinstance(module, torch.nn.Module):
+        raise InputError(
+            f"model.file: {function}() must return a torch.nn.Module, but got {type(module).__name__}"
+        )
+    if weights is not None:
+        _load_weights(module, weights)
+    return module
+
+
+def load_function(file: Path, function: str, key: str) -> Any:
+    """Return ``function`` of the Python file ``file``; ``key`` is the study's key to name in an error."""
+    if not file.is_file():
+        raise InputError(f"{key}: there is no file {file}")
+    name = f"_slimfront_{abs(hash(file.resolve()))}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None and spec.loader is not None
+    imported = importlib.util.module_from_spec(spec)
+    sys.modules[name] = imported
+    try:
+        spec.loader.exec_module(imported)
+    except Exception as error:
+        raise InputError(f"{key}: {file} cannot be imported: {type(error).__name__}: {error}") from error
+    found = getattr(imported, function, None)
+    if not callable(found):
+        raise InputError(f"{key}: {file} has no function {function!r}")
+    return found
+
+
+def _load_weights(module: torch.nn.Module, path: Path) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise InputError(f"model.weights: there is no file {path}")
+    try:
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        module.load_state_dict(state)
+    except Exception as error:
+        raise InputError(f"model.weights: {path} cannot be loaded into the module: {error}") from error
+
+
+def _export(module: torch.nn.Module, example: torch.Tensor) -> torch.onnx.ONNXProgram:
+    import contextlib
+    import io
+    import logging
+    import warnings
+
+    import torch
+
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        try:
+            program = torch.onnx.export(
+                module, (example,), dynamo=True, input_names=["input"], output_names=["output"], verbose=False
+            )
+        except Exception as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise InputError(f"PyTorch cannot export the module to ONNX: {reason}") from error
+    assert program is not None
+    return program
+
+
+def _load(path: Path) -> ir.Model:
+    import onnx_ir as ir
+
+    if not path.is_file():
+        raise InputError(f"model.file: there is no file {path}")
+    try:
+        model = ir.load(path)
+    except Exception as error:
+        raise InputError(
+            f"model.file: {path} is not a readable ONNX file (truncated, or of another kind)"
+        ) from error
+    if not model.graph.outputs or not len(model.graph):
+        raise InputError(f"model.file: {path} is not a readable ONNX file (it has no nodes or no outputs)")
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        if isinstance(tensor, ir.ExternalTensor) and not Path(tensor.path).is_file():
+            raise InputError(
+                f"model.file: {path} keeps weights in {tensor.location!r}, which is not beside it"
+            )
+    try:
+        ir.external_data.load_to_model(model)
+    except Exception as error:
+        raise InputError(f"model.file: the external data of {path} cannot be read: {error}") from error
+    return model
+
+
+def _check_ops(model: ir.Model, path: Path) -> None:
+    functions = {(function.domain, function.name) for function in model.functions.values()}
+    for node in model.graph.all_nodes():
+        if node.domain not in ("", "ai.onnx") and (node.domain, node.op_type) not in functions:
+            raise InputError(
+                f"model.file: {path} uses the custom op {node.domain}::{node.op_type} (node {node.name!r}); "
+                "only ops of the ONNX standard can be searched"
+            )
+
+
+def _check_weights(model: ir.Model) -> None:
+    for name, value in model.graph.initializers.items():
+        tensor = value.const_value
+        if tensor is None or value.dtype is None or not value.dtype.is_floating_point():
+            continue
+        if value.dtype.name in ("FLOAT16", "BFLOAT16") and tensor.size > 64:
+            raise InputError(
+                f"the weight {name!r} is {value.dtype.name.lower()}; export the model in float32"
+            )
+        if not np.isfinite(tensor.numpy()).all():
+            raise InputError(f"the weight {name!r} has NaN or infinite values")
+
+
+def _input_shapes(model: ir.Model, input_shape: Sequence[int] | None) -> dict[str, tuple[int, ...]]:
+    inputs = [value for value in model.graph.inputs if value.name not in model.graph.initializers]
+    if input_shape is None:
+        return {}
+    first = inputs[0]
+    wanted = tuple(int(d) for d in input_shape)
+    if first.shape is not None:
+        fits = len(first.shape) == len(wanted) and all(
+            not isinstance(axis, int) or axis == size for axis, size in zip(first.shape, wanted, strict=True)
+        )
+        if not fits:
+            raise InputError(
+                f"model.input_shape {list(wanted)} does not fit the input {first.name!r}: {first.shape}"
+            )
+    return {first.name or "": wanted}
+
+
+def _simplify(model: ir.Model) -> ir.Model:
+    """Return the model in the form that all later steps expect; the passes are onnxscript's and onnx_ir's."""
+    import onnx_ir.passes.common as passes
+    from onnxscript import optimizer, version_converter
+    from onnxscript.rewriter import RewriteRuleSet, rewrite
+    from onnxscript.rewriter.rules import common as rules
+
+    passes.RemoveInitializersFromInputsPass()(model)
+    if model.graph.opset_imports.get("", OPSET) < OPSET:
+        version_converter.convert_version(model, OPSET, fallback=True)
+    passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    optimizer.optimize(model, input_size_limit=FOLD_LIMIT, output_size_limit=FOLD_LIMIT)
+    batch_norms = RewriteRuleSet(
+        [
+            rules.fuse_batchnorm_into_conv_rule,
+            rules.fuse_batchnorm_into_conv_transpose_rule,
+            rules.fuse_batchnorm_into_gemm_rule,
+        ]
+    )
+    model = rewrite(model, pattern_rewrite_rules=batch_norms)
+    passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    passes.IdentityEliminationPass()(model)
+    passes.RemoveUnusedNodesPass()(model)
+    passes.RemoveUnusedOpsetsPass()(model)
+    passes.ClearMetadataAndDocStringPass()(model)
+    passes.TopologicalSortPass()(model)
+    _name_nodes(model)
+    _resolve_auto_pad(model)
+    passes.ShapeInferencePass()(model)
+    return model
+
+
+def _name_nodes(model: ir.Model) -> None:
+    taken: set[str] = set()
+    for number, node in enumerate(model.graph):
+        name = node.name or f"{node.op_type}_{number}"
+        node.name = name if name not in taken else f"{name}_{number}"
+        taken.add(node.name)
+
+
+def _resolve_auto_pad(model: ir.Model) -> None:
+    """Write VALID and NOTSET padding of layers out; SAME depends on the size and keeps its attribute."""
+    import onnx_ir as ir
+
+    for node in model.graph:
+        if node.op_type in ("Conv", "ConvTranspose") and node.attributes.get_string("auto_pad", "NOTSET") in (
+            "VALID",
+            "NOTSET",
+        ):
+            node.attributes.pop("auto_pad", None)
+            spatial = (
+                len(node.inputs[1].shape) - 2 if node.inputs[1] is not None and node.inputs[1].shape else 0
+            )  # type: ignore[arg-type]
+            if "pads" not in node.attributes and spatial:
+                node.attributes.add(ir.AttrInt64s("pads", [0] * 2 * spatial))
+
+
+def _session_of(path: Path) -> ort.InferenceSession:
+    try:
+        return open_session(path)
+    except BuildError as error:
+        raise InputError(f"model.file: {error}") from error
+
+
+def _check_inputs(graph: Graph) -> list[dict[str, np.ndarray]]:
+    """Two seeded inputs: uniform noise in 0..1 and a smooth ramp."""
+    random = np.random.default_rng(0)
+    noise, ramp = {}, {}
+    for port in graph.inputs:
+        dtype = np.dtype(port.dtype)
+        noise[port.name] = random.random(port.shape).astype(dtype)
+        ramp[port.name] = np.linspace(0, 1, int(np.prod(port.shape))).reshape(port.shape).astype(dtype)
+    return [noise, ramp]
+
+
+def _first_output(session: ort.InferenceSession, feed: Mapping[str, np.ndarray]) -> np.ndarray:
+    try:
+        return np.asarray(session.run(None, dict(feed))[0])
+    except Exception as error:
+        shapes = {name: list(array.shape) for name, array in feed.items()}
+        raise InputError(f"the model does not run on inputs of shape {shapes}: {error}") from error
+
+
+def _compare(expected: np.ndarray, graph: Graph, feed: Mapping[str, np.ndarray], origin: str) -> None:
+    import onnx_ir as ir
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "captured.onnx"
+        graph.save(path)
+        found = _first_output(open_session(path), feed)
+    _ = ir
+    scale = max(float(np.abs(expected).max()), 1e-6)
+    if found.shape != expected.shape:
+        raise InputError(
+            f"the captured graph gives shape {found.shape} where {origin} gives {expected.shape}"
+        )
+    error = float(np.abs(found - expected).max()) / scale
+    if not error <= TOLERANCE:
+        raise InputError(f"the captured graph differs from {origin} by {error:.2g} of its range")

@@ -1,0 +1,231 @@
+"""Lowering, the last step of a build: the graph is written anew, each node in the form that the runtime's kernels like.
+
+Every tensor is known in one or both of two domains: float, and integer (uint8 with scale and zero point). Nodes ask for their
+inputs in the domain in which they run; conversions are written where they are first needed, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import layers
+from .emit import OPSET, Emitter
+from .graph import Graph
+from .integer_ops import OPS, clip_range
+from .repair import RoundedLayer
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from .candidate import Candidate
+
+PASS_THROUGH = ("Relu", "Clip", "MaxPool", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten")
+
+
+@dataclass(frozen=True)
+class Quant:
+    """A tensor in integers: real value = (uint8 - zero) * scale."""
+
+    value: ir.Value
+    scale: float
+    zero: int
+
+
+def quantisation(low: float, high: float) -> tuple[float, int]:
+    """Return scale and zero point of the uint8 grid that spans [low, high] and holds zero exactly."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    scale = float(np.float32((high - low) / 255)) or 1.0
+    scale = max(scale, 1e-30)
+    return scale, int(np.clip(np.rint(-low / scale), 0, 255))
+
+
+class Lowering:
+    """One candidate being written.
+
+    Args:
+        graph: the captured reference.
+        candidate: what to write.
+        integer: names of the nodes that run in integers (`domains.integer_nodes`).
+        tensor_range: (low, high) of a tensor by name.
+        rounded: a layer's rounded weights, by layer name (for layers with weight bits 2-8).
+
+    After `run`, ``grids`` holds scale and zero point of each captured tensor that was quantised.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        candidate: Candidate,
+        integer: frozenset[str],
+        tensor_range: Callable[[str], tuple[float, float]],
+        rounded: Callable[[str], RoundedLayer],
+    ) -> None:
+        self.graph = graph
+        self.candidate = candidate
+        self.integer = integer
+        self.tensor_range = tensor_range
+        self.rounded = rounded
+        self.emitter = Emitter(max(OPSET, graph.model.graph.opset_imports.get("", OPSET)))
+        self.consumers: dict[str, list[ir.Node]] = {}
+        for node in graph.model.graph:
+            for value in node.inputs:
+                if value is not None:
+                    self.consumers.setdefault(value.name or "", []).append(node)
+        self._output_names = {value.name for value in graph.model.graph.outputs}
+        self._values = {value.name: value for value in graph.model.graph.inputs}
+        self._values |= {value.name: value for node in graph.model.graph for value in node.outputs}
+        self._float: dict[str, ir.Value] = {}
+        self._from_integer: set[str] = set()
+        self._quantised: dict[str, Quant] = {}
+        self._dequantised: dict[str, ir.Value] = {}
+        self._weights: dict[str, ir.Value] = {}
+        self.grids: dict[str, tuple[float, int]] = {}
+
+    def run(self) -> ir.Model:
+        """Write all nodes and return the model."""
+        import onnx_ir as ir
+
+        inputs = []
+        for value in self.graph.model.graph.inputs:
+            copy = ir.Value(name=value.name, shape=value.shape, type=value.type)
+            inputs.append(copy)
+            self._float[value.name or ""] = copy
+        for node in self.graph.model.graph:
+            layer = self.graph.layer_of_node.get(node.name or "")
+            self.emitter.owner = node.name or ""
+            if layer is not None:
+                layers.emit(self, node, self.graph.layers[layer])
+            elif node.name in self.integer:
+                OPS[node.op_type].emit(self, node)
+            else:
+                self._copy(node)
+        outputs = []
+        for value in self.graph.model.graph.outputs:
+            self.emitter.owner = ""
+            result = self.float_value(value.name or "")
+            result.shape, result.type = value.shape, value.type
+            outputs.append((value.name or "", result))
+        return self.emitter.finish(inputs, outputs)
+
+    # --- tensors in the domain that is asked for ---
+
+    def float_value(self, tensor: str) -> ir.Value:
+        """Return a tensor in float."""
+        return self._float[tensor] if tensor in self._float else self.dequantised(tensor)
+
+    def quantised(self, tensor: str) -> Quant:
+        """Return a tensor in integers; a float one is quantised over its calibrated range."""
+        if tensor not in self._quantised:
+            self.quantise(tensor, self._float[tensor])
+        return self._quantised[tensor]
+
+    def dequantised(self, tensor: str) -> ir.Value:
+        """Return the float view of a tensor in integers, as Q/DQ patterns need it."""
+        quant = self.quantised(tensor)
+        if tensor not in self._dequantised:
+            self._dequantised[tensor] = self.dequantise(quant)
+        return self._dequantised[tensor]
+
+    def any_value(self, value: ir.Value) -> ir.Value:
+        """Return a constant, or a computed tensor of another type than float."""
+        if value.const_value is not None:
+            return self.emitter.constant(value.const_value.numpy())
+        return self.float_value(value.name or "")
+
+    def set_float(self, tensor: str, value: ir.Value, *, from_integer: bool = False) -> None:
+        """Say what a tensor is in float; ``from_integer`` where a DQ stands before the node that wrote it."""
+        self._float[tensor] = value
+        if from_integer:
+            self._from_integer.add(tensor)
+
+    def set_quantised(self, tensor: str, quant: Quant) -> None:
+        """Say what a tensor is in integers."""
+        self._quantised[tensor] = quant
+
+    def quantise(self, tensor: str, value: ir.Value) -> None:
+        """Write the Q node of a tensor whose float value was just computed."""
+        low, high = self._range(tensor)
+        self._quantised[tensor] = self.requantise(value, low, high)
+        self.grids[tensor] = (self._quantised[tensor].scale, self._quantised[tensor].zero)
+
+    def requantise(self, value: ir.Value, low: float, high: float) -> Quant:
+        """Write a Q node over [low, high]."""
+        scale, zero = quantisation(low, high)
+        return Quant(self.emitter.op("QuantizeLinear", value, *self.parameters(scale, zero)), scale, zero)
+
+    def dequantise(self, quant: Quant) -> ir.Value:
+        """Write a DQ node."""
+        return self.emitter.op("DequantizeLinear", quant.value, *self.parameters(quant.scale, quant.zero))
+
+    def parameters(self, scale: float, zero: int) -> tuple[ir.Value, ir.Value]:
+        """Return scale and zero point as initializers."""
+        return self.emitter.constant(np.float32(scale)), self.emitter.constant(np.uint8(zero))
+
+    def sizes(self, tensor: str) -> list[int | None]:
+        """Return a tensor's sizes in the shipped file, None for a free axis."""
+        shape = self._values[tensor].shape
+        if shape is None:
+            return [None if i != 1 else size for i, size in enumerate(self.graph.shapes[tensor])]
+        measured = self.graph.shapes[tensor]
+        return [d if isinstance(d, int) else (measured[i] if i == 1 else None) for i, d in enumerate(shape)]
+
+    # --- integer kernels of our own making ---
+
+    def depthwise(self, source: str, codes: np.ndarray, scale: np.ndarray, attributes: dict[str, Any]) -> ir.Value:
+        """Write an integer depthwise convolution of a tensor with int8 codes [C, 1, k, k] and scales [C]."""
+        return self._depthwise(self.dequantised(source), codes, scale, attributes)
+
+    def scaled_channels(self, quant: Quant, factors: np.ndarray) -> ir.Value:
+        """Write the product of each channel with a factor [C], as an integer 1x1 depthwise convolution."""
+        scale = np.maximum(np.abs(factors), 1e-12) / 127
+        codes = np.rint(factors / scale).astype(np.int8).reshape(-1, 1, 1, 1)
+        attributes = {"group": len(factors), "kernel_shape": [1, 1]}
+        return self._depthwise(self.dequantise(quant), codes, scale.astype(np.float32), attributes)
+
+    def _depthwise(self, x: ir.Value, codes: np.ndarray, scale: np.ndarray, attributes: dict[str, Any]) -> ir.Value:
+        constant = self.emitter.constant
+        weight = self.emitter.op("DequantizeLinear", constant(codes), constant(scale), axis=0)
+        return self.emitter.op("Conv", x, weight, attributes=attributes)
+
+    # --- rules about neighbours ---
+
+    def reads_integer(self, tensor: str) -> bool:
+        """Whether a float reader of this tensor gets it from a DQ node (directly, or through ops that ORT looks through)."""
+        return tensor not in self._float or tensor in self._from_integer
+
+    def feeds_integer(self, tensor: str) -> bool:
+        """Whether a Q node may follow this tensor (directly, or through ops that ONNX Runtime looks through)."""
+        for node in self.consumers.get(tensor, ()):
+            if node.name in self.integer:
+                return True
+            if node.op_type in PASS_THROUGH and any(self.feeds_integer(v.name or "") for v in node.outputs):
+                return True
+        return False
+
+    def _range(self, tensor: str) -> tuple[float, float]:
+        """Return the range to quantise over: where only clipping follows, what is left after it."""
+        readers = self.consumers.get(tensor, [])
+        clipped = [node for node in readers if node.op_type in ("Relu", "Clip") and node.name in self.integer]
+        if readers and len(clipped) == len(readers) and tensor not in self._output_names:
+            bounds = {clip_range(node) for node in clipped}
+            if len(bounds) == 1:
+                low, high = self._range(clipped[0].outputs[0].name or "")
+                least, most = bounds.pop()
+                return max(low, least) if least <= 0 else low, min(high, most)
+        return self.tensor_range(tensor)
+
+    def _copy(self, node: ir.Node) -> None:
+        inputs = []
+        for value in node.inputs:
+            inputs.append(None if value is None else self.any_value(value))
+        data = node.inputs[0].name or "" if node.inputs and node.inputs[0] is not None else ""
+        results = self.emitter.ops(
+            node.op_type, inputs, len(node.outputs), domain=node.domain, attributes=node.attributes
+        )
+        passes_on = node.op_type in PASS_THROUGH and data in self._values and self.reads_integer(data)
+        for value, result in zip(node.outputs, results, strict=True):
+            self.set_float(value.name or "", result, from_integer=passes_on)

@@ -1,0 +1,114 @@
+"""What lies in a bundle besides the model: its facts (bundle.json) and samples to check it by (check.npz).
+
+model.onnx       the file that was measured (above 2 GB with model.onnx.data)
+candidate.json   the candidate and its measured numbers
+card.md          the same for people
+bundle.json      what verify needs: checksum, study, environment, expected readings
+check.npz        a few inputs, the model's own outputs for them, and targets where there are some
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..objectives.samples import Samples
+from ..spaces.errors import InputError
+
+MODEL_FILE = "model.onnx"
+CANDIDATE_FILE = "candidate.json"
+CARD_FILE = "card.md"
+BUNDLE_FILE = "bundle.json"
+CHECK_FILE = "check.npz"
+VERSION = 1
+
+CHECK_SAMPLES = 4
+CHECK_BYTES = 16_000_000  # of inputs and outputs together; at least one batch is kept
+
+# The first ONNX Runtime that loads a model of this opset and IR version, tried with the releases 1.17 to 1.25.
+LEAST_RUNTIME_OF_OPSET = ((20, "1.17"), (21, "1.18"), (22, "1.21"), (23, "1.23"), (25, "1.24"), (26, "1.25"))
+LEAST_RUNTIME_OF_IR = ((9, "1.17"), (10, "1.18"), (11, "1.23"), (13, "1.24"))
+
+
+@dataclass(frozen=True)
+class Format:
+    """What a model file asks of a runtime: opset, IR version, and the least ONNX Runtime version (or None)."""
+
+    opset: int
+    ir_version: int
+
+    @property
+    def least_runtime(self) -> str | None:
+        """The least ONNX Runtime version that loads it; None where it is newer than what was tried."""
+        of_opset = next((version for most, version in LEAST_RUNTIME_OF_OPSET if self.opset <= most), None)
+        of_ir = next((version for most, version in LEAST_RUNTIME_OF_IR if self.ir_version <= most), None)
+        if of_opset is None or of_ir is None:
+            return None
+        return max(of_opset, of_ir, key=lambda version: tuple(map(int, version.split("."))))
+
+
+def model_format(path: Path) -> Format:
+    """Read a model file's opset and IR version."""
+    import onnx
+
+    model = onnx.load(path, load_external_data=False)
+    opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    return Format(opset, model.ir_version)
+
+
+def read_bundle(folder: Path) -> dict[str, Any]:
+    """Return a bundle's facts. Raises `InputError` where the folder is no bundle."""
+    path = folder / BUNDLE_FILE
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        if facts["version"] != VERSION:
+            raise InputError(
+                f"{folder} was written by another version of slimfront (bundle version {facts['version']})"
+            )
+    except FileNotFoundError:
+        raise InputError(f"{folder} is no bundle: it has no {BUNDLE_FILE}; `slimfront ship` makes one") from None
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is damaged: {error}") from error
+    return dict(facts)
+
+
+def few_samples(samples: Samples, output_bytes: int, batch: int) -> Samples:
+    """Return the samples that a bundle keeps: whole batches, `CHECK_SAMPLES` or fewer where they are large."""
+    each = output_bytes + sum(array.nbytes // len(array) for array in samples.inputs.values())
+    wanted = max(1, min(CHECK_SAMPLES, CHECK_BYTES // max(1, each)))
+    count = min(samples.count, -(-wanted // batch) * batch)
+    target = None if samples.target is None else samples.target[:count]
+    return Samples({name: array[:count] for name, array in samples.inputs.items()}, target, samples.low, samples.high)
+
+
+def save_samples(path: Path, samples: Samples, outputs: NDArray | None = None) -> None:
+    """Write samples, and outputs where given, as one .npz file."""
+    arrays: dict[str, Any] = {f"input:{name}": array for name, array in samples.inputs.items()}
+    arrays["range"] = np.array([samples.low, samples.high])
+    if samples.target is not None:
+        arrays["target"] = samples.target
+    if outputs is not None:
+        arrays["output"] = outputs
+    np.savez_compressed(path, **arrays)
+
+
+def load_samples(path: Path) -> tuple[Samples, NDArray | None]:
+    """Read what `save_samples` wrote. Raises `InputError` where the file is missing or damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            inputs = {key.removeprefix("input:"): stored[key] for key in stored.files if key.startswith("input:")}
+            target = stored["target"] if "target" in stored.files else None
+            output = stored["output"] if "output" in stored.files else None
+            low, high = map(float, stored["range"])
+    except FileNotFoundError:
+        raise InputError(f"{path.parent} is no whole bundle: it has no {path.name}") from None
+    except Exception as error:  # zipfile, zlib and numpy each raise their own
+        raise InputError(f"{path} is damaged: {error}") from error
+    return Samples(inputs, target, low, high), output

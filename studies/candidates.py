@@ -1,0 +1,104 @@
+"""Candidates as people give them (JSON files, one value for all layers), and their models as bytes or files."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..spaces.candidate import Candidate
+from ..spaces.errors import InputError
+
+if TYPE_CHECKING:
+    from .study import Study
+
+
+def read_candidate(path: Path) -> Candidate:
+    """Read a candidate from a JSON file: the candidate itself, or a document that holds one under "candidate".
+
+    So what `slimfront pick --json` prints and a bundle's candidate.json can be given as they are.
+
+    Raises:
+        InputError: the file is missing, no JSON, or no candidate.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"there is no candidate file {path}") from None
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON: {error}") from error
+    if isinstance(data, dict) and isinstance(data.get("candidate"), dict):
+        data = data["candidate"]
+    try:
+        return Candidate.from_json(data)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def given_candidates(study: Study, files: Sequence[Path], uniform: str | None) -> tuple[list[Candidate], list[str]]:
+    """Return the candidates that a command names, and notes on what was not possible.
+
+    Args:
+        study: names the layers.
+        files: candidate files.
+        uniform: one value for all layers, such as "weight_bits=4,activation_bits=8,repair=static".
+
+    Raises:
+        InputError: neither or both are given, or one of them is wrong.
+    """
+    if bool(files) == (uniform is not None):
+        raise InputError("give candidate files, or --uniform with values such as weight_bits=4,activation_bits=8")
+    if uniform is None:
+        return [read_candidate(file) for file in files], []
+    from ..spaces.space import parse_uniform
+    from ..spaces.space import uniform as uniform_candidate
+
+    candidate, notes = uniform_candidate(study.graph, parse_uniform(uniform))
+    return [candidate], list(notes)
+
+
+def build(study: Study, candidate: Candidate) -> bytes:
+    """Return a candidate's ONNX model as bytes.
+
+    Raises:
+        InputError: the study is wrong, the candidate names an unknown layer, or the model is above 2 GB.
+        BuildError: the candidate cannot be built.
+    """
+    study.builder.prepare()
+    return study.builder.build(candidate).to_bytes()
+
+
+def build_file(
+    study: Study, candidate: Candidate, path: Path, progress: Callable[[str, float], None] | None = None
+) -> dict[str, Any]:
+    """Write a candidate's ONNX file, whole or not at all (above 2 GB with ``<path>.data`` beside it).
+
+    Returns:
+        ``file``, ``sha256``, ``size_bytes`` and the ``candidate``.
+
+    Raises:
+        InputError: as `build`, or the file cannot be written.
+        BuildError: the candidate cannot be built.
+    """
+    if not path.parent.is_dir():
+        raise InputError(f"cannot write {path}: there is no folder {path.parent}")
+    study.check()
+    study.builder.prepare(progress)
+    built = study.builder.build(candidate)
+    try:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".slimfront-") as folder:
+            built.save(Path(folder) / path.name)
+            for file in sorted(Path(folder).iterdir(), reverse=True):  # the weights first, then what names them
+                file.replace(path.parent / file.name)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+    return {
+        "file": str(path),
+        "sha256": built.sha256,
+        "size_bytes": built.size_bytes,
+        "candidate": candidate.to_json(),
+    }

@@ -1,0 +1,139 @@
+"""The card of a bundle: what it is, its numbers with intervals, what it needs, and how it is run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..spaces.candidate import Candidate
+from .bundle import MODEL_FILE
+from .texts import change_text, interval_text, number_text, ratio_text, size_text, time_text
+
+if TYPE_CHECKING:
+    from ..spaces.graph import Graph, Port
+    from .study import Study
+
+Row = Mapping[str, Any]
+
+
+def card(row: Row, facts: Row, study: Study) -> str:
+    """Return the card as Markdown.
+
+    Args:
+        row: the shipped candidate's numbers, as `ship.shipped_row` gives them.
+        facts: of the bundle.
+        study: it was made of.
+    """
+    environment = facts["environment"]
+    needs = facts["least_onnxruntime"]
+    runtime = f"ONNX Runtime {needs} or later" if needs else f"an ONNX Runtime as new as {environment['onnxruntime']}"
+    threads = "1 thread" if environment["threads"] == 1 else f"{environment['threads']} threads"
+    versus = "the targets" if study.evaluation.target is not None else "the reference's own output"
+    return f"""# {facts["study"]["name"]}, trial {facts["trial"]}
+
+{_summary(Candidate.from_json(row["candidate"]), study.graph)}
+
+| | reference | this model | |
+|---|---:|---:|---|
+{_table(row, study)}
+
+The speedup is the median of the ratios to the reference, timed in turn with it: a batch of {facts["batch"]} on
+{threads}; in brackets its 95 % interval. PSNR and SSIM are means over {_counts(study)},
+against {versus}; fidelity is the PSNR against the reference's output. All of it was measured on this
+very file in a fresh process, on {facts["shipped"]}.
+
+## Run it
+
+```python
+import numpy as np, onnxruntime as ort
+session = ort.InferenceSession("{MODEL_FILE}", providers=["{facts["provider"]}"])
+output = session.run(None, {_feed(study.graph)})[0]  # {_output(study)}
+```
+
+{_range(study)}
+
+## What it needs
+
+- {runtime} (opset {facts["opset"]}, IR version {facts["ir_version"]}); no custom operators.
+{_saturation(row)}- sha256 of {MODEL_FILE}: `{facts["sha256"]}`
+
+Measured with ONNX Runtime {environment["onnxruntime"]} ({environment["provider"]}) on {environment["cpu"]},
+{environment["system"]}, Python {environment["python"]}, slimfront {environment["slimfront"]}.
+`slimfront verify` on this folder measures it again.
+"""
+
+
+def _summary(candidate: Candidate, graph: Graph) -> str:
+    bits = Counter(candidate.choice(name).weight_bits for name in graph.layers)
+    integer = sum(candidate.choice(name).integer for name in graph.layers)
+    widths = ", ".join(f"{count} at {width}" for width, count in sorted(bits.items()))
+    return (
+        f"A network of {graph.parameters:,} weights, compressed by slimfront. It takes and gives what the reference "
+        f"does. Weight bits of its {len(graph.layers)} layers: {widths}; {integer} of them run in integer kernels."
+    )
+
+
+def _table(row: Row, study: Study) -> str:
+    reference = row["reference"]
+    interval = interval_text(row["speedup_low"], row["speedup_high"])
+    small, fast = ratio_text(reference["size_bytes"], row["size_bytes"]), number_text(row["speedup"])
+    lines = [
+        ("size", size_text(reference["size_bytes"]), size_text(row["size_bytes"]), f"{small} smaller"),
+        ("time", time_text(reference["latency_ms"]), time_text(row["latency_ms"]), f"{fast}× ({interval})"),
+        *_quality("evaluation data", reference, row, study.evaluation.target is not None),
+    ]
+    if row["test"] is not None and study.test is not None:
+        lines += _quality("test data", row["test"]["reference"], row["test"], study.test.target is not None)
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _quality(data: str, reference: Row, row: Row, has_target: bool) -> list[tuple[str, str, str, str]]:
+    lines = []
+    for key, name in (("psnr_db", "PSNR"), ("worst_psnr_db", "PSNR of the worst image")):
+        base = f"{number_text(reference[key])} dB" if has_target else ""
+        change = f"{change_text(reference, row, key)} dB" if has_target else ""
+        lines.append((f"{name}, {data}", base, f"{number_text(row[key])} dB", change))
+    base = number_text(reference["ssim"], 4) if has_target else ""
+    lines.append((f"SSIM, {data}", base, number_text(row["ssim"], 4), ""))
+    if has_target:
+        lines.append((f"fidelity, {data}", "", f"{number_text(row['fidelity_db'])} dB", ""))
+    return lines
+
+
+def _counts(study: Study) -> str:
+    counts = f"{study.evaluation.count} evaluation images"
+    return counts if study.test is None else f"{counts} and {study.test.count} test images"
+
+
+def _feed(graph: Graph) -> str:
+    def zeros(port: Port) -> str:
+        return f'"{port.name}": np.zeros({port.shape}, np.{port.dtype})'
+
+    return "{" + ", ".join(zeros(port) for port in graph.inputs) + "}"
+
+
+def _output(study: Study) -> str:
+    shape = ", ".join(map(str, study.graph.outputs[0].shape))
+    return f"[{shape}], {study.evaluation.low:g} is black and {study.evaluation.high:g} white"
+
+
+def _range(study: Study) -> str:
+    """Say what the inputs look like: a wrong range costs decibels without an error."""
+    parts = []
+    for port in study.graph.inputs:
+        values = study.evaluation.inputs[port.name]
+        free = [str(axis) for axis in port.axes if isinstance(axis, str)]
+        axes = f"; free axes: {', '.join(free)}" if free else ""
+        seen = f"{values.min():.3g} to {values.max():.3g} in the evaluation data"
+        parts.append(f"`{port.name}` {list(port.shape)} {port.dtype}, {seen}{axes}")
+    return f"Input: {'; '.join(parts)}."
+
+
+def _saturation(row: Row) -> str:
+    layers = row["candidate"]["layers"].values()
+    if not any(layer.get("weight_bits") == 8 and layer.get("activation_bits") == 8 for layer in layers):
+        return ""
+    return (
+        "- A processor with integer dot products (AVX-VNNI, AVX512-VNNI, ARM): on others, 8-bit weights may saturate.\n"
+    )

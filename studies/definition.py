@@ -1,0 +1,313 @@
+"""The study file: its tables and keys, their defaults, and one clear line for whatever is wrong in it."""
+
+from __future__ import annotations
+
+import json
+import math
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from ..spaces.candidate import ACTIVATION_BITS, WEIGHT_BITS
+from ..spaces.errors import InputError, nearest
+from .limits import Limits
+
+SAMPLERS = ("frontier", "tpe", "nsga2", "gp", "random")
+DEFAULT_WEIGHT_BITS = (2, 3, 4, 5, 6, 8, 32)
+DEFAULT_ACTIVATION_BITS = (8, 32)
+UNCOMPRESSED_ONLY = (32,)
+
+Positive = Annotated[int, Field(gt=0)]
+Range = tuple[float, float]
+
+
+def _one_of(value: int, allowed: Iterable[int]) -> int:
+    if value not in allowed:
+        raise ValueError(f"must be one of {', '.join(map(str, allowed))}, but got {value!r}")
+    return value
+
+
+def _choices(values: tuple[int, ...], allowed: tuple[int, ...]) -> tuple[int, ...]:
+    if not values:
+        raise ValueError("must list at least one value, but is empty")
+    return tuple(dict.fromkeys(_one_of(value, allowed) for value in values))
+
+
+class Table(BaseModel):
+    """A table of the study file: no key but these, no value of another type."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class ModelTable(Table):
+    """``[model]``: an ONNX file, or "model.py:build" with weights and an input shape."""
+
+    file: str
+    weights: str | None = None
+    input_shape: tuple[Positive, ...] | None = None
+
+    @property
+    def function(self) -> str | None:
+        """The function's name where the file is a Python file."""
+        _, colon, function = self.file.rpartition(".py:")
+        return function if colon else None
+
+    @model_validator(mode="after")
+    def _torch_needs_shape(self) -> ModelTable:
+        if self.function is not None and self.input_shape is None:
+            raise ValueError("input_shape is missing: a PyTorch model needs one, such as [1, 3, 256, 256]")
+        if self.function is None and self.weights is not None:
+            raise ValueError('weights go with a PyTorch model only (file = "model.py:build")')
+        return self
+
+
+class DataTable(Table):
+    """``[data]``: where samples come from, and what is black and white in them."""
+
+    calibration: str
+    evaluation: str
+    test: str | None = None
+    range: Range = (0.0, 1.0)
+    input_range: Range = (0.0, 1.0)
+
+    @field_validator("range", "input_range")
+    @classmethod
+    def _ordered(cls, value: Range) -> Range:
+        if not value[0] < value[1]:
+            raise ValueError(f"must be [black, white] with black below white, but got {list(value)}")
+        return value
+
+
+class FixedChoice(Table):
+    """The choice that a layer of ``[space.fixed]`` is held at."""
+
+    weight_bits: int = 32
+    activation_bits: int | None = None
+
+    @field_validator("weight_bits")
+    @classmethod
+    def _weight(cls, value: int) -> int:
+        return _one_of(value, WEIGHT_BITS)
+
+    @field_validator("activation_bits")
+    @classmethod
+    def _activation(cls, value: int | None) -> int | None:
+        return None if value is None else _one_of(value, ACTIVATION_BITS)
+
+    @model_validator(mode="after")
+    def _pair(self) -> FixedChoice:
+        if self.activation_bits == 8 and self.weight_bits > 8:
+            raise ValueError(f"activation_bits 8 needs weight_bits 2-8, but got weight_bits {self.weight_bits}")
+        return self
+
+
+class SpaceTable(Table):
+    """``[space]``: what may vary; an absent key does not."""
+
+    weight_bits: tuple[int, ...] = UNCOMPRESSED_ONLY
+    activation_bits: tuple[int, ...] = UNCOMPRESSED_ONLY
+    pruning_ratios: tuple[float, ...] = (0.0,)
+    sparsities: tuple[float, ...] = (0.0,)
+    students: bool | dict[str, Any] = False
+    fixed: dict[str, FixedChoice] = {}
+
+    @field_validator("weight_bits")
+    @classmethod
+    def _weights(cls, values: tuple[int, ...]) -> tuple[int, ...]:
+        return _choices(values, WEIGHT_BITS)
+
+    @field_validator("activation_bits")
+    @classmethod
+    def _activations(cls, values: tuple[int, ...]) -> tuple[int, ...]:
+        return _choices(values, ACTIVATION_BITS)
+
+    @field_validator("pruning_ratios", "sparsities")
+    @classmethod
+    def _shares(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        for value in values:
+            if not 0.0 <= value < 1.0:
+                raise ValueError(f"must be shares from 0 to below 1, but got {value!r}")
+        return values
+
+    @model_validator(mode="after")
+    def _pairs(self) -> SpaceTable:
+        if self.activation_bits == (8,) and not any(bits <= 8 for bits in self.weight_bits):
+            raise ValueError(
+                f"activation_bits [8] needs weight_bits 2-8, but weight_bits is {list(self.weight_bits)}: "
+                "integer kernels take integer weights"
+            )
+        return self
+
+
+class ConstraintsTable(Table):
+    """``[constraints]``: limits that a useful candidate keeps."""
+
+    max_size: str | float | None = None
+    max_latency: str | float | None = None
+    min_psnr: float | None = None
+    max_drop: float | None = None
+    min_speedup: float | None = None
+
+
+class TargetTable(Table):
+    """``[target]``: what runs the model."""
+
+    provider: str = "CPUExecutionProvider"
+    threads: Positive = 1
+    saturation_safe: bool = False
+
+
+class SearchTable(Table):
+    """``[search]``: how long and how candidates are proposed; may change when a run continues."""
+
+    trials: Positive = 200
+    sampler: str = "frontier"
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @field_validator("sampler")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        return check_sampler(value)
+
+
+class Settings(Table):
+    """A whole study file. Paths are as written there: relative to its folder."""
+
+    name: str
+    model: ModelTable
+    data: DataTable
+    space: SpaceTable = SpaceTable(weight_bits=DEFAULT_WEIGHT_BITS, activation_bits=DEFAULT_ACTIVATION_BITS)
+    constraints: ConstraintsTable = ConstraintsTable()
+    target: TargetTable = TargetTable()
+    search: SearchTable = SearchTable()
+    training: dict[str, Any] = {}
+
+    @field_validator("name")
+    @classmethod
+    def _is_folder_name(cls, value: str) -> str:
+        if not value or value in (".", "..") or any(letter in value for letter in "/\\\0\n"):
+            raise ValueError(f"must be a plain name, such as 'taef2', but got {value!r}")
+        return value
+
+    @property
+    def limits(self) -> Limits:
+        """The constraints as numbers. Raises `InputError` for a size or time that cannot be read."""
+        return Limits.parse(self.constraints.model_dump(), "constraints.")
+
+    def later(self) -> list[str]:
+        """Return what the file asks for that this version does not search."""
+        wanted = {
+            "space.pruning_ratios": any(self.space.pruning_ratios),
+            "space.sparsities": any(self.space.sparsities),
+            "space.students": bool(self.space.students),
+            "training": bool(self.training),
+        }
+        return [f"{key} is not searched by this version of slimfront" for key, asked in wanted.items() if asked]
+
+
+def check_sampler(name: str) -> str:
+    """Return the sampler's name. Raises `ValueError` naming the nearest one where there is no such sampler."""
+    if name not in SAMPLERS:
+        raise ValueError(f"must be one of {', '.join(SAMPLERS)}, but got {name!r}{nearest(name, SAMPLERS)}")
+    return name
+
+
+def read_settings(path: Path) -> Settings:
+    """Read a study file.
+
+    Raises:
+        InputError: no such file, no TOML, or a key or value that does not belong there.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: this is no valid TOML: {error}") from error
+    except OSError as error:
+        raise InputError(f"{path}: the study file cannot be read: {error.strerror}") from error
+    try:
+        return parse_settings(data)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def parse_settings(data: Mapping[str, Any]) -> Settings:
+    """Check the tables of a study. Raises `InputError` that names the first wrong key."""
+    try:
+        settings = Settings.model_validate_json(json.dumps(data, default=str))
+    except ValidationError as error:
+        raise InputError(_explain(error)) from None
+    _ = settings.limits
+    return settings
+
+
+def to_toml(settings: Settings) -> str:
+    """Return the study file of these settings; what stands at its default is left out."""
+    data = settings.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
+    lines = [f"name = {_toml(data.pop('name'))}"]
+    for table, values in data.items():
+        nested = {key: value for key, value in values.items() if isinstance(value, dict)}
+        lines += ["", f"[{table}]"]
+        lines += [f"{key} = {_toml(value)}" for key, value in values.items() if key not in nested]
+        for key, value in nested.items():
+            lines += ["", f"[{table}.{key}]", *(f"{_toml(k)} = {_toml(v)}" for k, v in value.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{_toml(k)} = {_toml(v)}" for k, v in value.items()) + " }"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _explain(error: ValidationError) -> str:
+    """Return one line for the first error: the key, the value, what is allowed, the nearest spelling."""
+    first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")  # a misspelt key explains a missing one
+    loc = [str(part) for part in first["loc"] if isinstance(part, str)]
+    if loc[:2] == ["space", "students"]:
+        loc = loc[:2]  # without pydantic's name of the alternative
+    key = ".".join(loc)
+    if first["type"] == "extra_forbidden":
+        allowed = _keys_at(loc[:-1])
+        where = f"[{'.'.join(loc[:-1])}] " if loc[:-1] else ""
+        return f"{where}unknown key {loc[-1]!r}{nearest(loc[-1], allowed)}; allowed: {', '.join(allowed)}"
+    if first["type"] == "missing":
+        return f"key {key!r} is missing"
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] != "value_error":
+        return f"{key} {_expected(message)}, but got {_shown(first['input'])}"
+    return f"{key} {message}" if message.startswith("must ") else f"[{key}] {message}"
+
+
+def _expected(message: str) -> str:
+    """Put pydantic's words ("Input should be a valid integer") into those of a study file."""
+    for theirs, ours in (
+        ("Input should be", "must be"),
+        ("Tuple should have", "must have"),
+        (" after validation", ""),
+        ("a valid integer", "a whole number"),
+        ("a valid string", "a text"),
+        ("a valid array", "a list"),
+        ("a valid boolean", "true or false"),
+        ("an object", "a table"),
+        ("a valid number", "a number"),
+        ("greater than or equal to", "at least"),
+        ("greater than", "above"),
+    ):
+        message = message.replace(theirs, ours)
+    return message.split(", not ")[0]
+
+
+def _shown(value: Any) -> str:
+    return repr(value) if not isinstance(value, float) or math.isfinite(value) else "a value that is not finite"
+
+
+def _keys_at(loc: list[str]) -> list[str]:
+    if loc[:2] == ["space", "fixed"]:
+        return list(FixedChoice.model_fields)
+    table: Any = Settings.model_fields[loc[0]].annotation if loc else Settings
+    return list(table.model_fields)

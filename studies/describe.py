@@ -1,0 +1,48 @@
+"""What a study's space offers, and which ready-made studies there are, as plain data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .study import STUDY_FILE, ready_made
+
+if TYPE_CHECKING:
+    from .study import Study
+
+
+def describe_studies() -> list[dict[str, str]]:
+    """Return name, folder and description (the study file's first comment) of the ready-made studies."""
+    return [
+        {"name": name, "folder": str(folder), "description": _first_comment(folder / STUDY_FILE)}
+        for name, folder in ready_made().items()
+    ]
+
+
+def describe_space(study: Study) -> dict[str, Any]:
+    """Return layers with their choices, channel groups, and what is frozen with the reason."""
+    layers, frozen = [], []
+    for name, layer in study.graph.layers.items():
+        choices = study.space.choices[name]
+        layers.append(
+            {
+                "name": name,
+                "op": layer.op,
+                "parameters": layer.parameters,
+                "weight_bits": sorted({choice.weight_bits for choice in choices}),
+                "activation_bits": sorted({choice.activation_bits for choice in choices}),
+                "sparsities": [0.0],
+                "forms": ["native"],
+            }
+        )
+        if len(choices) == 1:
+            only = choices[0]
+            held = f"weight_bits {only.weight_bits}, activation_bits {only.activation_bits}"
+            frozen.append({"name": name, "reason": f"the study's space offers it one choice: {held}"})
+    frozen += [{"name": name, "reason": reason} for name, reason in study.graph.frozen]
+    return {"layers": layers, "groups": [], "frozen": frozen}
+
+
+def _first_comment(file: Path) -> str:
+    first = file.read_text(encoding="utf-8").split("\n", 1)[0]
+    return first.removeprefix("#").strip() if first.startswith("#") else ""

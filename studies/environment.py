@@ -1,0 +1,67 @@
+"""The environment that a timing belongs to: what was timed elsewhere does not count as measured here."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ..spaces.cache import content_hash
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Where something was measured; ``digest`` is what its records carry."""
+
+    onnxruntime: str
+    provider: str
+    threads: int
+    cpu: str
+    cores: int
+    system: str
+    python: str
+    slimfront: str
+
+    @property
+    def digest(self) -> str:
+        """A short hash of all of it."""
+        return content_hash(self.to_json())[:12]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the environment as plain data."""
+        return dict(vars(self))
+
+
+def current_environment(provider: str, threads: int) -> Environment:
+    """Return the environment of this process, for a study's provider and threads."""
+    return Environment(
+        onnxruntime=_version("onnxruntime"),
+        provider=provider,
+        threads=threads,
+        cpu=cpu_name(),
+        cores=os.cpu_count() or 1,
+        system=f"{platform.system()} {platform.machine()}",
+        python=platform.python_version(),
+        slimfront=_version("slimfront"),
+    )
+
+
+def cpu_name() -> str:
+    """Return the processor's name as the system tells it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "unknown"

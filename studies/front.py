@@ -1,0 +1,55 @@
+"""The one place of dominance: the points that are compared, which of them are not dominated, and the hypervolume.
+
+A point is (size / reference size, 1 / speedup, drop), all minimised; the reference itself lies at (1, 1, 0).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+WORST = (1.0, 1.0, 1.0)  # the reference point of the hypervolume
+FULL_DROP_DB = 3.0  # a drop of this many decibels counts as 1, where there is a target
+FULL_FIDELITY_DB = 50.0  # without a target: a fidelity from which nothing counts as lost
+FULL_FIDELITY_DROP_DB = 30.0  # and the decibels below it that count as 1
+
+
+def drop_db(psnr_db: float, fidelity_db: float, reference_psnr_db: float, has_target: bool) -> float:
+    """Return by how many decibels a candidate is worse than the reference, at least 0.
+
+    With a target: the reference's PSNR minus the candidate's. Without: 50 dB minus the candidate's fidelity.
+    """
+    lost = reference_psnr_db - psnr_db if has_target else FULL_FIDELITY_DB - fidelity_db
+    return max(0.0, lost)
+
+
+def full_drop_db(has_target: bool) -> float:
+    """Return the drop, in decibels, that counts as 1."""
+    return FULL_DROP_DB if has_target else FULL_FIDELITY_DROP_DB
+
+
+def point(size_ratio: float, speedup: float, drop: float, has_target: bool) -> tuple[float, float, float]:
+    """Return the point of a candidate: its size / the reference's, its speedup, its `drop_db`."""
+    return (size_ratio, 1.0 / speedup, drop / full_drop_db(has_target))
+
+
+def nondominated(points: ArrayLike) -> NDArray[np.bool_]:
+    """Return a mask ``[N]`` of the rows of ``points [N, 3]`` (minimised) that no other row dominates.
+
+    A row dominates another where it is nowhere worse and somewhere better; of equal rows all are kept.
+    """
+    import moocore
+
+    rows = np.asarray(points, dtype=float).reshape(-1, 3)
+    if not len(rows):
+        return np.zeros(0, dtype=bool)
+    return np.asarray(moocore.is_nondominated(rows, keep_weakly=True), dtype=bool)
+
+
+def hypervolume(points: ArrayLike, worst: ArrayLike = WORST) -> float:
+    """Return the volume that ``points [N, 3]`` dominate below ``worst``: 0 to 1 for the unit cube; larger is better."""
+    import moocore
+
+    rows = np.asarray(points, dtype=float).reshape(-1, 3)
+    rows = rows[(rows < np.asarray(worst)).all(axis=1)]  # others dominate no volume
+    return float(moocore.hypervolume(rows, ref=worst)) if len(rows) else 0.0

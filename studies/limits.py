@@ -1,0 +1,134 @@
+"""Limits on candidates, and the texts they are given in: "1MB", "800kB", "1.5MiB", "40ms", "0.1s", "10m"."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from ..spaces.errors import InputError
+
+SIZES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+TIMES_S = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+
+
+def parse_size(value: str | float, what: str = "size") -> int:
+    """Return bytes: "1MB" is 1,000,000, "1MiB" is 1,048,576, a plain number is bytes.
+
+    Raises:
+        InputError: no such unit, or not positive; ``what`` names the key or flag.
+    """
+    return round(_parse(value, SIZES, what, "a size such as '1MB', '800kB' or '1.5MiB'"))
+
+
+def parse_time(value: str | float, what: str = "time", plain: str = "s") -> float:
+    """Return seconds: "40ms", "0.1s", "10m", "1h"; a plain number is in units of ``plain``.
+
+    Raises:
+        InputError: no such unit, or not positive; ``what`` names the key or flag.
+    """
+    return _parse(value, TIMES_S | {"": TIMES_S[plain]}, what, "a time such as '40ms', '0.1s' or '10m'")
+
+
+def _parse(value: str | float, units: Mapping[str, float], what: str, example: str) -> float:
+    match = re.fullmatch(r"\s*(\d+\.?\d*(?:e[+-]?\d+)?|\.\d+)\s*([a-zµ]*)\s*", str(value).lower())
+    if isinstance(value, bool) or match is None or match[2] not in units:
+        raise InputError(f"{what} must be {example}, but got {value!r}")
+    number = float(match[1]) * units[match[2]]
+    if not 0 < number < math.inf:
+        raise InputError(f"{what} must be above 0, but got {value!r}")
+    return number
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a candidate must keep; None is no limit.
+
+    Attributes:
+        max_size: bytes. max_latency: milliseconds. min_psnr, max_drop: decibels. min_speedup: times the reference.
+    """
+
+    max_size: float | None = None
+    max_latency: float | None = None
+    min_psnr: float | None = None
+    max_drop: float | None = None
+    min_speedup: float | None = None
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any], where: str = "") -> Limits:
+        """Read limits as a study file, a flag or a Python call gives them; None is no limit.
+
+        Raises:
+            InputError: a value of the wrong kind, named with ``where`` in front of its key.
+        """
+        parsed: dict[str, float] = {}
+        for key, value in values.items():
+            if value is None:
+                continue
+            if key == "max_size":
+                parsed[key] = parse_size(value, where + key)
+            elif key == "max_latency":
+                parsed[key] = parse_time(value, where + key, plain="ms") * 1000.0
+            elif isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                raise InputError(f"{where}{key} must be a number, but got {value!r}")
+            elif value < 0 or (value == 0 and key == "min_speedup"):
+                raise InputError(f"{where}{key} must be above 0, but got {value!r}")
+            else:
+                parsed[key] = float(value)
+        return cls(**parsed)
+
+    def given(self) -> dict[str, float]:
+        """Return the limits that are set."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
+
+    def over(self, other: Limits) -> Limits:
+        """Return these limits, and those of ``other`` where these have none."""
+        return Limits(**(other.given() | self.given()))
+
+    def violation(
+        self, *, size_bytes: float, latency_ms: float, psnr_db: float, drop_db: float, speedup: float
+    ) -> float:
+        """Return by how much a candidate breaks the limits: the sum of relative excesses, 0 where it is feasible."""
+        excess = {
+            "max_size": size_bytes / (self.max_size or 1.0) - 1.0,
+            "max_latency": latency_ms / (self.max_latency or 1.0) - 1.0,
+            "min_psnr": ((self.min_psnr or 0.0) - psnr_db) / 3.0,
+            "max_drop": (drop_db - (self.max_drop or 0.0)) / 3.0,
+            "min_speedup": (self.min_speedup or 0.0) / speedup - 1.0,
+        }
+        return sum(max(0.0, excess[key]) for key in self.given())
+
+    def point(
+        self, *, size_bytes: float, latency_ms: float, best_db: float, full_drop_db: float
+    ) -> tuple[float, float, float]:
+        """Return the largest (size / reference size, 1 / speedup, drop) that keeps the limits; infinite where none.
+
+        Args:
+            size_bytes: of the reference.
+            latency_ms: of the reference.
+            best_db: the quality from which a drop counts.
+            full_drop_db: decibels that a drop of 1 stands for.
+        """
+        most = math.inf
+        size = most if self.max_size is None else self.max_size / size_bytes
+        times = [
+            most if self.max_latency is None else self.max_latency / latency_ms,
+            most if self.min_speedup is None else 1.0 / self.min_speedup,
+        ]
+        drops = [
+            most if self.max_drop is None else self.max_drop / full_drop_db,
+            most if self.min_psnr is None else (best_db - self.min_psnr) / full_drop_db,
+        ]
+        return size, min(times), min(drops)
+
+    def __str__(self) -> str:
+        shown = {
+            "max_size": "size at most {:,.0f} bytes",
+            "max_latency": "latency at most {:g} ms",
+            "min_psnr": "PSNR at least {:g} dB",
+            "max_drop": "drop at most {:g} dB",
+            "min_speedup": "speedup at least {:g}",
+        }
+        return ", ".join(shown[key].format(value) for key, value in self.given().items()) or "no limit"

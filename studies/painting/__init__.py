@@ -1,0 +1,1 @@
+"""The ready-made study `painting`: a small network that turns photographs into oil paintings."""

@@ -1,0 +1,67 @@
+"""Picking: the one candidate of a run that keeps the limits and suits best."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..spaces.errors import InputError, nearest
+from .front import nondominated
+from .limits import Limits
+from .trial import Trial
+
+if TYPE_CHECKING:
+    from .run import Run
+
+PREFERENCES = ("knee", "size", "latency", "psnr")
+
+
+def pick(run: Run, limits: Limits, prefer: str = "knee") -> Trial:
+    """Return the candidate that keeps the limits and is best by ``prefer``.
+
+    Args:
+        run: a run with at least its reference measured.
+        limits: what it must keep.
+        prefer: "size", "latency" and "psnr" take the best of that kind (of equal ones the better in the others);
+            "knee" the one nearest to the ideal corner, each objective scaled to its span among those that qualify.
+
+    Raises:
+        InputError: no such preference, or no candidate keeps the limits; the message says what comes closest.
+    """
+    if prefer not in PREFERENCES:
+        raise InputError(
+            f"prefer must be one of {', '.join(PREFERENCES)}, but got {prefer!r}{nearest(prefer, PREFERENCES)}"
+        )
+    measured = [trial for trial in run.trials if trial.measured]
+    fitting = [trial for trial in measured if run.violation(trial, limits) == 0.0]
+    if not fitting:
+        raise InputError(f"no measured candidate keeps {limits}; {_closest(run, measured, limits)}")
+    points = np.array([run.point(trial) for trial in fitting])
+    kept = nondominated(points)
+    fitting = [trial for trial, keep in zip(fitting, kept, strict=True) if keep]
+    return fitting[_choose(points[kept], [trial.value("psnr_db") for trial in fitting], prefer)]
+
+
+def _choose(points: np.ndarray, psnr: Sequence[float], prefer: str) -> int:
+    span = np.ptp(points, axis=0)
+    distance = np.linalg.norm((points - points.min(axis=0)) / np.where(span > 0, span, 1.0), axis=1)
+    first = {"knee": distance, "size": points[:, 0], "latency": points[:, 1], "psnr": -np.array(psnr)}[prefer]
+    return int(np.lexsort((distance, first))[0])
+
+
+def _closest(run: Run, measured: list[Trial], limits: Limits) -> str:
+    """Say which candidate comes closest, and how it stands where it fails."""
+    if not measured:
+        return "the run has no measured candidate yet"
+    best = min(measured, key=lambda trial: run.violation(trial, limits))
+    shown: dict[str, Callable[[], str]] = {
+        "max_size": lambda: f"{best.value('size_bytes'):,.0f} bytes",
+        "max_latency": lambda: f"{best.latency_ms:.4g} ms",
+        "min_psnr": lambda: f"{best.value('psnr_db'):.2f} dB",
+        "max_drop": lambda: f"a drop of {run.drop_db(best):.2f} dB",
+        "min_speedup": lambda: f"a speedup of {best.value('speedup'):.2f}",
+    }
+    broken = [key for key, value in limits.given().items() if run.violation(best, Limits(**{key: value}))]
+    return f"trial {best.number} comes closest with {' and '.join(shown[key]() for key in broken)}"

@@ -1,0 +1,131 @@
+"""The records of a run: append-only JSON lines, synced to disk before anything else is told.
+
+A line that a killed process left half-written is skipped when read and closed off before the next append, so that it
+never spoils a whole one. Finished means: the record is on disk.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..spaces.errors import InputError
+
+DONE = "done"
+FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One finished stage of one candidate.
+
+    Attributes:
+        study: digest of the study.
+        key: the candidate's key.
+        stage: "build", "quality", "timing".
+        environment: digest of the environment it was measured in.
+        state: "done" or "failed".
+        trial: the candidate's number in the run.
+        sha256: of the model file that was measured; empty where building failed.
+        readings: by name, each as `objectives.protocol.Reading` writes it.
+        reason: why it failed.
+        candidate: its JSON, on the candidate's first record.
+        label: "reference", "uniform 4/8" or empty.
+        seconds: what the stage took.
+        time: when it was finished, ISO 8601, UTC.
+    """
+
+    study: str
+    key: str
+    stage: str
+    environment: str
+    state: str
+    trial: int
+    sha256: str = ""
+    readings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    reason: str | None = None
+    candidate: dict[str, Any] | None = None
+    label: str = ""
+    seconds: float = 0.0
+    time: str = ""
+
+
+def read_records(path: Path) -> Iterator[Record]:
+    """Yield the records of a file in order; lines that are not whole records are skipped."""
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    for line in lines:
+        try:
+            yield Record(**json.loads(line))
+        except (ValueError, TypeError):
+            continue
+
+
+class RecordFile:
+    """The records of a run, held open for appending by one process at a time.
+
+    Args:
+        path: the file; created where it is not there.
+
+    Raises:
+        InputError: another process holds it, or the folder cannot be written to.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise cannot_write(path.parent, error) from error
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._file)
+            raise InputError(
+                f"another search is writing to {path.parent}; wait for it, or choose another run folder"
+            ) from error
+
+    def append(self, record: Record) -> None:
+        """Write one record and wait until it is on disk.
+
+        Raises:
+            InputError: the disk is full or cannot be written to; what was there stays whole.
+        """
+        line = json.dumps(asdict(record), allow_nan=False).encode() + b"\n"
+        try:
+            size = os.fstat(self._file).st_size
+            if size and os.pread(self._file, 1, size - 1) != b"\n":
+                line = b"\n" + line
+            written = 0
+            while written < len(line):
+                written += os.write(self._file, line[written:])
+            os.fsync(self._file)
+        except OSError as error:
+            raise cannot_write(self.path.parent, error) from error
+
+    def close(self) -> None:
+        """Give the file free for other processes."""
+        os.close(self._file)
+
+    def __enter__(self) -> RecordFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def cannot_write(folder: Path, error: OSError) -> InputError:
+    """Return what to tell where a run folder cannot be written to."""
+    return InputError(
+        f"cannot write to the run folder {folder}: {error.strerror or error}; "
+        "make room or choose another run folder, then run the same command again: all that was finished is kept"
+    )

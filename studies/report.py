@@ -1,0 +1,104 @@
+"""The report: a run as one self-contained HTML page with its front, pictures and bits per layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..objectives.protocol import OpenModel
+from ..objectives.quality import psnr_db
+from ..spaces.errors import InputError
+from . import figures, pictures
+from .sections import report_page
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from .run import Run
+    from .study import Study
+    from .trial import Trial
+
+Progress = Callable[[str, float], None]
+
+
+def report(run: Run, path: Path, progress: Progress | None = None) -> list[str]:
+    """Write a run's report: one HTML page that opens offline.
+
+    Args:
+        run: has at least the reference measured.
+        path: of the page; a file that is there is replaced.
+        progress: called with a text and the fraction done, 0..1.
+
+    Returns:
+        What the page lacks and why; empty where nothing.
+
+    Raises:
+        InputError: nothing is measured yet, or the page cannot be written.
+    """
+    notes: list[str] = []
+    study: Study | None = None
+    gallery = None
+    try:
+        study = run.load()
+        gallery = run_gallery(run, study, progress)
+        if gallery is None:
+            notes.append("the model's outputs are no pictures: the report shows none")
+    except InputError as error:
+        notes.append(f"the report has no pictures: {error}")
+    text = report_page(run, run_frame(run), gallery, list(study.graph.layers) if study else None, notes)
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise InputError(f"cannot write the report to {path}: {error.strerror}") from error
+    return notes
+
+
+def run_frame(run: Run) -> pd.DataFrame:
+    """Return the frame that `figures` draws: one row a measured candidate.
+
+    Where there are no targets the reference's PSNR is against itself, hence no number.
+    """
+    import pandas as pd
+
+    front = {trial.number for trial in run.front_trials()}
+    rows = []
+    for trial in run.trials:
+        if trial.measured:
+            row = {key: value for key, value in trial.row().items() if key in figures.COLUMNS}
+            kind = trial.label.split(" ")[0] if trial.label else "search"
+            row |= {"kind": kind if kind in figures.SYMBOLS else "search", "label": trial.label}
+            if kind == "reference" and not run.has_target:
+                row["psnr_db"] = None
+            rows.append(row | {"on_front": trial.number in front})
+    frame = pd.DataFrame(rows, columns=list(figures.COLUMNS))
+    return frame.astype({"on_front": bool, "trial": int})
+
+
+def run_gallery(run: Run, study: Study, progress: Progress | None = None) -> pictures.Gallery | None:
+    """Run the front's models on the evaluation data; return their pictures, or None where the outputs are none."""
+    samples, target = study.evaluation, study.settings.target
+    trials = [trial for trial in run.front_trials() if trial.number != run.reference.number]
+
+    def outputs(trial: Trial) -> Any:
+        path = run.model_path(trial)
+        return OpenModel(path, samples, study.graph.batch, target.threads, target.provider).outputs
+
+    reference = outputs(run.reference)
+    truth = reference if samples.target is None else samples.target
+    shown = pictures.as_pictures(reference, samples.low, samples.high)
+    if shown is None:
+        return None
+    made, psnr = {}, {}
+    for done, trial in enumerate(trials):
+        if progress:
+            progress(f"pictures of trial {trial.number}", done / len(trials))
+        result = outputs(trial)
+        picture = pictures.as_pictures(result, samples.low, samples.high)
+        assert picture is not None  # a candidate's outputs are shaped as the reference's
+        made[trial.number] = picture
+        psnr[trial.number] = psnr_db(result, truth, samples.low, samples.high)
+    return pictures.make_gallery(shown, made, psnr)

@@ -1,0 +1,360 @@
+"""A run: the folder with all that one search produced, and what is read from it.
+
+run.json         the study's name, source, definition and digest; written whole before anything else
+records.jsonl    one line for each finished stage of each candidate: the truth of the run
+models/          the ONNX files of the reference and of the front's candidates
+environments/    where timings were made
+study/           a copy of the study where it was made in memory
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..spaces.candidate import Candidate
+from ..spaces.errors import InputError, SlimfrontError
+from . import front
+from .environment import Environment
+from .limits import Limits
+from .pick import pick
+from .records import cannot_write, read_records
+from .trial import Trial, trials_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ..spaces.build import Built
+    from .study import Study
+
+RUN_FILE = "run.json"
+RECORDS_FILE = "records.jsonl"
+VERSION = 1
+
+
+class Run:
+    """What a run folder holds, as it was when it was first read; make another to see later records.
+
+    Args:
+        folder: the run folder.
+        environment: digest of the environment whose timings count; by default that of most candidates.
+
+    Raises:
+        InputError: the folder is no run.
+    """
+
+    def __init__(self, folder: str | Path, environment: str | None = None) -> None:
+        self.folder = Path(folder)
+        self._environment = environment
+        self._about = _read_run_file(self.folder)
+
+    @property
+    def study_name(self) -> str:
+        """The study's name."""
+        return str(self._about["study"]["name"])
+
+    @property
+    def definition(self) -> dict[str, Any]:
+        """All that determined the readings, as plain data."""
+        return dict(self._about["study"]["definition"])
+
+    @property
+    def has_target(self) -> bool:
+        """Whether the evaluation data has targets; else quality is against the reference's output."""
+        return self.definition["data"]["target"] is not None
+
+    @property
+    def limits(self) -> Limits:
+        """The study's constraints."""
+        return Limits(**self.definition["constraints"])
+
+    @cached_property
+    def all_trials(self) -> list[Trial]:
+        """All trials by number, those included whose stages are not all done."""
+        return trials_of(read_records(self.folder / RECORDS_FILE), self._environment)
+
+    @cached_property
+    def trials(self) -> list[Trial]:
+        """The measured and the failed trials, by number."""
+        return [trial for trial in self.all_trials if trial.state in ("measured", "failed")]
+
+    @cached_property
+    def reference(self) -> Trial:
+        """The uncompressed model. Raises `InputError` where it is not measured yet."""
+        for trial in self.trials:
+            if trial.measured and trial.candidate == Candidate():
+                return trial
+        raise InputError(f"{self.folder} has no measured candidate yet; run the search again to continue it")
+
+    def trial(self, number: int) -> Trial:
+        """Return a trial by its number. Raises `InputError` where there is none."""
+        for trial in self.trials:
+            if trial.number == number:
+                return trial
+        numbers = [trial.number for trial in self.trials]
+        known = f"it has trials {min(numbers)} to {max(numbers)}" if numbers else "it has none yet"
+        raise InputError(f"there is no trial {number} in {self.folder}; {known}")
+
+    def drop_db(self, trial: Trial) -> float:
+        """Return by how many decibels a measured trial is worse than the reference, at least 0."""
+        psnr, fidelity = trial.value("psnr_db"), trial.value("fidelity_db")
+        return front.drop_db(psnr, fidelity, self.reference.value("psnr_db"), self.has_target)
+
+    def point(self, trial: Trial) -> tuple[float, float, float]:
+        """Return (size / reference size, 1 / speedup, drop) of a measured trial, all minimised."""
+        size = trial.value("size_bytes") / self.reference.value("size_bytes")
+        return front.point(size, trial.value("speedup"), self.drop_db(trial), self.has_target)
+
+    def violation(self, trial: Trial, limits: Limits | None = None) -> float:
+        """Return by how much a measured trial breaks the limits (by default the study's); 0 where it keeps them."""
+        return (self.limits if limits is None else limits).violation(
+            size_bytes=trial.value("size_bytes"),
+            latency_ms=trial.latency_ms,
+            psnr_db=trial.value("psnr_db"),
+            drop_db=self.drop_db(trial),
+            speedup=trial.value("speedup"),
+        )
+
+    def front_trials(self) -> list[Trial]:
+        """Return the measured trials that no other dominates, smallest first."""
+        measured = [trial for trial in self.trials if trial.measured]
+        if not measured:
+            return []
+        keep = front.nondominated([self.point(trial) for trial in measured])
+        kept = [trial for trial, stays in zip(measured, keep, strict=True) if stays]
+        return sorted(kept, key=lambda trial: (trial.value("size_bytes"), trial.number))
+
+    def front(self) -> pd.DataFrame:
+        """Return the front as a table, smallest first: one row a candidate, columns as in the JSON form."""
+        import pandas as pd
+
+        return pd.DataFrame([trial.row() for trial in self.front_trials()], columns=list(self.reference.row()))
+
+    def hypervolume(self) -> float:
+        """Return the volume that the measured trials dominate, 0 to 1; larger is better."""
+        return front.hypervolume([self.point(trial) for trial in self.trials if trial.measured])
+
+    def to_json(self, all: bool = False) -> dict[str, Any]:
+        """Return the front as plain data; with ``all`` every trial with its state, reason and stages."""
+        document = {
+            "study": self.study_name,
+            "reference": self.reference.row(),
+            "hypervolume": self.hypervolume(),
+            "front": [trial.row() for trial in self.front_trials()],
+        }
+        if all:
+            document["trials"] = [
+                {**trial.row(), "state": trial.state, "reason": trial.reason, "stages": trial.stages}
+                for trial in self.trials
+            ]
+        return document
+
+    def pick(
+        self,
+        max_size: str | float | None = None,
+        max_latency: str | float | None = None,
+        min_psnr: float | None = None,
+        max_drop: float | None = None,
+        min_speedup: float | None = None,
+        prefer: str = "knee",
+    ) -> Trial:
+        """Return the candidate of the front that keeps these limits, and the study's own, and suits best.
+
+        Args:
+            max_size: bytes, or a text such as "1MB".
+            max_latency: milliseconds, or a text such as "40ms".
+            min_psnr: decibels.
+            max_drop: decibels below the reference.
+            min_speedup: times the reference.
+            prefer: "knee", "size", "latency" or "psnr".
+
+        Raises:
+            InputError: a limit that cannot be read, or no candidate keeps them.
+        """
+        limits = Limits.parse(
+            {
+                "max_size": max_size,
+                "max_latency": max_latency,
+                "min_psnr": min_psnr,
+                "max_drop": max_drop,
+                "min_speedup": min_speedup,
+            }
+        )
+        return pick(self, limits.over(self.limits), prefer)
+
+    def ship(self, trial: Trial | int, folder: str | Path) -> Path:
+        """Measure a trial's file again in a fresh process and write it as a bundle; return the bundle's folder."""
+        from .ship import ship
+
+        return ship(self, self.trial(trial) if isinstance(trial, int) else trial, Path(folder))
+
+    def load(self) -> Study:
+        """Return the study that the run was made of.
+
+        Raises:
+            InputError: it is not there any more, or has changed.
+        """
+        from .study import load_study
+
+        stored = self.folder / "study"
+        source = self._about["study"]["source"]
+        study = load_study(stored if source is None else source)
+        check_same_study(self.folder, self._about, study)
+        return study
+
+    def model_path(self, trial: Trial) -> Path:
+        """Return the path of a trial's ONNX file; one that is not kept is built again.
+
+        Raises:
+            SlimfrontError: what is built now is not the file that was measured.
+        """
+        path = self.folder / "models" / f"{trial.candidate.key}.onnx"
+        if not path.exists():
+            builder = self.load().builder
+            builder.prepare()
+            built = builder.build(trial.candidate)
+            if built.sha256 != trial.sha256:
+                raise SlimfrontError(
+                    f"trial {trial.number} of {self.folder} cannot be built again as it was measured "
+                    f"(sha256 {trial.sha256}, now {built.sha256}): the machine or a version has changed; "
+                    "search into a new run folder"
+                )
+            save_model_file(built, path)
+        return path
+
+    def environments(self) -> dict[str, dict[str, Any]]:
+        """Return the environments that stages were measured in, by digest."""
+        files = sorted((self.folder / "environments").glob("*.json"))
+        return {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in files}
+
+
+def open_run(folder: str | Path) -> Run:
+    """Return the run in a folder. Raises `InputError` where there is none."""
+    return Run(folder)
+
+
+def start_run(folder: Path, study: Study, environment: Environment) -> None:
+    """Make a folder the run of a study, or check that it is; the caller holds the run's records.
+
+    Raises:
+        InputError: the folder is the run of another study, or cannot be written to.
+    """
+    if (folder / RUN_FILE).exists():
+        check_same_study(folder, _read_run_file(folder), study)
+    with _writing(folder):
+        if not (folder / RUN_FILE).exists():
+            about = {
+                "version": VERSION,
+                "study": {
+                    "name": study.name,
+                    "source": study.source,
+                    "digest": study.digest,
+                    "definition": study.definition,
+                },
+                "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            }
+            _write_whole(folder / RUN_FILE, json.dumps(about, indent=1))
+        if study.source is None and not (folder / "study").exists():
+            part = folder / ".study.part"
+            shutil.rmtree(part, ignore_errors=True)
+            study.save(part)
+            part.rename(folder / "study")
+        (folder / "environments").mkdir(exist_ok=True)
+        path = folder / "environments" / f"{environment.digest}.json"
+        if not path.exists():
+            _write_whole(path, json.dumps(environment.to_json(), indent=1))
+
+
+def make_folder(folder: Path) -> None:
+    """Create a run folder, or check that it may become one. Raises `InputError` where it holds other things."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        others = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
+    except OSError as error:
+        raise InputError(f"cannot make the run folder {folder}: {error.strerror}") from error
+    if RUN_FILE not in others and set(others) - {RECORDS_FILE}:
+        raise InputError(f"{folder} is neither empty nor a run folder (it holds {min(others)!r}); choose another")
+
+
+def check_same_study(folder: Path, about: Mapping[str, Any], study: Study) -> None:
+    """Raise `InputError` with the differences, key by key, where a run was made of another study."""
+    if about["study"]["digest"] == study.digest:
+        return
+    then, now = (dict(_flat(definition)) for definition in (about["study"]["definition"], study.definition))
+    changed = [
+        f"{key}: {_shown(then.get(key))} there, {_shown(now.get(key))} now"
+        for key in sorted(then | now)
+        if then.get(key) != now.get(key)
+    ]
+    raise InputError(
+        f"{folder} is the run of another study ({about['study']['name']!r}); {'; '.join(changed)}. "
+        "Choose another run folder, or change the study back"
+    )
+
+
+def save_model_file(built: Built, path: Path) -> None:
+    """Write a built model so that the file is there whole or not at all; external data goes beside it."""
+    part = path.parent / ".part"
+    with _writing(path.parent.parent):
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        built.save(part / path.name)
+        for file in sorted(part.iterdir(), key=lambda file: file.suffix == ".onnx"):  # the model last
+            file.replace(path.parent / file.name)
+        part.rmdir()
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Turn a full disk and a folder that cannot be written to into one clear line."""
+    try:
+        yield
+    except (OSError, SlimfrontError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
+        if not isinstance(cause, OSError):
+            raise
+        raise cannot_write(folder, cause) from error
+
+
+def _read_run_file(folder: Path) -> dict[str, Any]:
+    try:
+        about = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+        if about["version"] != VERSION:
+            raise InputError(f"{folder} was written by another version of slimfront (run version {about['version']})")
+    except FileNotFoundError:
+        raise InputError(f"there is no run in {folder}; `slimfront search STUDY --run {folder}` makes one") from None
+    except OSError as error:
+        raise InputError(f"cannot read {folder / RUN_FILE}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder / RUN_FILE} is damaged: {error}") from error
+    return dict(about)
+
+
+def _write_whole(path: Path, text: str) -> None:
+    part = path.with_name(f".{path.name}.part")
+    with part.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    flat: list[tuple[str, Any]] = []
+    for key, inner in value.items():
+        if isinstance(inner, Mapping):
+            flat += _flat(inner, f"{prefix}{key}.")
+        else:
+            flat.append((prefix + key, inner))
+    return flat
+
+
+def _shown(value: Any) -> str:
+    return "nothing" if value is None else str(value)

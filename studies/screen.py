@@ -1,0 +1,159 @@
+"""Where a verb's words go: its result on standard output, progress and warnings on standard error."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from .texts import number_text, seconds_text, size_text
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.progress import Progress
+
+    from .trial import Trial
+
+WIDTH = 140  # of what is written to a file or a pipe
+
+
+class Screen:
+    """The words of one verb.
+
+    Args:
+        as_json: the result is one JSON document.
+        quiet: no progress, no warnings, no hints.
+    """
+
+    def __init__(self, as_json: bool, quiet: bool) -> None:
+        self.as_json = as_json
+        self.quiet = quiet
+
+    def result(self, data: Any, view: Callable[[Any], RenderableType]) -> None:
+        """Write the result: as JSON, or as ``view`` draws it."""
+        if self.as_json:
+            sys.stdout.write(json.dumps(plain(data), indent=2, allow_nan=False) + "\n")
+            sys.stdout.flush()
+        else:
+            _console().print(view(data))
+
+    def note(self, text: str) -> None:
+        """Write a warning or remark, one line."""
+        if not self.quiet:
+            _console(stderr=True).print(text, style="yellow", soft_wrap=True)
+
+    def hint(self, text: str) -> None:
+        """Write what to do next, unless a program reads the result."""
+        if not (self.quiet or self.as_json):
+            _console(stderr=True).print(text, style="dim", soft_wrap=True)
+
+    @contextmanager
+    def steps(self) -> Iterator[Callable[[str, float], None]]:
+        """Give a function that shows how far a piece of work is: a text, and the fraction done, 0 to 1."""
+        with self.search() as shown:
+            yield shown.prepare
+
+    @contextmanager
+    def search(self) -> Iterator[SearchProgress]:
+        """Give the progress of a search; a live bar on a terminal, plain lines elsewhere."""
+        shown = SearchProgress(self.quiet)
+        try:
+            yield shown
+        finally:
+            shown.close()
+
+
+class SearchProgress:
+    """Draws a search (see `search.progress.Progress`) on standard error."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet = quiet
+        self._bar: Progress | None = None
+        self._preparing = ""
+
+    def note(self, text: str) -> None:
+        """Show a warning or remark."""
+        if not self.quiet:
+            self._print(text, "yellow")
+
+    def prepare(self, text: str, fraction: float) -> None:
+        """Show how far the preparation is."""
+        if self.quiet:
+            return
+        if self._live():
+            self._update(text, fraction, 1.0, "")
+        elif text != self._preparing:
+            self._print(text)
+        self._preparing = text
+
+    def step(self, done: int, total: int, hypervolume: float, seconds_left: float | None, trial: Trial) -> None:
+        """Show a finished trial, and how the search stands."""
+        if self.quiet:
+            return
+        left = "" if seconds_left is None else f"{seconds_text(seconds_left)} left"
+        standing = f"hypervolume {hypervolume:.3f}"
+        if self._live():
+            self._print(trial_line(trial))
+            self._update(f"trial {done} of {total}", done, total, f"{standing}  {left}")
+        else:
+            told = [f"{done}/{total}", trial_line(trial), standing, left]
+            self._print("  ".join(part for part in told if part))
+
+    def close(self) -> None:
+        """Leave the screen in order."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _live(self) -> bool:
+        return _console(stderr=True).is_terminal
+
+    def _print(self, text: str, style: str | None = None) -> None:
+        console = self._bar.console if self._bar else _console(stderr=True)
+        console.print(text, style=style, soft_wrap=True)
+
+    def _update(self, text: str, done: float, total: float, more: str) -> None:
+        if self._bar is None:
+            from rich.progress import BarColumn, Progress, TextColumn
+
+            columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[more]}"))
+            self._bar = Progress(*columns, console=_console(stderr=True), transient=True)
+            self._bar.add_task("", more="")
+            self._bar.start()
+        self._bar.update(self._bar.task_ids[0], description=text, completed=done, total=total, more=more)
+
+
+def trial_line(trial: Trial) -> str:
+    """A finished trial in a line."""
+    name = f"trial {trial.number}" + (f" ({trial.label})" if trial.label else "")
+    if not trial.measured:
+        return f"{name}: {trial.state}: {trial.reason or 'no reason kept'}"
+    row = trial.row()
+    return f"{name}: {size_text(row['size_bytes'])}, {number_text(row['speedup'])}×, {number_text(row['psnr_db'])} dB"
+
+
+def plain(value: Any) -> Any:
+    """Return plain JSON data: NaN and infinities become None, NumPy's numbers Python's."""
+    if isinstance(value, dict):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(inner) for inner in value]
+    if isinstance(value, (str, bool, int)) or value is None:
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if hasattr(value, "item"):
+        return plain(value.item())
+    return str(value)
+
+
+def _console(stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    console = Console(stderr=stderr, markup=False, highlight=False, emoji=False)
+    if not console.is_terminal:
+        console.width = WIDTH
+    return console

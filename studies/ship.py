@@ -1,0 +1,200 @@
+"""Ship: the file that was measured becomes a bundle, after a fresh process has loaded and measured it again."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..objectives.protocol import OpenModel
+from ..spaces.build import file_hash
+from ..spaces.errors import InputError, SlimfrontError
+from . import bundle
+from .card import card
+from .verify import compare, save_data
+
+if TYPE_CHECKING:
+    from .run import Run
+    from .study import Study
+    from .trial import Trial
+
+Note = Callable[[str], None]
+
+
+def ship(run: Run, trial: Trial, folder: Path, note: Note | None = None) -> Path:
+    """Write a trial of a run as a bundle and return its folder.
+
+    The bundle is made beside ``folder`` and renamed when all of it holds, so that nothing is half-written.
+
+    Args:
+        run: the run; its study must be there, unchanged.
+        trial: a measured trial.
+        folder: is created; it must be absent or empty.
+        note: is told what is done.
+
+    Raises:
+        InputError: the trial is not measured, the folder holds something, cannot be written, or the study is gone.
+        SlimfrontError: the file does not load in a fresh process, or does not hold what was measured.
+    """
+    if not trial.measured:
+        raise InputError(f"trial {trial.number} cannot be shipped, it is not measured: {trial.reason or trial.state}")
+    folder = folder.absolute()
+    tell = note or (lambda text: None)
+    try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise InputError(f"{folder} is not empty: a bundle needs a folder of its own")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as making:
+            part = Path(making) / "bundle"
+            part.mkdir()
+            _fill(run, trial, part, tell)
+            part.replace(folder)
+    except OSError as error:
+        raise InputError(f"cannot write the bundle {folder}: {error.strerror or error}") from error
+    return folder
+
+
+def shipped(folder: Path) -> dict[str, Any]:
+    """Return the numbers of a bundle that `ship` has just written: the JSON form of a measured candidate."""
+    return dict(json.loads((folder / bundle.CANDIDATE_FILE).read_text(encoding="utf-8")))
+
+
+def choose(
+    run: Run,
+    trial: int | None = None,
+    max_size: str | float | None = None,
+    max_latency: str | float | None = None,
+    min_psnr: float | None = None,
+    max_drop: float | None = None,
+    min_speedup: float | None = None,
+    prefer: str = "knee",
+) -> Trial:
+    """Return the trial of this number, or without one what `Run.pick` chooses.
+
+    Raises:
+        InputError: there is no such trial, both a number and limits are given, or no candidate keeps the limits.
+    """
+    limits = (max_size, max_latency, min_psnr, max_drop, min_speedup)
+    if trial is None:
+        return run.pick(*limits, prefer)
+    if any(limit is not None for limit in limits):
+        raise InputError(f"give either --trial {trial} or limits, not both")
+    return run.trial(trial)
+
+
+def _fill(run: Run, trial: Trial, part: Path, tell: Note) -> None:
+    study = run.load()
+    study.check()
+    tell("writing the model")
+    _copy_model(run.model_path(trial), part / bundle.MODEL_FILE)
+    sha256 = file_hash(part / bundle.MODEL_FILE)
+    if sha256 != trial.sha256:
+        what = f"sha256 {sha256}, not {trial.sha256}"
+        raise SlimfrontError(f"the file of trial {trial.number} is not the one that was measured: {what}")
+    facts = _facts(run, trial, study, part)
+    _write_json(part / bundle.BUNDLE_FILE, facts)
+    _save_check(study, part)
+    tell("measuring the file again in a fresh process")
+    measured = _measure_afresh(study, part)
+    checks, _ = compare(facts | {"environment": measured["environment"]}, measured)
+    failures = [f"{check.name}: {check.found}" for check in checks if not check.holds]
+    if failures:
+        raise SlimfrontError(f"trial {trial.number} does not hold what was measured: {'; '.join(failures)}")
+    facts |= {"expected": measured, "environment": measured.pop("environment")}
+    _write_json(part / bundle.BUNDLE_FILE, facts)
+    row = shipped_row(trial, facts)
+    _write_json(part / bundle.CANDIDATE_FILE, row)
+    text = card(row, facts, study)
+    (part / bundle.CARD_FILE).write_text(text, encoding="utf-8")
+
+
+def _facts(run: Run, trial: Trial, study: Study, part: Path) -> dict[str, Any]:
+    form = bundle.model_format(part / bundle.MODEL_FILE)
+    target = study.settings.target
+    return {
+        "version": bundle.VERSION,
+        "study": {
+            "name": study.name,
+            "digest": study.digest,
+            "source": study.source or str(run.folder.absolute() / "study"),
+        },
+        "trial": trial.number,
+        "sha256": trial.sha256,
+        "size_bytes": int(trial.value("size_bytes")),
+        "reference_size_bytes": int(run.reference.value("size_bytes")),
+        "opset": form.opset,
+        "ir_version": form.ir_version,
+        "least_onnxruntime": form.least_runtime,
+        "batch": study.graph.batch,
+        "threads": target.threads,
+        "provider": target.provider,
+        "shipped": datetime.now(UTC).isoformat(timespec="seconds"),
+        "expected": {"evaluation": {name: trial.value(name) for name in ("psnr_db", "ssim")}},
+    }
+
+
+def shipped_row(trial: Trial, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the JSON form of a measured candidate with the numbers of the fresh process, and those on test data."""
+    expected = facts["expected"]
+    speedup = expected["timing"]["speedup"]
+    reference_ms = expected["timing"]["reference_ms"]["value"]
+    quality = {name: value for name, value in expected["evaluation"].items() if name != "reference"}
+    row = trial.row() | quality
+    row |= {"speedup": speedup["value"], "speedup_low": speedup["low"], "speedup_high": speedup["high"]}
+    row |= {
+        "latency_ms": reference_ms / speedup["value"],
+        "latency_low_ms": reference_ms / speedup["high"],
+        "latency_high_ms": reference_ms / speedup["low"],
+    }
+    reference = {"size_bytes": facts["reference_size_bytes"], "latency_ms": reference_ms}
+    row["reference"] = reference | expected["evaluation"]["reference"]
+    row["test"] = expected.get("test")
+    return row
+
+
+def _measure_afresh(study: Study, part: Path) -> dict[str, Any]:
+    """Run `verify` on the bundle in a new Python process; return its readings."""
+    with tempfile.TemporaryDirectory(prefix="slimfront-") as data:
+        save_data(study, Path(data))
+        command = [sys.executable, "-P", "-m", "slimfront.studies.verify", str(part), data]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise SlimfrontError(f"the file cannot be measured in a fresh process: {reason}")
+    document = json.loads(done.stdout)
+    failed = [f"{check['name']}: {check['found']}" for check in document["checks"] if not check["holds"]]
+    if failed:
+        raise SlimfrontError(f"the file does not hold in a fresh process: {'; '.join(failed)}")
+    return dict(document["measured"])
+
+
+def _save_check(study: Study, part: Path) -> None:
+    """Store a few samples with the model's own outputs for them."""
+    settings = (study.graph.batch, study.settings.target.threads, study.settings.target.provider)
+    output_bytes = 4 * math.prod(study.graph.outputs[0].shape) // study.graph.batch
+    samples = bundle.few_samples(study.evaluation, output_bytes, study.graph.batch)
+    outputs = OpenModel(part / bundle.MODEL_FILE, samples, *settings).outputs
+    bundle.save_samples(part / bundle.CHECK_FILE, samples, outputs)
+
+
+def _copy_model(source: Path, path: Path) -> None:
+    """Copy a model; above 2 GB it names the file of its weights, so it is written anew under its new name."""
+    if source.with_name(source.name + ".data").exists():
+        import onnx_ir as ir
+
+        from ..spaces.graph import save_model
+
+        save_model(ir.load(source), path)
+    else:
+        shutil.copyfile(source, path)
+
+
+def _write_json(path: Path, data: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(data, indent=2, allow_nan=False) + "\n", encoding="utf-8")

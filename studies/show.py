@@ -1,0 +1,153 @@
+"""The results of the verbs as tables for a terminal; each function draws what the verb's JSON holds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .texts import MISSING, change_text, interval_text, number_text, ratio_text, size_text, time_text
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+Row = Mapping[str, Any]
+REFERENCE_CAP_DB = 100.0  # a reference that is its own target
+
+
+def studies_table(studies: Sequence[Row]) -> RenderableType:
+    """The ready-made studies."""
+    table = _table("study", "what it is")
+    for study in studies:
+        table.add_row(study["name"], study["description"])
+    return table
+
+
+def space_table(space: Row) -> RenderableType:
+    """Layers and their choices, then what is frozen."""
+    from rich.console import Group
+
+    table = _table("layer", "op", ">parameters", "weight bits", "activation bits")
+    for layer in space["layers"]:
+        bits = (" ".join(map(str, layer[key])) for key in ("weight_bits", "activation_bits"))
+        table.add_row(layer["name"], layer["op"], f"{layer['parameters']:,}", *bits)
+    lines: list[RenderableType] = [table]
+    lines += [f"frozen: {frozen['name']}: {frozen['reason']}" for frozen in space["frozen"]]
+    return Group(*lines)
+
+
+def profile_table(profile: Row) -> RenderableType:
+    """Where the reference's bytes and milliseconds go, the slowest layer first."""
+    table = _table("layer", "op", ">parameters", ">bytes", ">time", ">share")
+    for layer in profile["layers"]:
+        share = f"{100 * layer['share']:.1f} %"
+        numbers = f"{layer['parameters']:,}", size_text(layer["bytes"]), time_text(layer["ms"]), share
+        table.add_row(layer["name"], layer["op"], *numbers)
+    table.add_section()
+    rest = profile["other"]
+    table.add_row("between the layers", "", "", "", time_text(rest["ms"]), f"{100 * rest['share']:.1f} %")
+    whole = f"{profile['parameters']:,}", size_text(profile["bytes"]), time_text(profile["latency_ms"])
+    table.add_row("the whole model", "", *whole, "")
+    return table
+
+
+def front_table(front: Row) -> RenderableType:
+    """The front, smallest first; with all trials below it where the document has them."""
+    from rich.console import Group
+
+    reference = front["reference"]
+    lines: list[RenderableType] = [candidates_table(front["front"], reference)]
+    lines.append(f"{len(front['front'])} on the front, hypervolume {front['hypervolume']:.3f}")
+    if "trials" in front:
+        table = _table(">trial", ">size", ">speedup", ">PSNR", "state", "reason")
+        for row in front["trials"]:
+            numbers = size_text(row["size_bytes"]), _times(row["speedup"]), number_text(row["psnr_db"])
+            table.add_row(str(row["trial"]), *numbers, row["state"], row["reason"] or "")
+        lines += ["", table]
+    return Group(*lines)
+
+
+def candidates_table(rows: Sequence[Row], reference: Row | None = None) -> RenderableType:
+    """Measured candidates, compared with the reference where there is one."""
+    compared = reference is not None
+    has_target = reference is not None and reference["psnr_db"] < REFERENCE_CAP_DB
+    headers = (">trial", ">size", ">smaller", ">speedup", ">95 %", ">latency", ">PSNR", ">change", ">SSIM", "layers")
+    table = _table(*(header for header in headers if compared or header not in (">smaller", ">change")))
+    for row in rows:
+        cells = {
+            ">trial": MISSING if row["trial"] is None else str(row["trial"]),
+            ">size": size_text(row["size_bytes"]),
+            ">smaller": ratio_text(reference["size_bytes"], row["size_bytes"]) if reference else "",
+            ">speedup": _times(row["speedup"]),
+            ">95 %": interval_text(row["speedup_low"], row["speedup_high"]),
+            ">latency": time_text(row["latency_ms"]),
+            ">PSNR": number_text(row["psnr_db"]),
+            ">change": change_text(reference, row) if reference and has_target else MISSING,
+            ">SSIM": number_text(row["ssim"], 4),
+            "layers": _layers_text(row["candidate"]),
+        }
+        table.add_row(*(cells[header] for header in headers if compared or header not in (">smaller", ">change")))
+    return table
+
+
+def candidate_view(row: Row) -> RenderableType:
+    """One measured candidate, a line for each number."""
+    table = _table("", "")
+    table.show_header = False
+    facts = {
+        "trial": row["trial"],
+        "size": size_text(row["size_bytes"]),
+        "speedup": f"{_times(row['speedup'])} ({interval_text(row['speedup_low'], row['speedup_high'])})",
+        "latency": time_text(row["latency_ms"]),
+        "PSNR": f"{number_text(row['psnr_db'])} dB, worst image {number_text(row['worst_psnr_db'])} dB",
+        "fidelity": f"{number_text(row['fidelity_db'])} dB",
+        "SSIM": number_text(row["ssim"], 4),
+        "layers": _layers_text(row["candidate"]),
+        "sha256": row["sha256"],
+    }
+    for name, value in facts.items():
+        table.add_row(name, str(value))
+    return table
+
+
+def checks_view(verified: Row) -> RenderableType:
+    """What was verified of a bundle, line by line."""
+    table = _table("", "check", "found")
+    for check in verified["checks"]:
+        table.add_row("ok" if check["holds"] else "FAILS", check["name"], check["found"])
+    return table
+
+
+def lines_view(facts: Row) -> RenderableType:
+    """Plain facts, one a line."""
+    table = _table("", "")
+    table.show_header = False
+    for name, value in facts.items():
+        table.add_row(name.replace("_", " "), size_text(value) if name == "size_bytes" else str(value))
+    return table
+
+
+def _layers_text(candidate: Row) -> str:
+    """Weight bits and how often: ``4b ×12, 8b ×29, sequential``; what is not named is uncompressed."""
+    widths = Counter(layer.get("weight_bits", 32) for layer in candidate["layers"].values())
+    parts = [f"{bits}b ×{count}" for bits, count in sorted(widths.items())]
+    if candidate.get("repair", "static") != "static":
+        parts.append(candidate["repair"])
+    return ", ".join(parts) or "uncompressed"
+
+
+def _times(value: Any) -> str:
+    text = number_text(value)
+    return text if text == MISSING else f"{text}×"
+
+
+def _table(*headers: str) -> Table:
+    """Return a plain table; ``>`` in front of a header aligns its column to the right."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for header in headers:
+        right = header.startswith(">")
+        table.add_column(header.lstrip(">"), justify="right" if right else "left", no_wrap=right)
+    return table

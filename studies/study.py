@@ -1,0 +1,356 @@
+"""A study: a model, sample data, a space, objectives and search settings; from a file or in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..objectives.samples import Samples
+from ..spaces.build import Builder
+from ..spaces.cache import content_hash
+from ..spaces.candidate import Candidate
+from ..spaces.capture import capture_module, capture_onnx, load_module
+from ..spaces.errors import InputError, nearest
+from ..spaces.graph import Graph
+from ..spaces.space import Space, make_space
+from . import data
+from .definition import (
+    DEFAULT_ACTIVATION_BITS,
+    DEFAULT_WEIGHT_BITS,
+    Settings,
+    parse_settings,
+    read_settings,
+    to_toml,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+STUDY_FILE = "study.toml"
+ROUNDING = "second-order"
+
+
+class Parts(Protocol):
+    """Where a study's model and samples come from; `notes` grows as they are read."""
+
+    notes: list[str]
+
+    def graph(self) -> Graph:
+        """Capture the model."""
+        ...
+
+    def arrays(self, key: str, graph: Graph) -> Mapping[str, Any] | None:
+        """Return the raw arrays of "calibration", "evaluation" or "test"; None where there are none."""
+        ...
+
+
+class Study:
+    """A study; its parts are loaded when first asked for.
+
+    Args:
+        model: a `torch.nn.Module`, or the path of an ONNX file.
+        calibration: inputs ``[N, ...]`` (an array, or arrays by input name), used to choose scales and repair weights.
+        evaluation: inputs, or a pair of inputs and target; used for quality. They share no sample with `calibration`.
+        input_shape: the shape to measure at, e.g. (1, 3, 256, 256); needed for a module and for free axes.
+        name: names the default run folder.
+        test: as `evaluation`; measured at ship only.
+        range: black and white in the model's output; a uint8 target is scaled from 0..255 to it.
+        weight_bits: widths that each layer may take: 2-8, 16, 32.
+        activation_bits: 8 and 32; (32,) keeps all layers in float kernels.
+        fixed: layers (or globs) held at a choice, e.g. {"conv_in": {"weight_bits": 8}}.
+        constraints: limits as in the study file, e.g. {"max_size": "1MB"}.
+        provider: execution provider of ONNX Runtime.
+        threads: its intra-op threads.
+        saturation_safe: integer weights of at most 7 bits, exact on machines without VNNI too.
+        trials: distinct candidates of a search, reference included.
+        sampler: frontier, tpe, nsga2, gp or random.
+        seed: of the sampler.
+
+    Raises:
+        InputError: a setting that cannot be; the samples are checked when they are loaded, all of it by `check`.
+
+    Example:
+        study = Study(model=module, calibration=x, evaluation=(x2, y2), input_shape=(1, 3, 256, 256))
+        run = search(study, trials=60, run_dir="runs/mine")
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module | Path | str,
+        calibration: Any,
+        evaluation: Any,
+        *,
+        input_shape: Sequence[int] | None = None,
+        name: str = "study",
+        test: Any = None,
+        range: tuple[float, float] = (0.0, 1.0),
+        weight_bits: Sequence[int] = DEFAULT_WEIGHT_BITS,
+        activation_bits: Sequence[int] = DEFAULT_ACTIVATION_BITS,
+        fixed: Mapping[str, Mapping[str, int]] | None = None,
+        constraints: Mapping[str, Any] | None = None,
+        provider: str = "CPUExecutionProvider",
+        threads: int = 1,
+        saturation_safe: bool = False,
+        trials: int = 200,
+        sampler: str = "frontier",
+        seed: int = 0,
+    ) -> None:
+        tables = {
+            "name": name,
+            "model": {"file": "model.onnx", "input_shape": None if input_shape is None else list(input_shape)},
+            "data": {
+                "calibration": "calibration.npz",
+                "evaluation": "evaluation.npz",
+                "test": None if test is None else "test.npz",
+                "range": list(range),
+            },
+            "space": {
+                "weight_bits": list(weight_bits),
+                "activation_bits": list(activation_bits),
+                "fixed": {layer: dict(choice) for layer, choice in (fixed or {}).items()},
+            },
+            "constraints": dict(constraints or {}),
+            "target": {"provider": provider, "threads": threads, "saturation_safe": saturation_safe},
+            "search": {"trials": trials, "sampler": sampler, "seed": seed},
+        }
+        arrays = {"calibration": calibration, "evaluation": evaluation, "test": test}
+        self._set(parse_settings(tables), MemoryParts(model, input_shape, arrays), None)
+
+    def _set(self, settings: Settings, parts: Parts, source: str | None) -> None:
+        self.settings = settings
+        self.name = settings.name
+        self.source = source
+        self.warnings = parts.notes  # what people should know about how the study was read
+        self.warnings += settings.later()
+        self._parts = parts
+
+    @classmethod
+    def from_file(cls, path: Path, source: str | None = None) -> Study:
+        """Read a study file; ``source`` is how a run may find it again, by default its absolute path."""
+        study = cls.__new__(cls)
+        settings = read_settings(path)
+        study._set(settings, FileParts(settings, path.parent), source or str(path.resolve()))
+        return study
+
+    @cached_property
+    def graph(self) -> Graph:
+        """The captured model."""
+        return self._parts.graph()
+
+    @cached_property
+    def calibration(self) -> dict[str, NDArray]:
+        """Calibration inputs by name, each ``[N, ...]``."""
+        return data.as_inputs(self._arrays("calibration") or {}, self.graph, "data.calibration")
+
+    @cached_property
+    def evaluation(self) -> Samples:
+        """Evaluation inputs, and targets where there are some."""
+        return self._samples("evaluation", self._arrays("evaluation") or {})
+
+    @cached_property
+    def test(self) -> Samples | None:
+        """Test inputs and targets, or None."""
+        arrays = self._arrays("test")
+        return None if arrays is None else self._samples("test", arrays)
+
+    @cached_property
+    def space(self) -> Space:
+        """The candidates that a search may propose."""
+        table = self.settings.space
+        return make_space(
+            self.graph,
+            weight_bits=table.weight_bits,
+            activation_bits=table.activation_bits,
+            fixed={layer: choice.model_dump(exclude_none=True) for layer, choice in table.fixed.items()},
+            saturation_safe=self.settings.target.saturation_safe,
+        )
+
+    @cached_property
+    def builder(self) -> Builder:
+        """Makes candidates; `Builder.prepare` gathers what it needs once."""
+        return Builder(
+            self.graph,
+            self.calibration,
+            rounding=ROUNDING,
+            saturation_safe=self.settings.target.saturation_safe,
+        )
+
+    @cached_property
+    def definition(self) -> dict[str, Any]:
+        """All that determines a run's readings, as plain data; sampler, seed and number of trials do not."""
+        settings = self.settings
+        return {
+            "model": {"graph": self.graph.digest},
+            "data": {
+                "calibration": _describe(self.calibration),
+                "evaluation": _describe(self.evaluation.inputs),
+                "target": None if self.evaluation.target is None else _describe({"": self.evaluation.target}),
+                "range": list(settings.data.range),
+            },
+            "space": {
+                "weight_bits": sorted(settings.space.weight_bits),
+                "activation_bits": sorted(settings.space.activation_bits),
+                "fixed": {layer: choice.model_dump() for layer, choice in sorted(settings.space.fixed.items())},
+            },
+            "constraints": settings.limits.given(),
+            "target": settings.target.model_dump(),
+            "build": {"rounding": ROUNDING},
+        }
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash of the definition: equal for studies whose readings may be mixed."""
+        return content_hash(self.definition)
+
+    def check(self) -> None:
+        """Load and check all parts together.
+
+        Raises:
+            InputError: whatever is wrong with the model, the samples, the space or the provider.
+        """
+        import onnxruntime
+
+        provider = self.settings.target.provider
+        available = onnxruntime.get_available_providers()
+        if provider not in available:
+            raise InputError(
+                f"target.provider {provider!r} is not in this ONNX Runtime{nearest(provider, available)}; "
+                f"available: {', '.join(available)}"
+            )
+        _ = self.space
+        sets = {"data.calibration": self.calibration, "data.evaluation": self.evaluation.inputs}
+        if self.test is not None:
+            sets["data.test"] = self.test.inputs
+        data.check_distinct(sets)
+
+    def save(self, folder: Path) -> None:
+        """Write the study as a folder with study.toml, the captured model and the samples."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.graph.save(folder / "model.onnx")
+        np.savez(folder / "calibration.npz", **self.calibration)  # type: ignore[arg-type]
+        for name, samples in (("evaluation", self.evaluation), ("test", self.test)):
+            if samples is not None:
+                target = {} if samples.target is None else {"target": samples.target}
+                np.savez(folder / f"{name}.npz", **samples.inputs, **target)  # type: ignore[arg-type]
+        (folder / STUDY_FILE).write_text(to_toml(self.settings), encoding="utf-8")
+
+    def _arrays(self, key: str) -> Mapping[str, Any] | None:
+        return self._parts.arrays(key, self.graph)
+
+    def _samples(self, key: str, arrays: Mapping[str, Any]) -> Samples:
+        return data.as_samples(arrays, self.graph, f"data.{key}", self.settings.data.range)
+
+
+class FileParts:
+    """Parts that a study file names; paths are relative to its folder."""
+
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        self.settings = settings
+        self.folder = folder
+        self.notes: list[str] = []
+
+    def graph(self) -> Graph:
+        """Capture the ONNX file or the module."""
+        table = self.settings.model
+        if table.function is None:
+            return capture_onnx(self.folder / table.file, table.input_shape)
+        file = self.folder / table.file.removesuffix(f":{table.function}")
+        weights = None if table.weights is None else self.folder / table.weights
+        return capture_module(load_module(file, table.function, weights), table.input_shape or ())
+
+    def arrays(self, key: str, graph: Graph) -> Mapping[str, Any] | None:
+        """Read one entry of ``[data]``."""
+        table = self.settings.data
+        source = getattr(table, key)
+        if source is None:
+            return None
+        return data.read_arrays(source, self.folder, f"data.{key}", graph, table.input_range, self.notes.append)
+
+
+class MemoryParts:
+    """Parts that were given to `Study` as objects."""
+
+    def __init__(self, model: Any, input_shape: Sequence[int] | None, arrays: Mapping[str, Any]) -> None:
+        self.model = model
+        self.input_shape = input_shape
+        self.given = arrays
+        self.notes: list[str] = []
+
+    def graph(self) -> Graph:
+        """Capture the module or the ONNX file."""
+        if isinstance(self.model, str | Path):
+            return capture_onnx(Path(self.model), self.input_shape)
+        if isinstance(self.model, Graph):
+            return self.model
+        import torch
+
+        if not isinstance(self.model, torch.nn.Module):
+            kind = type(self.model).__name__
+            raise InputError(f"model must be a torch.nn.Module or the path of an ONNX file, but got {kind}")
+        if self.input_shape is None:
+            raise InputError("input_shape is missing: a PyTorch model needs one, such as (1, 3, 256, 256)")
+        return capture_module(self.model, self.input_shape)
+
+    def arrays(self, key: str, graph: Graph) -> Mapping[str, Any] | None:
+        """Return what was given, under the inputs' names."""
+        given = self.given[key]
+        if given is None:
+            return None
+        inputs, target = given if isinstance(given, tuple) and len(given) == 2 else (given, None)
+        named = dict(inputs) if isinstance(inputs, Mapping) else {graph.inputs[0].name: inputs}
+        return named if target is None else {**named, "target": target}
+
+
+def load_study(name_or_path: str | Path) -> Study:
+    """Return a study from a TOML file, a folder with study.toml, or the name of a ready-made study.
+
+    Raises:
+        InputError: there is no such study, or its file is wrong.
+    """
+    path = Path(name_or_path)
+    if (path / STUDY_FILE).is_file():
+        path = path / STUDY_FILE
+    if path.is_file():
+        return Study.from_file(path)
+    known = ready_made()
+    if str(name_or_path) in known:
+        return Study.from_file(known[str(name_or_path)] / STUDY_FILE, source=str(name_or_path))
+    if path.is_dir():
+        raise InputError(f"{path} is a folder without {STUDY_FILE}")
+    raise InputError(
+        f"there is no study {str(name_or_path)!r}{nearest(str(name_or_path), known)}; "
+        f"give a TOML file, a folder with {STUDY_FILE}, or one of the ready-made studies: {', '.join(known)}"
+    )
+
+
+def build(study: Study, candidate: Candidate | Mapping[str, Any]) -> bytes:
+    """Return a candidate's ONNX model as bytes.
+
+    Args:
+        study: a study.
+        candidate: any valid candidate, offered by the study's space or not; or its JSON form.
+
+    Raises:
+        InputError: no valid candidate, or it names a layer that the model has not.
+        BuildError: it cannot be built.
+    """
+    if not isinstance(candidate, Candidate):
+        candidate = Candidate.from_json(candidate)
+    return study.builder.build(candidate).to_bytes()
+
+
+def ready_made() -> dict[str, Path]:
+    """Return the folders of the studies that come with slimfront, by name."""
+    here = Path(__file__).parent
+    return {path.parent.name: path.parent for path in sorted(here.glob(f"*/{STUDY_FILE}"))}
+
+
+def _describe(arrays: Mapping[str, NDArray]) -> str:
+    """Return "8 samples, 1a2b3c...": what tells sets of samples apart."""
+    count = len(next(iter(arrays.values())))
+    return f"{count} samples, {content_hash(*[part for item in sorted(arrays.items()) for part in item])[:12]}"

@@ -1,0 +1,73 @@
+"""Numbers as people read them: sizes, times, ratios and intervals, for tables, cards and the report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+MISSING = "–"
+
+
+def known(value: Any) -> bool:
+    """Whether a value is a finite number (a JSON null is not)."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def size_text(size_bytes: Any) -> str:
+    """Bytes in decimal units, as the command line reads them: 812 kB, 1.35 MB."""
+    if not known(size_bytes):
+        return MISSING
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size_bytes >= factor:
+            value = size_bytes / factor
+            return f"{value:.{0 if value >= 100 else 1 if value >= 10 else 2}f} {unit}"
+    return f"{size_bytes:.0f} B"
+
+
+def time_text(milliseconds: Any) -> str:
+    """Milliseconds with three digits: 0.412 ms, 12.3 ms, 1.24 s."""
+    if not known(milliseconds):
+        return MISSING
+    if milliseconds >= 1000:
+        return f"{milliseconds / 1000:.2f} s"
+    return f"{milliseconds:.{0 if milliseconds >= 100 else 1 if milliseconds >= 10 else 2}f} ms"
+
+
+def number_text(value: Any, digits: int = 2, sign: bool = False) -> str:
+    """A number with fixed digits and a true minus sign."""
+    if not known(value):
+        return MISSING
+    text = f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
+    if float(text) == 0.0:
+        text = text.lstrip("+-")
+    return text.replace("-", "−")
+
+
+def interval_text(low: Any, high: Any, digits: int = 2) -> str:
+    """``3.41–3.58``, or a dash where there is no interval."""
+    return f"{low:.{digits}f}–{high:.{digits}f}" if known(low) and known(high) else MISSING
+
+
+def ratio_text(reference: Any, value: Any) -> str:
+    """How many times smaller: ``4.3×``."""
+    if not (known(reference) and known(value)) or value <= 0:
+        return MISSING
+    return f"{reference / value:.1f}×"
+
+
+def change_text(reference: Mapping[str, Any], row: Mapping[str, Any], key: str = "psnr_db") -> str:
+    """The difference to the reference with its sign: ``−0.42``."""
+    if not (known(reference.get(key)) and known(row.get(key))):
+        return MISSING
+    return number_text(row[key] - reference[key], sign=True)
+
+
+def seconds_text(seconds: float) -> str:
+    """A duration: 45 s, 2 min 05 s, 1 h 12 min."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

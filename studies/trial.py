@@ -1,0 +1,160 @@
+"""A trial: one candidate of a run with all that was found out about it, read back from the records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ..objectives.protocol import Reading
+from ..spaces.candidate import Candidate
+from .records import DONE, FAILED, Record
+
+STAGES = ("build", "quality", "timing")  # in this order; a trial with all of them is measured
+REFERENCE_LABEL = "reference"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A candidate of a run.
+
+    Attributes:
+        number: its place in the run, from 0 (the reference).
+        candidate: the point of the space.
+        state: "measured", "failed", or "started" where stages are still missing.
+        reason: why it failed.
+        stages: what is on disk, by stage: state, environment, seconds, time and readings as plain data.
+        label: "reference", "uniform 4/8" or empty.
+        sha256: of its ONNX file.
+        readings: of all stages, by name.
+        reference_ms: the run's time of the reference; latencies are this over the speedup.
+    """
+
+    number: int
+    candidate: Candidate
+    state: str
+    reason: str | None = None
+    stages: dict[str, dict[str, Any]] = field(default_factory=dict)
+    label: str = ""
+    sha256: str = ""
+    readings: dict[str, Reading] = field(default_factory=dict)
+    reference_ms: float | None = None
+
+    @property
+    def measured(self) -> bool:
+        """Whether all stages are there."""
+        return self.state == "measured"
+
+    def value(self, name: str) -> float:
+        """Return a reading's value, e.g. `value("psnr_db")`; KeyError where it was not measured."""
+        return self.readings[name].value
+
+    @property
+    def latency_ms(self) -> float:
+        """The run's reference time over the speedup, in milliseconds."""
+        return (self.reference_ms or 0.0) / self.value("speedup")
+
+    def row(self) -> dict[str, Any]:
+        """Return the JSON form of a measured candidate; what was not measured is None."""
+        speedup = self.readings.get("speedup")
+        size = self._or_none("size_bytes")
+        return {
+            "trial": self.number,
+            "candidate": self.candidate.to_json(),
+            "sha256": self.sha256 or None,
+            "size_bytes": None if size is None else int(size),
+            "speedup": speedup.value if speedup else None,
+            "speedup_low": speedup.low if speedup else None,
+            "speedup_high": speedup.high if speedup else None,
+            "latency_ms": self._latency(speedup.value if speedup else None),
+            "latency_low_ms": self._latency(speedup.high if speedup else None),
+            "latency_high_ms": self._latency(speedup.low if speedup else None),
+            "predicted_speedup": self._or_none("predicted_speedup"),
+            "psnr_db": self._or_none("psnr_db"),
+            "fidelity_db": self._or_none("fidelity_db"),
+            "ssim": self._or_none("ssim"),
+            "worst_psnr_db": self._or_none("worst_psnr_db"),
+        }
+
+    def _or_none(self, name: str) -> float | None:
+        return self.readings[name].value if name in self.readings else None
+
+    def _latency(self, speedup: float | None) -> float | None:
+        return self.reference_ms / speedup if self.reference_ms is not None and speedup else None
+
+
+def trials_of(records: Iterable[Record], environment: str | None = None) -> list[Trial]:
+    """Return the trials that records tell of, by number.
+
+    A reading counts for the file that it was measured on: where a candidate was built again with other bytes, readings
+    of the earlier file are left out. Timings count where they were made in ``environment``; by default in the one
+    that most candidates were timed in, of several the latest.
+    """
+    by_key: dict[str, list[Record]] = {}
+    for record in records:
+        by_key.setdefault(record.key, []).append(record)
+    environment = environment or _main_environment(by_key)
+    found = [(own[0], _standing(own, environment)) for own in by_key.values()]
+    reference_ms = next((_reference_ms(own) for first, own in found if first.label == REFERENCE_LABEL), None)
+    trials = [_trial(first, own, reference_ms) for first, own in found]
+    return sorted(trials, key=lambda trial: trial.number)
+
+
+def _reference_ms(standing: dict[str, Record]) -> float | None:
+    timing = standing.get("timing")
+    return float(timing.readings["reference_ms"]["value"]) if timing is not None and timing.state == DONE else None
+
+
+def _standing(records: list[Record], environment: str | None) -> dict[str, Record]:
+    """Return the records that count, by stage: the last of each on the last build."""
+    standing: dict[str, Record] = {}
+    for record in records:
+        if record.stage == "build":
+            if "build" in standing and standing["build"].sha256 != record.sha256:
+                standing = {}
+            standing["build"] = record
+        elif record.sha256 == standing.get("build", record).sha256 and (
+            record.stage != "timing" or record.environment == environment or record.state == FAILED
+        ):
+            standing[record.stage] = record
+    return standing
+
+
+def _trial(first: Record, standing: dict[str, Record], reference_ms: float | None) -> Trial:
+    failed = next((record for record in standing.values() if record.state == FAILED), None)
+    complete = all(stage in standing for stage in STAGES)
+    readings = {
+        name: Reading.from_json(reading)
+        for record in standing.values()
+        if record.state == DONE
+        for name, reading in record.readings.items()
+    }
+    return Trial(
+        number=first.trial,
+        candidate=Candidate.from_json(first.candidate),
+        state="failed" if failed else "measured" if complete else "started",
+        reason=failed.reason if failed else None,
+        stages={stage: _stage(record) for stage, record in standing.items()},
+        label=first.label,
+        sha256=standing["build"].sha256 if "build" in standing else "",
+        readings=readings,
+        reference_ms=reference_ms,
+    )
+
+
+def _stage(record: Record) -> dict[str, Any]:
+    kept = ("state", "reason", "environment", "seconds", "time", "readings")
+    return {key: value for key, value in asdict(record).items() if key in kept}
+
+
+def _main_environment(by_key: dict[str, list[Record]]) -> str | None:
+    timed: dict[str, set[str]] = {}
+    for key, records in by_key.items():
+        for record in records:
+            if record.stage == "timing" and record.state == DONE:
+                environment = timed.pop(record.environment, set()) | {key}
+                timed[record.environment] = environment  # the latest stands last
+    if not timed:
+        return None
+    most = max(map(len, timed.values()))
+    return [environment for environment, keys in timed.items() if len(keys) == most][-1]

@@ -1,0 +1,196 @@
+"""Verify: measure a bundle again and compare it with what was promised.
+
+The stored samples are checked anywhere. Where the study is found, unchanged, quality is measured on all of its
+evaluation and test data, and speed in turn with the reference.
+
+    python -m slimfront.studies.verify BUNDLE DATA     # what ship runs in a fresh process, on what `save_data` wrote
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..objectives.protocol import OpenModel, Subject
+from ..objectives.quality import Quality, psnr_db
+from ..objectives.timing import Timing
+from ..spaces.build import file_hash
+from ..spaces.candidate import Candidate
+from ..spaces.errors import BuildError, InputError, SlimfrontError
+from .bundle import CHECK_FILE, MODEL_FILE, load_samples, read_bundle, save_samples
+from .environment import current_environment
+
+if TYPE_CHECKING:
+    from .study import Study
+
+REFERENCE_FILE = "reference.onnx"
+SETS = ("evaluation", "test")
+
+# How far a repetition may be off. Integer kernels of another runtime may round a value the other way, which costs less
+# than this; kernels that saturate (8-bit weights without VNNI) cost far more.
+OUTPUTS_DB = 45.0
+PSNR_DB = 0.05
+SSIM = 0.002
+SPEED = 0.85  # of the promised interval's lower end, on the same processor
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was compared: whether it holds, and what was found."""
+
+    name: str
+    holds: bool
+    found: str
+
+
+def verify(folder: Path | str) -> dict[str, Any]:
+    """Measure a bundle again.
+
+    Returns:
+        ``bundle``, ``holds``, ``failed`` (names), ``checks`` (name, holds, found), ``measured`` (readings by set of
+        data) and ``notes``.
+
+    Raises:
+        InputError: the folder is no bundle.
+    """
+    folder = Path(folder)
+    facts = read_bundle(folder)
+    checks = check_file(folder, facts)
+    measured: dict[str, Any] = {}
+    notes: list[str] = []
+    if all(check.holds for check in checks):
+        try:
+            study = _find_study(facts)
+        except SlimfrontError as error:
+            notes.append(f"checked with the bundle's own samples only, as its study is not there: {error}")
+        else:
+            with tempfile.TemporaryDirectory(prefix="slimfront-") as data:
+                save_data(study, Path(data))
+                measured = measure(folder, Path(data), facts)
+            found, more = compare(facts, measured)
+            checks += found
+            notes += more
+    return {
+        "bundle": str(folder),
+        "holds": all(check.holds for check in checks),
+        "failed": [check.name for check in checks if not check.holds],
+        "checks": [asdict(check) for check in checks],
+        "measured": measured,
+        "notes": notes,
+    }
+
+
+def check_file(folder: Path, facts: Mapping[str, Any]) -> list[Check]:
+    """Check the file itself: its hash, that it runs, its outputs on the stored samples; end with what fails."""
+    path = folder / MODEL_FILE
+    if not path.exists():
+        return [Check("file", False, f"{MODEL_FILE} is missing")]
+    sha256 = file_hash(path)
+    checks = [Check("sha256", sha256 == facts["sha256"], sha256)]
+    if not checks[0].holds:
+        return checks
+    samples, outputs = load_samples(folder / CHECK_FILE)
+    model = OpenModel(path, samples, facts["batch"], facts["threads"], facts["provider"])
+    try:
+        found = model.outputs
+    except BuildError as error:
+        return [*checks, Check("runs", False, str(error))]
+    checks.append(Check("runs", True, f"on {samples.count} stored samples"))
+    if outputs is not None:
+        if found.shape != outputs.shape:
+            return [*checks, Check("outputs", False, f"shape {found.shape}, not {outputs.shape}")]
+        agreement = float(psnr_db(found, outputs, samples.low, samples.high).min())
+        found_text = f"{agreement:.1f} dB from those at ship, at least {OUTPUTS_DB:g}"
+        checks.append(Check("outputs", agreement >= OUTPUTS_DB, found_text))
+    return checks
+
+
+def measure(folder: Path, data: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Measure the bundle's model and the reference on all samples.
+
+    Returns:
+        For "evaluation" and, where there is some, "test": the readings of the model and of the "reference"; "timing",
+        in turn with the reference; and the "environment".
+    """
+    settings = (facts["batch"], facts["threads"], facts["provider"])
+    measured: dict[str, Any] = {}
+    for name in SETS:
+        if not (data / f"{name}.npz").exists():
+            continue
+        samples, _ = load_samples(data / f"{name}.npz")
+        reference = OpenModel(data / REFERENCE_FILE, samples, *settings)
+        model = OpenModel(folder / MODEL_FILE, samples, *settings)
+        measured[name] = _values(Quality().measure(Subject(model, reference)))
+        measured[name]["reference"] = _values(Quality().measure(Subject(reference, reference)))
+        if name == "evaluation":
+            timing = Timing().measure(Subject(model, reference))
+            measured["timing"] = {reading: value.to_json() for reading, value in timing.items()}
+    environment = current_environment(facts["provider"], facts["threads"])
+    return measured | {"environment": environment.to_json()}
+
+
+def compare(facts: Mapping[str, Any], measured: Mapping[str, Any]) -> tuple[list[Check], list[str]]:
+    """Compare readings with the bundle's; return checks, and notes on what cannot be compared."""
+    checks, notes = [], []
+    expected = facts["expected"]
+    for name in SETS:
+        if name in expected and name in measured:
+            for reading, unit, tolerance in (("psnr_db", " dB", PSNR_DB), ("ssim", "", SSIM)):
+                then, now = expected[name][reading], measured[name][reading]
+                found = f"{now:.4f}{unit}, at ship {then:.4f}{unit}"
+                checks.append(Check(f"{reading}, {name} data", bool(abs(now - then) <= tolerance), found))
+    if "timing" in expected:
+        then, now = expected["timing"]["speedup"], measured["timing"]["speedup"]
+        found = f"{now['value']:.2f} ({now['low']:.2f} to {now['high']:.2f}), at ship {then['value']:.2f}"
+        here, there = measured["environment"], facts["environment"]
+        same = all(here.get(key) == there.get(key) for key in ("cpu", "threads", "provider"))
+        if same:
+            checks.append(Check("speedup", bool(now["high"] >= SPEED * then["low"]), found))
+        else:
+            notes.append(f"speedup on this machine: {found} (on {there.get('cpu')})")
+    return checks, notes
+
+
+def save_data(study: Study, folder: Path) -> None:
+    """Write what `measure` reads: the reference, evaluation data, and test data where the study has some."""
+    study.builder.build(Candidate()).save(folder / REFERENCE_FILE)
+    for name, samples in (("evaluation", study.evaluation), ("test", study.test)):
+        if samples is not None:
+            save_samples(folder / f"{name}.npz", samples)
+
+
+def _find_study(facts: Mapping[str, Any]) -> Study:
+    """Return the bundle's study, unchanged, from where it was. Raises `InputError` where it is gone."""
+    from .study import load_study
+
+    source = facts["study"]["source"]
+    study = load_study(source)
+    study.check()
+    if study.digest != facts["study"]["digest"]:
+        raise InputError(f"the study {source!r} has changed since the bundle was shipped")
+    return study
+
+
+def _values(readings: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: reading.value for name, reading in readings.items()}
+
+
+def _main(folder: Path, data: Path) -> None:
+    """Print checks and readings of a bundle as JSON: the fresh process of `ship`."""
+    facts = read_bundle(folder)
+    checks = check_file(folder, facts)
+    holds = all(check.holds for check in checks)
+    document = {
+        "checks": [asdict(check) for check in checks],
+        "measured": measure(folder, data, facts) if holds else {},
+    }
+    json.dump(document, sys.stdout, allow_nan=False)
+
+
+if __name__ == "__main__":
+    _main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,80 @@
+"""What tests share: a cache folder of their own, and a tiny model that every step takes milliseconds on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+SIDE = 16
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLIMFRONT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three convolutions on [1, 3, 16, 16], named conv0 to conv2, with Relu between them."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    random = np.random.default_rng(0)
+    weights = {}
+    for i, (outputs, inputs) in enumerate([(16, 3), (16, 16), (3, 16)]):
+        weight = random.standard_normal((outputs, inputs, 3, 3)) / np.sqrt(9 * inputs)
+        weights[f"w{i}"] = weight.astype(np.float32)
+        weights[f"b{i}"] = np.full(outputs, 0.1, np.float32)
+    nodes = []
+    for i in range(3):
+        source = "x" if i == 0 else f"relu{i - 1}"
+        nodes.append(helper.make_node("Conv", [source, f"w{i}", f"b{i}"], [f"conv{i}"], f"conv{i}", pads=[1] * 4))
+        nodes.append(helper.make_node("Relu", [f"conv{i}"], [f"relu{i}"], f"act{i}"))
+    shape = [1, 3, SIDE, SIDE]
+    graph = helper.make_graph(
+        nodes[:-1],
+        "tiny",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("conv2", TensorProto.FLOAT, shape)],
+        [numpy_helper.from_array(array, name) for name, array in weights.items()],
+    )
+    path = tmp_path_factory.mktemp("tiny") / "tiny.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def pictures() -> Callable[[int, int], np.ndarray]:
+    """A function (count, seed) that returns float32 noise [count, 3, 16, 16] in 0..1."""
+    return lambda count, seed: np.random.default_rng(seed).random((count, 3, SIDE, SIDE), dtype=np.float32)
+
+
+@pytest.fixture
+def study_folder(tmp_path: Path, tiny_model: Path, pictures: Callable[[int, int], np.ndarray]) -> Path:
+    """A folder with study.toml, the tiny model, and samples without targets."""
+    folder = tmp_path / "study"
+    folder.mkdir()
+    (folder / "tiny.onnx").write_bytes(tiny_model.read_bytes())
+    np.savez(folder / "calibration.npz", input=pictures(4, 1))
+    np.savez(folder / "evaluation.npz", input=pictures(3, 2))
+    (folder / "study.toml").write_text(
+        'name = "tiny"\n'
+        '[model]\nfile = "tiny.onnx"\n'
+        '[data]\ncalibration = "calibration.npz"\nevaluation = "evaluation.npz"\n'
+        '[search]\ntrials = 10\nsampler = "random"\n'
+    )
+    return folder
+
+
+@pytest.fixture
+def quick_timing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Timing in as few rounds as there may be: for tests that do not look at times."""
+    from slimfront.objectives.timing import Timing
+    from slimfront.search import evaluate
+
+    monkeypatch.setattr(evaluate, "Timing", lambda: Timing(least_rounds=3, most_rounds=3, slot_seconds=0.0))

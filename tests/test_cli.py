@@ -1,0 +1,341 @@
+"""Every verb of the command line through its JSON, and its exit status."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from slimfront import cli
+from slimfront.spaces.errors import BuildError
+
+VERBS = (
+    "studies",
+    "init",
+    "space",
+    "profile",
+    "search",
+    "front",
+    "report",
+    "pick",
+    "ship",
+    "verify",
+    "build",
+    "evaluate",
+)
+CANDIDATE_KEYS = {
+    "trial",
+    "candidate",
+    "sha256",
+    "size_bytes",
+    "speedup",
+    "speedup_low",
+    "speedup_high",
+    "latency_ms",
+    "latency_low_ms",
+    "latency_high_ms",
+    "predicted_speedup",
+    "psnr_db",
+    "fidelity_db",
+    "ssim",
+    "worst_psnr_db",
+}
+TRIALS = 9
+
+
+class Done(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        def refuse(name: str) -> None:
+            raise AssertionError(f"{name} in JSON")
+
+        return json.loads(self.out, parse_constant=refuse)
+
+
+Cli = Callable[..., Done]
+
+
+def call(capture: Any, *arguments: object) -> Done:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["slimfront", *map(str, arguments)])
+        capture.readouterr()
+        status: Any = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            status = end.code or 0
+        out, err = capture.readouterr()
+    return Done(status, out, err)
+
+
+@pytest.fixture
+def run_cli(capsys: pytest.CaptureFixture[str]) -> Cli:
+    return lambda *arguments: call(capsys, *arguments)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, pictures: Callable) -> Path:
+    """A study of the tiny model; its targets are the reference's outputs and a little noise."""
+    import onnxruntime as ort
+
+    folder = tmp_path_factory.mktemp("cli study")
+    session = ort.InferenceSession(tiny_model, providers=["CPUExecutionProvider"])
+    (folder / "tiny.onnx").write_bytes(tiny_model.read_bytes())
+    np.savez(folder / "calibration.npz", input=pictures(4, 1))
+    for name, seed in (("evaluation", 2), ("test", 3)):
+        inputs = pictures(3, seed)
+        outputs = np.concatenate([session.run(None, {"x": one[None]})[0] for one in inputs])
+        noisy = np.clip(outputs + np.random.default_rng(seed).normal(0, 0.02, outputs.shape), 0, 1)
+        np.savez(folder / f"{name}.npz", input=inputs, target=np.round(255 * noisy).astype(np.uint8))
+    (folder / "study.toml").write_text(
+        'name = "tiny"\n[model]\nfile = "tiny.onnx"\n'
+        '[data]\ncalibration = "calibration.npz"\nevaluation = "evaluation.npz"\ntest = "test.npz"\n'
+        f'[search]\ntrials = {TRIALS}\nsampler = "random"\n'
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli run") / "run"
+    command = [sys.executable, "-m", "slimfront.cli", "search", str(study), "--run", str(folder), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"{TRIALS}/{TRIALS}" in done.stderr
+    assert json.loads(done.stdout)["front"]
+    return folder
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_a_verb_shows_an_example(verb: str, run_cli: Cli):
+    done = run_cli(verb, "--help")
+    assert done.status == 0
+    assert f"Example: slimfront {verb}" in done.out
+
+
+def test_version_is_one_line(run_cli: Cli):
+    done = run_cli("--version")
+    assert done.status == 0
+    assert len(done.out.split()) == 1
+
+
+def test_studies_lists_the_ready_made_one(run_cli: Cli):
+    assert "painting" in [study["name"] for study in run_cli("studies", "--json").json]
+
+
+def test_init_writes_a_study_that_works_and_never_overwrites(run_cli: Cli, study: Path, tmp_path: Path):
+    file = tmp_path / "made.toml"
+    done = run_cli("init", study / "tiny.onnx", "--data", study, "-o", file, "--json")
+    assert (done.status, done.json) == (0, {"file": str(file), "todo": []})
+    assert run_cli("space", file, "--json").status == 0
+    before = file.read_text()
+    again = run_cli("init", study / "tiny.onnx", "-o", file)
+    assert (again.status, file.read_text()) == (2, before)
+
+
+def test_space_tells_layers_and_choices(run_cli: Cli, study: Path):
+    space = run_cli("space", study, "--json").json
+    assert [layer["name"] for layer in space["layers"]] == ["conv0", "conv1", "conv2"]
+    keys = {"name", "op", "parameters", "weight_bits", "activation_bits", "sparsities", "forms"}
+    assert set(space["layers"][0]) == keys
+    assert space["layers"][0]["parameters"] == 16 * 3 * 9 + 16
+    assert space["layers"][0]["weight_bits"] == [2, 3, 4, 5, 6, 8, 32]
+    assert (space["groups"], space["frozen"]) == ([], [])
+
+
+def test_profile_shares_add_up(run_cli: Cli, study: Path):
+    profile = run_cli("profile", study, "--json").json
+    assert {layer["name"] for layer in profile["layers"]} == {"conv0", "conv1", "conv2"}
+    shares = [layer["share"] for layer in profile["layers"]]
+    assert shares == sorted(shares, reverse=True)
+    assert all(share > 0 for share in shares)
+    assert math.isclose(sum(shares) + profile["other"]["share"], 1.0, abs_tol=0.05)
+
+
+def test_search_again_finds_everything_done(run_cli: Cli, study: Path, run: Path):
+    before = (run / "records.jsonl").read_bytes()
+    done = run_cli("search", study, "--run", run, "--json", "--quiet")
+    assert (done.status, done.err) == (0, "")
+    assert done.json["run"] == str(run)
+    assert (run / "records.jsonl").read_bytes() == before
+
+
+def test_search_refuses_a_changed_study_and_shows_the_difference(run_cli: Cli, study: Path, run: Path, tmp_path: Path):
+    for file in study.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "study.toml").write_text((study / "study.toml").read_text() + "[space]\nweight_bits = [4, 8]\n")
+    done = run_cli("search", tmp_path, "--run", run)
+    assert done.status == 2
+    assert "space.weight_bits" in done.err
+
+
+def test_front_holds_the_contract(run_cli: Cli, run: Path):
+    document = run_cli("front", run, "--json").json
+    assert set(document) == {"study", "reference", "hypervolume", "front"}
+    assert all(set(row) == CANDIDATE_KEYS for row in [document["reference"], *document["front"]])
+    assert 0 <= document["hypervolume"] <= 1
+
+
+def test_front_of_all_tells_state_reason_and_stages(run_cli: Cli, run: Path):
+    trials = run_cli("front", run, "--all", "--json").json["trials"]
+    assert len(trials) == TRIALS
+    assert all(set(row) == CANDIDATE_KEYS | {"state", "reason", "stages"} for row in trials)
+
+
+def test_front_writes_tables(run_cli: Cli, run: Path, tmp_path: Path):
+    import pandas as pd
+
+    csv, parquet = tmp_path / "front.csv", tmp_path / "front.parquet"
+    pytest.importorskip("pyarrow")
+    done = run_cli("front", run, "--all", "--csv", csv, "--parquet", parquet, "--json")
+    numbers = [row["size_bytes"] for row in done.json["trials"]]
+    assert pd.read_csv(csv)["size_bytes"].tolist() == numbers
+    assert pd.read_parquet(parquet)["size_bytes"].tolist() == numbers
+
+
+def test_front_without_pyarrow_says_what_to_install(run_cli: Cli, run: Path, tmp_path: Path, monkeypatch: Any):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    done = run_cli("front", run, "--parquet", tmp_path / "front.parquet")
+    assert done.status == 2
+    assert "pip install pyarrow" in done.err
+
+
+def test_tables_without_json_are_for_people(run_cli: Cli, run: Path, study: Path):
+    for arguments in (("front", run, "--all"), ("pick", run), ("space", study), ("profile", study), ("studies",)):
+        done = run_cli(*arguments, "--quiet")
+        assert (done.status, done.err) == (0, "")
+        assert len(done.out.splitlines()) > 1
+
+
+def test_report_writes_a_page(run_cli: Cli, run: Path, tmp_path: Path):
+    page = tmp_path / "report.html"
+    done = run_cli("report", run, "-o", page, "--json")
+    assert (done.status, done.json["notes"]) == (0, [])
+    assert page.read_text().startswith("<!doctype html>")
+
+
+def test_pick_keeps_the_limits(run_cli: Cli, run: Path):
+    reference = run_cli("front", run, "--json").json["reference"]
+    limit = reference["size_bytes"] // 2
+    row = run_cli("pick", run, "--max-size", limit, "--prefer", "psnr", "--json").json
+    assert set(row) == CANDIDATE_KEYS
+    assert row["size_bytes"] <= limit
+
+
+def test_pick_says_what_comes_closest_where_nothing_fits(run_cli: Cli, run: Path):
+    done = run_cli("pick", run, "--max-size", "1B")
+    assert (done.status, done.out) == (2, "")
+    assert "closest" in done.err
+    assert len(done.err.splitlines()) == 1
+
+
+def test_ship_then_verify_then_a_damaged_file(run_cli: Cli, run: Path, tmp_path: Path):
+    bundle = tmp_path / "new" / "bundle"
+    chosen = run_cli("pick", run, "--prefer", "size", "--json").json
+    row = run_cli("ship", run, "--prefer", "size", "-o", bundle, "--json").json
+    assert set(row) == CANDIDATE_KEYS | {"reference", "test"}
+    assert (row["trial"], row["sha256"]) == (chosen["trial"], chosen["sha256"])
+    assert row["psnr_db"] == pytest.approx(chosen["psnr_db"], abs=1e-6)
+
+    verified = run_cli("verify", bundle, "--json")
+    checks = {check["name"]: check["holds"] for check in verified.json["checks"]}
+    assert {"sha256", "runs", "outputs", "psnr_db, evaluation data", "psnr_db, test data", "speedup"} == set(checks) - {
+        "ssim, evaluation data",
+        "ssim, test data",
+    }
+    assert all(holds for name, holds in checks.items() if name != "speedup")  # the machine may be busy
+
+    model = bundle / "model.onnx"
+    model.write_bytes(model.read_bytes() + b"\0")
+    damaged = run_cli("verify", bundle, "--json")
+    assert damaged.status == 1
+    assert damaged.json["failed"] == ["sha256"]
+    assert "sha256" in damaged.err
+
+
+def test_ship_refuses_a_folder_that_holds_something(run_cli: Cli, run: Path, tmp_path: Path):
+    (tmp_path / "mine.txt").write_text("mine")
+    done = run_cli("ship", run, "--trial", 1, "-o", tmp_path)
+    assert done.status == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_ship_takes_a_number_or_limits(run_cli: Cli, run: Path, tmp_path: Path):
+    done = run_cli("ship", run, "--trial", 1, "--max-size", "1MB", "-o", tmp_path / "bundle")
+    assert done.status == 2
+    assert "not both" in done.err
+
+
+def test_build_writes_what_evaluate_measures(run_cli: Cli, study: Path, tmp_path: Path):
+    uniform = "weight_bits=4,activation_bits=8"
+    built = run_cli("build", study, "--uniform", uniform, "-o", tmp_path / "small.onnx", "--json").json
+    assert (tmp_path / "small.onnx").stat().st_size == built["size_bytes"]
+    (tmp_path / "candidate.json").write_text(json.dumps(built["candidate"]))
+    rows = run_cli("evaluate", study, tmp_path / "candidate.json", tmp_path / "candidate.json", "--json").json
+    assert [row["sha256"] for row in rows] == [built["sha256"]] * 2
+    assert all(set(row) == CANDIDATE_KEYS for row in rows)
+    assert {path.name for path in tmp_path.iterdir()} == {"small.onnx", "candidate.json"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["frnt"], "front"),
+        (["search"], "STUDY"),
+        (["search", "paintin"], "painting"),
+        (["search", "painting", "--trials", "many"], "--trials"),
+        (["front", "nowhere"], "nowhere"),
+        (["pick", "nowhere", "--prefer", "beauty"], "beauty"),
+        (["verify", "nowhere"], "nowhere"),
+        (["init", "nowhere.onnx", "-o", "study.toml"], "nowhere.onnx"),
+        (["build", "painting", "-o", "x.onnx"], "--uniform"),
+        (["evaluate", "painting", "nowhere.json"], "nowhere.json"),
+    ],
+)
+def test_wrong_input_ends_with_2_and_names_it(arguments: list[str], told: str, run_cli: Cli, tmp_path: Path):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        done = run_cli(*arguments)
+    assert (done.status, done.out) == (2, "")
+    assert told in done.err
+    assert len(done.err.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failure_ends_with_1(run_cli: Cli, study: Path, monkeypatch: Any):
+    def fail(*_: object) -> None:
+        raise BuildError("it does not run")
+
+    monkeypatch.setattr("slimfront.search.evaluate.evaluate", fail)
+    done = run_cli("evaluate", study, "--uniform", "weight_bits=4")
+    assert (done.status, done.err.splitlines()[-1]) == (1, "slimfront: it does not run")
+
+
+def test_an_interrupt_ends_with_130(run_cli: Cli, study: Path, monkeypatch: Any):
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("slimfront.search.loop.search", interrupt)
+    done = run_cli("search", study)
+    assert done.status == 130
+    assert "kept" in done.err
+
+
+def test_a_broken_pipe_is_quiet(run: Path):
+    command = [sys.executable, "-m", "slimfront.cli", "front", str(run), "--all", "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.wait()

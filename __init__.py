@@ -7,13 +7,13 @@
     chosen = run.pick(max_drop=0.5)
     bundle = run.ship(chosen, "out/")
 
-Nothing heavy is imported until a name is used (PEP 562).
+Nothing heavy is imported until a name is used (PEP 562). And nothing relative: pytest runs this file under the name of
+the clone's folder as well, whatever that is.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from .studies.verify import verify
 
     __version__: str
-else:
-    from . import search
 
 _HOMES = {
     "Candidate": "spaces.candidate",
@@ -66,19 +64,6 @@ __all__ = [
 ]
 
 
-class _CallablePackage(ModuleType):
-    """`slimfront.search` is a package and the function to call: importing the one must not hide the other."""
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        from .search.loop import search as run_search
-
-        return run_search(*args, **kwargs)
-
-
-if not TYPE_CHECKING:
-    search.__class__ = _CallablePackage
-
-
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         from importlib.metadata import PackageNotFoundError, version
@@ -87,6 +72,8 @@ def __getattr__(name: str) -> Any:
             return version("slimfront")
         except PackageNotFoundError:  # run from a source tree that is not installed
             return "unknown"
+    if name == "search":
+        return import_module(".search", __name__)  # a package that can be called: see there
     if name in _HOMES:
         return getattr(import_module(f".{_HOMES[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -156,7 +156,7 @@ def search(
 ) -> None:
     """Search for the front. Running the same command again continues it."""
     from .search.loop import search as run_search
-    from .studies.show import front_table
+    from .studies.show import search_table
     from .studies.study import load_study
 
     screen = Screen(json, quiet)
@@ -166,7 +166,7 @@ def search(
     except KeyboardInterrupt:
         screen.note("interrupted: everything finished is kept; the same command continues")
         raise typer.Exit(130) from None
-    screen.result(done.to_json() | {"run": str(done.folder)}, front_table)
+    screen.result(done.to_json() | {"run": str(done.folder)}, search_table)
     screen.hint(f"next: slimfront report {done.folder} -o report.html")
     screen.hint(f"      slimfront ship {done.folder} --max-drop 0.5 --prefer size -o bundle")
 

@@ -10,6 +10,8 @@ class Energy:
 
 from __future__ import annotations
 
+import tempfile
+from collections import Counter
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,11 +20,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ..spaces.kernels import kernels
 from ..spaces.session import CPU, infer, open_session
 from .samples import Samples
 
 if TYPE_CHECKING:
     import onnxruntime as ort
+
+INSPECTED_BYTES = 500_000_000  # a larger file's optimised graph is not written out to be looked at
 
 
 @dataclass(frozen=True)
@@ -71,10 +76,24 @@ class OpenModel:
     threads: int = 1
     provider: str = CPU
 
-    @cached_property
+    @property
     def session(self) -> ort.InferenceSession:
         """A stock ONNX Runtime session. Raises `BuildError` where the file cannot be opened."""
-        return open_session(self.path, threads=self.threads, provider=self.provider)
+        return self._opened[0]
+
+    @property
+    def kernels(self) -> Counter[str]:
+        """The kernels, by op type, of the graph that ONNX Runtime made of the file; empty for a very large one."""
+        return self._opened[1]
+
+    @cached_property
+    def _opened(self) -> tuple[ort.InferenceSession, Counter[str]]:
+        if self.path.stat().st_size > INSPECTED_BYTES:
+            return open_session(self.path, threads=self.threads, provider=self.provider), Counter()
+        with tempfile.TemporaryDirectory(prefix="slimfront-") as folder:
+            optimized = Path(folder) / "optimized.onnx"
+            session = open_session(self.path, threads=self.threads, provider=self.provider, optimized_path=optimized)
+            return session, kernels(optimized)
 
     @cached_property
     def outputs(self) -> NDArray[np.float32]:

@@ -16,6 +16,7 @@ from ..objectives.size import Size
 from ..objectives.timing import Timing
 from ..spaces.candidate import Candidate
 from ..spaces.errors import BuildError, InputError
+from ..spaces.kernels import integer_count
 from ..studies.records import DONE, FAILED
 from ..studies.run import save_model_file
 from ..studies.study import Study
@@ -77,7 +78,8 @@ class Evaluator:
                     done, sha256 = set(), built.sha256
             subject = self._subject(candidate)
             if "build" not in done:
-                yield _done("build", sha256, Size().measure(subject), start)
+                readings = Size().measure(subject) | _fallbacks(self.study, candidate, subject)
+                yield _done("build", sha256, readings, start)
         except Exception as error:
             yield _failed("build", sha256, error, start)
             return
@@ -119,6 +121,18 @@ def evaluate(study: Study, candidates: Sequence[Candidate]) -> list[dict[str, An
             trial = Trial(-1, candidate, "measured", sha256=sha256, readings=readings, reference_ms=reference_ms)
             rows.append({**trial.row(), "trial": None})
     return rows
+
+
+def _fallbacks(study: Study, candidate: Candidate, subject: Subject) -> dict[str, Reading]:
+    """Return how many layers that should run in integers do not, by the graph that ONNX Runtime made of the file."""
+    expected = sum(
+        len(study.graph.layers[name].nodes) for name, choice in candidate.layers.items() if choice.integer
+    )
+    found = integer_count(subject.model.kernels)
+    if not expected or not subject.model.kernels:
+        return {}
+    lacking = max(0, expected - found)
+    return {"float_fallbacks": Reading(float(lacking), "", how="kernels of the optimised graph")}
 
 
 def _measure(evaluator: Evaluator, candidate: Candidate) -> tuple[str, dict[str, Reading]]:

@@ -51,7 +51,7 @@ class Frontier:
         known = {observation.candidate for observation in history}
         ranked: list[Candidate] = []
         if len(points) >= 2:
-            model = AdditiveModel(self, np.array(vectors), points, random)
+            model = AdditiveModel(self, np.array(vectors), points)
             ranked = self._ranked(model, np.array(vectors), points, known, n, random)
         draw = iter(ranked)
         return distinct(lambda: next(draw, None), self.grid, known, n, random)
@@ -110,18 +110,14 @@ class AdditiveModel:
         frontier: its grid, task and starting points.
         vectors: measured candidates ``[M, L]``.
         points: their (size, time, drop) ``[M, 3]``.
-        random: draws one model from the posterior on every second call, so that doubtful layers are tried too.
     """
 
-    def __init__(
-        self, frontier: Frontier, vectors: NDArray[np.int64], points: Floats, random: np.random.Generator
-    ) -> None:
+    def __init__(self, frontier: Frontier, vectors: NDArray[np.int64], points: Floats) -> None:
         grid, task = frontier.grid, frontier.task
         self.lengths = grid.lengths
         self.db = task.drop_db
         layers = len(grid.lengths)
         self.valid = np.arange(int(grid.lengths.max())) < grid.lengths[:, None]
-        explore = random if len(points) % 2 else None
 
         bits = grid.values(lambda layer, choice: task.parameters.get(layer, 0) * choice.weight_bits / 8.0)
         total = self._sum(bits, vectors)
@@ -136,14 +132,14 @@ class AdditiveModel:
         shares = integer * (saved * work / max(work[integer.any(axis=1)].sum(), 1.0))[:, None]
         hop = HOP_SHARE * saved / layers
         rows = np.column_stack([self._rows(shares, vectors), -hop * _hops(uses)])
-        share = _ridge(rows, self.time_base - points[:, 1], np.full(len(points), TIME_NOISE), explore)
+        share = _ridge(rows, self.time_base - points[:, 1], np.full(len(points), TIME_NOISE))
         self.time = -shares * np.maximum(share[:-1, None], 0.0)
         self.hop = hop * max(share[-1], 0.0)
 
         error = 10.0 ** (np.minimum(self.db * points[:, 2], 60.0) / 10.0) - 1.0
         profile = self._profile(frontier, vectors, error) / layers
         floor = 10.0 ** (NOISE_DB / 10.0) - 1.0
-        share = _ridge(self._rows(profile, vectors), error, 0.2 * error + floor, explore)
+        share = _ridge(self._rows(profile, vectors), error, 0.2 * error + floor)
         self.error = profile * np.maximum(share, 0.02)[:, None]
 
     def predict(self, vectors: NDArray[np.int64]) -> Floats:
@@ -199,20 +195,15 @@ def _hops(uses: Floats) -> Floats:
     return np.asarray(np.abs(np.diff(uses, axis=1)).sum(axis=1))
 
 
-def _ridge(rows: Floats, target: Floats, noise: Floats, random: np.random.Generator | None) -> Floats:
-    """Return coefficients ``[L]`` around 1 that explain ``rows @ x = target``, or a draw from their posterior.
+def _ridge(rows: Floats, target: Floats, noise: Floats) -> Floats:
+    """Return coefficients ``[L]`` around 1 that explain ``rows @ x = target``.
 
     Args:
         rows: ``[M, L]``.
         target: ``[M]``.
         noise: standard deviation of each target.
-        random: draws from the posterior; None takes its mean.
     """
     scaled = rows / noise[:, None]
     precision = scaled.T @ scaled + np.eye(rows.shape[1]) / SPREAD**2
     right = scaled.T @ ((target - rows.sum(axis=1)) / noise)
-    mean = 1.0 + np.linalg.solve(precision, right)
-    if random is None:
-        return np.asarray(mean)
-    lower = np.linalg.cholesky(np.linalg.inv(precision))
-    return np.asarray(mean + lower @ random.standard_normal(rows.shape[1]))
+    return np.asarray(1.0 + np.linalg.solve(precision, right))

@@ -20,8 +20,8 @@ from .equalise import equalised
 from .errors import InputError, nearest
 from .graph import EXTERNAL_ABOVE_BYTES, Graph, model_bytes, save_model
 from .lowering import Lowering
-from .repair import RoundedLayer, StaticRepair, round_layer
-from .rounding import PlainRounding
+from .repair import RoundedLayer, StaticRepair, round_layer, rounding_method
+from .rounding import Rounding
 from .session import infer, open_session
 from .statistics import Progress, Statistics
 
@@ -37,11 +37,13 @@ class Built:
         candidate: what was built.
         model: the `onnx_ir.Model`.
         owners: by name of a node's first output, the name of the captured node it was written for.
+        integer_kernels: how many convolutions and matrix products have to run in integers.
     """
 
     candidate: Candidate
     model: ir.Model
     owners: Mapping[str, str]
+    integer_kernels: int
 
     @cached_property
     def _file(self) -> tuple[int, str, bytes | None]:
@@ -147,11 +149,12 @@ class Builder:
         other = equalised(self.graph, self.calibration)
         if other is self.graph:
             return plain
-        store = Store(content_hash("equalisation-3", plain.key, other.digest))
+        store = Store(content_hash("equalisation-4", plain.key, other.digest))
         chosen = store.arrays("errors")
         equal = Statistics(other, self.calibration)
         if chosen is None:
-            errors = [_integer_error(self.graph, statistics) for statistics in (plain, equal)]
+            rounding = rounding_method(self.rounding)
+            errors = [_integer_error(self.graph, statistics, rounding) for statistics in (plain, equal)]
             chosen = {"errors": np.array(errors)}
             store.put_arrays("errors", chosen)
         return equal if chosen["errors"][1] < chosen["errors"][0] else plain
@@ -186,7 +189,7 @@ class Builder:
         owners = {
             node.outputs[0].name or "": lowering.emitter.owners.get(id(node), "") for node in model.graph if node.outputs
         }
-        return Built(candidate, model, owners)
+        return Built(candidate, model, owners, lowering.integer_kernels)
 
     def lower(self, candidate: Candidate) -> Lowering:
         """Return the lowering of a candidate, not yet run."""
@@ -203,28 +206,36 @@ class Builder:
         return lambda name: self.static.rounded(self.equalised.layers[name], candidate.choice(name).weight_bits)
 
 
-def _integer_error(reference: Graph, statistics: Statistics) -> float:
+def _integer_error(reference: Graph, statistics: Statistics, rounding: Rounding) -> float:
     """Return the geometric mean, over 8 and 4 bits, of the mean squared output error on the calibration data.
 
-    All layers run in integers, with plainly rounded weights.
+    All layers run in integers.
     """
+    statistics.prepare()
     graph = statistics.graph
     models = [reference.model]
+    integer = [name for name, layer in graph.layers.items() if can_run_integer(graph, layer)]
+    layers = [graph.layers[name] for name in integer]
+    found = {
+        layer.name: round_layer(layer, graph.weight(layer), statistics.moments(layer), rounding, (8, 4))
+        for layer in layers
+    }
     for bits in (8, 4):
-        layers = {n: LayerChoice(bits, 8) for n, layer in graph.layers.items() if can_run_integer(graph, layer)}
-        candidate = Candidate(layers)
-
-        def rounded(name: str, width: int = bits) -> RoundedLayer:
-            layer = graph.layers[name]
-            return round_layer(layer, graph.weight(layer), None, PlainRounding(), (width,))[width]
-
-        models.append(Lowering(graph, candidate, integer_nodes(graph, candidate), statistics.range, rounded).run())
+        candidate = Candidate({name: LayerChoice(bits, 8) for name in integer})
+        lowering = Lowering(
+            graph,
+            candidate,
+            integer_nodes(graph, candidate),
+            statistics.range,
+            lambda name, width=bits: found[name][width],  # type: ignore[misc]
+        )
+        models.append(lowering.run())
     outputs = []
     with tempfile.TemporaryDirectory() as folder:
         for number, model in enumerate(models):
             path = Path(folder) / f"{number}.onnx"
             save_model(model, path)
-            session = open_session(path, threads=os.cpu_count() or 1)
+            session = open_session(path, threads=os.cpu_count() or 1, spinning=False)
             outputs.append(infer(session, statistics.calibration, graph.batch))
     errors = [float(np.mean((output - outputs[0]) ** 2)) for output in outputs[1:]]
     return float(np.sqrt(errors[0] * errors[1]))

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 def emit(lowering: Lowering, node: ir.Node, layer: Layer) -> None:
     """Write one node of a layer as the candidate chooses."""
     choice = lowering.candidate.choice(layer.name)
+    lowering.integer_kernels += choice.integer
     if not choice.integer:
         _float(lowering, node, layer, choice)
     elif layer.op == "ConvTranspose":
@@ -72,6 +73,8 @@ def _integer_product(lowering: Lowering, node: ir.Node, layer: Layer, choice: La
     bias = _integer_bias(lowering, node, layer, rounded, source, scale)
     inputs = [x, decoded] + ([] if bias is None else [bias])
     lowering.set_float(target, lowering.emitter.op(node.op_type, *inputs, attributes=node.attributes))
+    if layer.op == "MatMul":
+        lowering.integer_products.add(target)
 
 
 def _integer_transposed(lowering: Lowering, node: ir.Node, layer: Layer, choice: LayerChoice) -> None:
@@ -164,9 +167,7 @@ def _float_weight(lowering: Lowering, layer: Layer, choice: LayerChoice) -> ir.V
     else:
         rounded = lowering.rounded(layer.name)
         codes = emitter.op("Cast", _stored_codes(lowering, layer, choice, rounded), to=1)
-        value = emitter.op("Mul", codes, emitter.constant(rounded.scale.reshape(_per_channel(layer))))
-        if layer.op == "ConvTranspose" and layer.group > 1:
-            raise BuildError(f"layer {layer.name!r}: a grouped ConvTranspose cannot be rounded; weight_bits must be 16 or 32")
+        value = emitter.op("Mul", codes, emitter.constant(per_channel(layer, rounded.scale)))
     lowering._weights[layer.name] = value
     return value
 
@@ -182,17 +183,21 @@ def _stored_codes(lowering: Lowering, layer: Layer, choice: LayerChoice, rounded
     bits = choice.weight_bits
     if bits == 8:
         return lowering.emitter.constant(rounded.codes, shared=False)
-    zero = rounded.zero.reshape(_per_channel(layer))
+    zero = per_channel(layer, rounded.zero)
     steps = (rounded.codes.astype(np.int16) + zero) // Grid(bits).step
     if np.all(zero == zero.flat[0]):
         zero = zero.flat[0]
     return lowering.emitter.unpack(bits, pack(steps, bits), layer.shape, np.asarray(zero, np.uint8))
 
 
-def _per_channel(layer: Layer) -> tuple[int, ...]:
+def per_channel(layer: Layer, values: np.ndarray) -> np.ndarray:
+    """Return values of the output channels [O] in a shape that broadcasts over the stored weight."""
+    if layer.op == "ConvTranspose" and layer.group > 1:  # stored as [I, O/G, k...]: the channel depends on both axes
+        by_group = np.repeat(values.reshape(layer.group, -1), layer.shape[0] // layer.group, axis=0)
+        return by_group.reshape(*by_group.shape, *[1] * len(layer.kernel))
     shape = [1] * len(layer.shape)
-    shape[layer.channel_axis] = layer.shape[layer.channel_axis]
-    return tuple(shape)
+    shape[layer.channel_axis] = -1
+    return values.reshape(shape)
 
 
 def _bias(node: ir.Node, layer: Layer, rounded: RoundedLayer | None) -> np.ndarray | None:

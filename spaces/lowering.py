@@ -53,7 +53,8 @@ class Lowering:
         tensor_range: (low, high) of a tensor by name.
         rounded: a layer's rounded weights, by layer name (for layers with weight bits 2-8).
 
-    After `run`, ``grids`` holds scale and zero point of each captured tensor that was quantised.
+    After `run`, ``grids`` holds scale and zero point of each captured tensor that was quantised, and ``integer_kernels`` counts
+    the convolutions and matrix products that have to run in integers.
     """
 
     def __init__(
@@ -84,6 +85,8 @@ class Lowering:
         self._dequantised: dict[str, ir.Value] = {}
         self._weights: dict[str, ir.Value] = {}
         self.grids: dict[str, tuple[float, int]] = {}
+        self.integer_products: set[str] = set()
+        self.integer_kernels = 0
 
     def run(self) -> ir.Model:
         """Write all nodes and return the model."""
@@ -188,6 +191,7 @@ class Lowering:
 
     def _depthwise(self, x: ir.Value, codes: np.ndarray, scale: np.ndarray, attributes: dict[str, Any]) -> ir.Value:
         constant = self.emitter.constant
+        self.integer_kernels += 1
         weight = self.emitter.op("DequantizeLinear", constant(codes), constant(scale), axis=0)
         return self.emitter.op("Conv", x, weight, attributes=attributes)
 
@@ -219,9 +223,9 @@ class Lowering:
         return self.tensor_range(tensor)
 
     def _copy(self, node: ir.Node) -> None:
-        inputs = []
-        for value in node.inputs:
-            inputs.append(None if value is None else self.any_value(value))
+        inputs = [None if value is None else self.any_value(value) for value in node.inputs]
+        if node.op_type == "Add":
+            inputs = [self._apart(value, other) for value, other in zip(inputs, node.inputs, strict=True)]
         data = node.inputs[0].name or "" if node.inputs and node.inputs[0] is not None else ""
         results = self.emitter.ops(
             node.op_type, inputs, len(node.outputs), domain=node.domain, attributes=node.attributes
@@ -229,3 +233,15 @@ class Lowering:
         passes_on = node.op_type in PASS_THROUGH and data in self._values and self.reads_integer(data)
         for value, result in zip(node.outputs, results, strict=True):
             self.set_float(value.name or "", result, from_integer=passes_on)
+
+    def _apart(self, value: ir.Value | None, captured: ir.Value | None) -> ir.Value | None:
+        """Give a bias added to an integer MatMul all its axes: ONNX Runtime would make a float Gemm of the two otherwise."""
+        if value is None or captured is None or captured.const_value is None or captured.const_value.dtype.name != "FLOAT":
+            return value
+        sums = [node for node in self.consumers.get(captured.name or "", ()) if node.op_type == "Add"]
+        others = {v.name for node in sums for v in node.inputs if v is not None} & self.integer_products
+        if not others:
+            return value
+        array = captured.const_value.numpy()
+        rank = max(len(self.graph.shapes[name]) for name in others if name)
+        return self.emitter.constant(array.reshape([1] * (rank - array.ndim) + list(array.shape)))

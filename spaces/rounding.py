@@ -200,17 +200,14 @@ def output_error(weights: np.ndarray, approximation: np.ndarray, gram: np.ndarra
 
 
 def _inverse_factor(hessian: np.ndarray) -> np.ndarray:
-    """Return the upper Cholesky factor of the inverse, float32 [D, D]."""
-    import scipy.linalg as linalg
-
-    regular = hessian
-    for _ in range(8):
+    """Return the upper Cholesky factor of the inverse, float32 [D, D]; a singular matrix is damped until it has one."""
+    size = np.trace(hessian) / len(hessian)
+    for attempt in range(8):
         try:
-            lower = linalg.cholesky(regular, lower=True)
-            inverse = linalg.cho_solve((lower, True), np.eye(len(hessian)))
-            return linalg.cholesky((inverse + inverse.T) / 2, lower=False).astype(np.float32)
-        except linalg.LinAlgError:
-            regular = regular + np.eye(len(hessian)) * (np.trace(hessian) / len(hessian))
+            inverse = np.linalg.inv(hessian + np.eye(len(hessian)) * (size * attempt))
+            return np.ascontiguousarray(np.linalg.cholesky((inverse + inverse.T) / 2).T, np.float32)
+        except np.linalg.LinAlgError:
+            continue
     raise np.linalg.LinAlgError("the Gram matrix is not finite")
 
 

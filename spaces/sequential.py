@@ -14,7 +14,8 @@ import numpy as np
 from .cache import Store, content_hash
 from .candidate import Candidate
 from .graph import Graph, Layer
-from .matrix import columns, from_matrix, has_matrix, mask, to_matrix
+from .layers import per_channel
+from .matrix import columns, from_matrix, has_matrix, mask, row_channels, to_matrix
 from .repair import RoundedLayer, round_layer
 from .rounding import VERSION as ROUNDING_VERSION
 from .session import batches
@@ -61,7 +62,7 @@ def _repair(builder: Builder, candidate: Candidate) -> dict[str, RoundedLayer]:
         if bits > 8:
             continue
         result[name] = rounded = _refit(builder, layer, bits, reference, compressed, name)
-        weight = (rounded.codes * rounded.scale.reshape(_per_channel(layer))).astype(np.float32)
+        weight = (rounded.codes * per_channel(layer, rounded.scale)).astype(np.float32)
         bias = graph.bias(layer)
         if layer.op != "MatMul":
             bias = rounded.shift if bias is None else bias + rounded.shift
@@ -85,8 +86,9 @@ def _refit(
             centred = centred - np.outer(mean[group], mean[group])
             crossed = crossed - np.outer(mean[group], mean_before[group])
         ridge = RIDGE * np.trace(centred) / len(centred) + 1e-12
-        regular = centred + ridge * np.eye(len(centred))
-        target = (crossed + ridge * np.eye(len(crossed))) @ rows[group].T
+        identity = ridge * np.eye(len(centred))
+        regular = centred + identity
+        target = (crossed + identity) @ rows[group].T
         fitted[group] = np.linalg.solve(regular, target).T
         if allowed is not None:
             fitted[group] *= allowed[group]
@@ -109,26 +111,19 @@ def _moments(
     for number, (x, y) in enumerate(zip(now, before, strict=True)):
         a = columns(layer, x, limit, np.random.default_rng(number))
         b = columns(layer, y, limit, np.random.default_rng(number))
-        turned = a.transpose(0, 2, 1)
-        part = [turned @ a, a.sum(axis=1), turned @ b, b.sum(axis=1)]
+        both = a.transpose(0, 2, 1) @ np.concatenate([a, b], axis=2)
+        part = [both, a.sum(axis=1), b.sum(axis=1)]
         sums = part if sums is None else [s + p for s, p in zip(sums, part, strict=True)]
         count += a.shape[1]
     assert sums is not None
-    gram, mean, cross, mean_before = ((s / count).astype(np.float64) for s in sums)
+    both, mean, mean_before = ((s / count).astype(np.float64) for s in sums)
+    gram, cross = np.split(both, 2, axis=2)
     return gram, mean, cross, mean_before
 
 
 def _by_channel(layer: Layer, rows: np.ndarray) -> np.ndarray:
-    from .matrix import row_channels
-
     channels = row_channels(layer).reshape(-1)
     return (np.bincount(channels, rows.reshape(-1)) / np.bincount(channels)).astype(np.float32)
-
-
-def _per_channel(layer: Layer) -> tuple[int, ...]:
-    shape = [1] * len(layer.shape)
-    shape[layer.channel_axis] = -1
-    return tuple(shape)
 
 
 def _fitting(graph: Graph) -> int:

@@ -24,6 +24,7 @@ def open_session(
     optimize: bool = True,
     optimized_path: Path | None = None,
     profile_prefix: Path | None = None,
+    spinning: bool = True,
 ) -> ort.InferenceSession:
     """Open a model as a stock ONNX Runtime would, with a fixed number of threads.
 
@@ -33,6 +34,7 @@ def open_session(
         provider: an execution provider of this ONNX Runtime.
         optimize: False switches all graph optimisations off.
         optimized_path: where to write the optimised graph, for inspection.
+        spinning: whether several threads wait busily, as is the default of ONNX Runtime; off where NumPy works beside it.
         profile_prefix: switches the per-node profile on; its file starts with this.
 
     Raises:
@@ -48,7 +50,7 @@ def open_session(
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0" if threads == 1 else "1")
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning and threads > 1 else "0")
     if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     if optimized_path is not None:

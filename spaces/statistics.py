@@ -117,7 +117,7 @@ def activations(
             session = None
             if computed:
                 save_model(graph.with_outputs(computed), path)
-                session = open_session(path, threads=os.cpu_count() or 1)
+                session = open_session(path, threads=os.cpu_count() or 1, spinning=False)
             for index, feed in enumerate(feeds):
                 fraction = (number * len(feeds) + index + 1) / (len(groups) * len(feeds))
                 for name in fed:

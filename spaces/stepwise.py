@@ -89,7 +89,7 @@ class Stepwise:
         import onnx_ir as ir
 
         session = open_session(
-            ir.to_proto(model).SerializeToString(), threads=os.cpu_count() or 1, optimize=not self.grids
+            ir.to_proto(model).SerializeToString(), threads=os.cpu_count() or 1, spinning=False, optimize=not self.grids
         )
         for values in self.alive:
             outputs = session.run(results, {name: values[name] for name in sources}) if results else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,11 +37,18 @@ def describe_space(study: Study) -> dict[str, Any]:
             }
         )
         if len(choices) == 1:
-            only = choices[0]
-            held = f"weight_bits {only.weight_bits}, activation_bits {only.activation_bits}"
-            frozen.append({"name": name, "reason": f"the study's space offers it one choice: {held}"})
+            frozen.append({"name": name, "reason": _why_fixed(study, name)})
     frozen += [{"name": name, "reason": reason} for name, reason in study.graph.frozen]
     return {"layers": layers, "groups": [], "frozen": frozen}
+
+
+def _why_fixed(study: Study, layer: str) -> str:
+    only = study.space.choices[layer][0]
+    bits = f"weight_bits {only.weight_bits}, activation_bits {only.activation_bits}"
+    for pattern in study.settings.space.fixed:
+        if pattern == layer or fnmatch(layer, pattern):
+            return f"held at {bits} by space.fixed {pattern!r}"
+    return f"the study's space offers it {bits} only"
 
 
 def _first_comment(file: Path) -> str:

@@ -92,7 +92,7 @@ def _points(rows: pd.DataFrame, x: str, y: str, name: str, color: str) -> go.Sca
         marker={
             "symbol": [SYMBOLS[kind] for kind in rows["kind"]],
             "size": [SIZES[kind] for kind in rows["kind"]],
-            "color": color,
+            "color": [INK if kind == "reference" else color for kind in rows["kind"]],
             "line": {"width": 1, "color": "white"},
         },
     )
@@ -112,8 +112,8 @@ def _error(rows: pd.DataFrame, color: str) -> dict[str, object]:
         "array": reach("speedup_high", 1),
         "arrayminus": reach("speedup_low", -1),
         "color": color,
-        "thickness": 1.2,
-        "width": 3,
+        "thickness": 1,
+        "width": 2,
     }
 
 

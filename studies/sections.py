@@ -56,7 +56,7 @@ def report_page(
     }
     body = (
         _views_section(run)
-        + _table_section(front, reference, run.has_target)
+        + _table_section(front, run.reference, run.has_target)
         + _members_section(front, reference, gallery, layers, run.has_target)
         + _others_section(run, {trial.number for trial in front})
     )
@@ -112,7 +112,7 @@ def _views_section(run: Run) -> str:
         ('circle cx="7" cy="7" r="4.5"', figures.ACCENT, "on the front"),
         ('circle cx="7" cy="7" r="4.5"', figures.GREY, "dominated"),
         ('path d="M7 1l6 6-6 6-6-6z"', figures.ACCENT, "uniform: all layers alike"),
-        (star, figures.ACCENT, "reference"),
+        (star, figures.INK, "reference"),
     )
     legend = "".join(
         f'<li><svg width="14" height="14" aria-hidden="true"><{shape} fill="{color}"/></svg>{name}</li>'
@@ -131,9 +131,11 @@ def _views_section(run: Run) -> str:
     )
 
 
-def _table_section(front: Sequence[Trial], reference: dict[str, Any], has_target: bool) -> str:
+def _table_section(front: Sequence[Trial], reference: Trial, has_target: bool) -> str:
     head = ("Trial", "Size", "Smaller", "Speedup", "95 % interval", "Latency", "PSNR", "Change", "Worst image", "SSIM")
-    rows = "".join(_table_row(trial, reference, has_target) for trial in front)
+    rows = "".join(_table_row(trial, reference.row(), has_target) for trial in front)
+    if reference.number not in {trial.number for trial in front}:
+        rows += _table_row(reference, reference.row(), has_target)  # to compare with, dominated as it is
     columns = "".join(f'<th scope="col">{name}</th>' for name in head)
     return (
         "<section><h2>Candidates on the front</h2><p class='note'>Smallest first. Latency is the reference's time "
@@ -234,7 +236,7 @@ def _triple(trial: int, row: pictures.Comparison, gallery: pictures.Gallery, wor
 
 
 def _others_section(run: Run, front: set[int]) -> str:
-    others = [trial for trial in run.trials if trial.number not in front]
+    others = [trial for trial in run.trials if trial.number not in front | {run.reference.number}]
     if not others:
         return ""
     rows = "".join(_other_row(trial) for trial in others)

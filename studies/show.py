@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 Row = Mapping[str, Any]
+MOST_ROWS = 12  # of a table that ends a search
 REFERENCE_CAP_DB = 100.0  # a reference that is its own target
 
 
@@ -56,9 +57,7 @@ def front_table(front: Row) -> RenderableType:
     """The front, smallest first; with all trials below it where the document has them."""
     from rich.console import Group
 
-    reference = front["reference"]
-    lines: list[RenderableType] = [candidates_table(front["front"], reference)]
-    lines.append(f"{len(front['front'])} on the front, hypervolume {front['hypervolume']:.3f}")
+    lines: list[RenderableType] = [candidates_table(front["front"], front["reference"]), _standing(front)]
     if "trials" in front:
         table = _table(">trial", ">size", ">speedup", ">PSNR", "state", "reason")
         for row in front["trials"]:
@@ -66,6 +65,21 @@ def front_table(front: Row) -> RenderableType:
             table.add_row(str(row["trial"]), *numbers, row["state"], row["reason"] or "")
         lines += ["", table]
     return Group(*lines)
+
+
+def search_table(found: Row) -> RenderableType:
+    """What a search ends with: some of the front from the smallest to the largest."""
+    from rich.console import Group
+
+    rows = found["front"]
+    step = max(1.0, (len(rows) - 1) / (MOST_ROWS - 1))
+    shown = [rows[round(i * step)] for i in range(min(len(rows), MOST_ROWS))]
+    more = f"; these are {len(shown)} of them: slimfront front {found['run']}" if len(shown) < len(rows) else ""
+    return Group(candidates_table(shown, found["reference"]), _standing(found) + more)
+
+
+def _standing(front: Row) -> str:
+    return f"{len(front['front'])} on the front, hypervolume {front['hypervolume']:.3f}"
 
 
 def candidates_table(rows: Sequence[Row], reference: Row | None = None) -> RenderableType:
@@ -129,9 +143,13 @@ def lines_view(facts: Row) -> RenderableType:
 
 
 def _layers_text(candidate: Row) -> str:
-    """Weight bits and how often: ``4b ×12, 8b ×29, sequential``; what is not named is uncompressed."""
-    widths = Counter(layer.get("weight_bits", 32) for layer in candidate["layers"].values())
+    """Weight bits and how often: ``4b ×12, 8b ×29, 40 integer, sequential``; what is not named is uncompressed."""
+    layers = candidate["layers"].values()
+    widths = Counter(layer.get("weight_bits", 32) for layer in layers)
     parts = [f"{bits}b ×{count}" for bits, count in sorted(widths.items())]
+    integer = sum(layer.get("activation_bits", 32) == 8 for layer in layers)
+    if layers:
+        parts.append(f"{integer} integer")
     if candidate.get("repair", "static") != "static":
         parts.append(candidate["repair"])
     return ", ".join(parts) or "uncompressed"

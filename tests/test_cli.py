@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+
 from slimfront import cli
 from slimfront.spaces.errors import BuildError
 
@@ -329,6 +331,25 @@ def test_an_interrupt_ends_with_130(run_cli: Cli, study: Path, monkeypatch: Any)
     done = run_cli("search", study)
     assert done.status == 130
     assert "kept" in done.err
+
+
+def test_ctrl_c_keeps_what_is_finished_and_the_same_command_continues(study: Path, tmp_path: Path):
+    command = [sys.executable, "-m", "slimfront.cli", "search", str(study), "--run", str(tmp_path / "run"), "--json"]
+    process = subprocess.Popen(
+        [*command, "--trials", "2000"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    while not process.stderr.readline().startswith("3/2000"):
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    err = process.stderr.read()
+    assert (process.wait(), process.stdout.read()) == (130, "")
+    assert "Traceback" not in err
+    kept = (tmp_path / "run" / "records.jsonl").read_bytes()
+    done = subprocess.run([*command, "--trials", "3"], capture_output=True, text=True, check=True)
+    assert len(json.loads(done.stdout)["front"]) >= 1
+    assert (tmp_path / "run" / "records.jsonl").read_bytes().startswith(kept)
 
 
 def test_a_broken_pipe_is_quiet(run: Path):

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 import slimfront
 
 ROOT = Path(slimfront.__file__).parent

@@ -14,9 +14,9 @@ from scipy import fft, ndimage
 
 RADIUS = 8
 SECTORS = 8
-SHARPNESS = 8.0
+SHARPNESS = 16.0
 SATURATION = 1.6
-CONTRAST = 0.5
+CONTRAST = 0.8
 
 
 def oil_paint(photograph: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -94,13 +94,13 @@ def _sectors(radius: int) -> tuple[NDArray[np.float64], ...]:
     y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1].astype(np.float64)
     squared = x**2 + y**2
     disc = squared <= (radius + 0.5) ** 2
-    envelope = np.exp(-squared / (2 * (radius / 2) ** 2))
+    envelope = np.exp(-squared / (2 * (0.7 * radius) ** 2))
     centre = squared == 0
     sectors = []
     for k in range(SECTORS):
         turned = np.arctan2(y, x) - 2 * np.pi * k / SECTORS
         slice_ = (disc & (np.cos(turned) > np.cos(np.pi / SECTORS))).astype(np.float64)
         slice_[centre] = 1 / SECTORS  # shared out, or one sector would stand out and the filter depend on direction
-        sector = envelope * ndimage.gaussian_filter(slice_, radius / 6, truncate=3.0)
+        sector = envelope * ndimage.gaussian_filter(slice_, radius / 12, truncate=3.0)
         sectors.append(sector / sector.sum())
     return tuple(sectors)

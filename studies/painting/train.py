@@ -1,9 +1,9 @@
 """Train the painting network, and say how near it comes to the paintings of photographs it never saw.
 
-    python -m slimfront.studies.painting.train --bfloat16          # the shipped weights
-    python -m slimfront.studies.painting.train --bfloat16 --half   # the same at half the width, for comparison
+    python -m slimfront.studies.painting.train --bfloat16 --threads 1          # the shipped weights
+    python -m slimfront.studies.painting.train --bfloat16 --threads 1 --half   # half the width, for comparison
 
-`--bfloat16` halves the time on processors that multiply in bfloat16; leave it out elsewhere.
+Minutes. `--bfloat16` halves the time on processors that multiply in bfloat16; leave it out elsewhere.
 """
 
 import argparse
@@ -129,7 +129,7 @@ def judge(network: nn.Module, held_out: dict[str, NDArray]) -> tuple[float, floa
 def picture(network: nn.Module) -> NDArray[np.uint8]:
     """Three held-out crops, one a row: photograph, painting, the network's output; [384, 384, 3]."""
     rows = []
-    for held_out, index in ((data.evaluation(), 1), (data.evaluation(), 6), (data.test(), 5)):
+    for held_out, index in ((data.evaluation(), 1), (data.evaluation(), 6), (data.test(), 6)):
         photograph, painting = held_out["input"][index], held_out["target"][index]
         with torch.no_grad():
             output = network(torch.from_numpy(photograph[None]))[0].clamp(0.0, 1.0).numpy()
@@ -165,9 +165,9 @@ def _other_colours(crop: NDArray, rng: np.random.Generator) -> NDArray:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train the painting network.")
     parser.add_argument("--half", action="store_true", help="half the width; saved only where --out says so")
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--batch", type=int, default=6)
-    parser.add_argument("--crops", type=int, default=4000, help="training crops that are painted beforehand")
+    parser.add_argument("--crops", type=int, default=2500, help="training crops that are painted beforehand")
     parser.add_argument("--rate", type=float, default=1e-3, help="the cycle's highest learning rate")
     parser.add_argument("--bfloat16", action="store_true", help="multiply in bfloat16 while training")
     parser.add_argument("--threads", type=int, default=2)

@@ -3,6 +3,7 @@
 import math
 
 import pytest
+
 from slimfront.objectives.protocol import OpenModel, Reading, Subject
 from slimfront.objectives.quality import Quality
 from slimfront.objectives.samples import Samples

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
 from slimfront.objectives.protocol import Subject
 from slimfront.objectives.quality import Quality, psnr_db, ssim
 from slimfront.objectives.samples import Samples

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from scipy import stats
+
 from slimfront.objectives import timing
 from slimfront.objectives.protocol import Subject
 from slimfront.objectives.samples import Samples

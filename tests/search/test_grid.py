@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from slimfront.search.grid import Grid, distinct
 from slimfront.search.start import start_points
 from slimfront.spaces.candidate import Candidate, LayerChoice

@@ -7,6 +7,7 @@ import sys
 import textwrap
 
 import pytest
+
 from slimfront.studies.records import read_records
 from slimfront.studies.run import Run
 from slimfront.studies.study import load_study

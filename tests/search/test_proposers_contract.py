@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from slimfront.search.proposers import Observation, Task, make_proposer
 from slimfront.search.start import start_points
 from slimfront.spaces.candidate import Candidate, LayerChoice

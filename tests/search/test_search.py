@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+
 from slimfront.search import evaluate as evaluate_module
 from slimfront.search.evaluate import evaluate
 from slimfront.search.loop import search

@@ -3,6 +3,7 @@
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+
 from slimfront.search.work import multiply_adds
 from slimfront.spaces.capture import capture_onnx
 

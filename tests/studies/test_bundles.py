@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+
 from slimfront.objectives.samples import Samples
 from slimfront.spaces.errors import InputError, SlimfrontError
 from slimfront.studies import bundle

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import onnx
 import pytest
+
 from slimfront.spaces.candidate import Candidate, LayerChoice
 from slimfront.spaces.errors import InputError
 from slimfront.studies.candidates import build, build_file, given_candidates, read_candidate

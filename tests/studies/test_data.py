@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
 from slimfront.spaces.errors import InputError
 from slimfront.studies.study import Study, load_study
 

@@ -3,6 +3,7 @@
 import tomllib
 
 import pytest
+
 from slimfront.spaces.errors import InputError
 from slimfront.studies.definition import parse_settings, read_settings, to_toml
 from slimfront.studies.limits import Limits

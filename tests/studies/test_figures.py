@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
+
 from slimfront.studies.figures import COLUMNS, RING_TRACE, SYMBOLS, VIEWS, front_figures, size_ticks
 
 

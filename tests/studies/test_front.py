@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from slimfront.studies import front
 
 COORDINATE = st.integers(0, 6).map(lambda step: step / 5)  # a coarse grid gives ties, and points beyond 1

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from slimfront.spaces.errors import InputError
 from slimfront.studies.init import evident_range, init_study
 

@@ -1,6 +1,7 @@
 """Sizes and times as texts; limits and how far a candidate breaks them."""
 
 import pytest
+
 from slimfront.spaces.errors import InputError
 from slimfront.studies.limits import Limits, parse_size, parse_time
 

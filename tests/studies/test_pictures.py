@@ -8,6 +8,7 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
+
 from slimfront.studies.pictures import as_pictures, data_uri, difference, difference_factor, make_gallery
 
 

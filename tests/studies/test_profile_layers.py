@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from slimfront.spaces.capture import capture_onnx
 from slimfront.studies.profile import FIRST_RUNS, layer_times
 

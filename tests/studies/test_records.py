@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from slimfront.spaces.errors import InputError
 from slimfront.studies.records import Record, RecordFile, read_records
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from slimfront.spaces.errors import InputError
 from slimfront.studies.report import report
 from slimfront.studies.run import Run
@@ -131,6 +132,7 @@ def test_a_page_that_cannot_be_written_is_one_clear_line(run: Run, tmp_path: Pat
 def test_outputs_that_are_no_pictures_are_said(tmp_path: Path):
     import onnx
     from onnx import TensorProto, helper, numpy_helper
+
     from slimfront.search.loop import search
     from slimfront.studies.study import Study
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
 from slimfront.spaces.candidate import Candidate, LayerChoice
 from slimfront.spaces.errors import InputError
 from slimfront.studies.records import Record, RecordFile

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+
 from slimfront.spaces.candidate import Candidate
 from slimfront.studies import texts
 from slimfront.studies.screen import Screen, plain

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import onnx
 import pytest
+
 from slimfront.spaces.candidate import Candidate, LayerChoice
 from slimfront.spaces.errors import InputError
 from slimfront.studies.definition import to_toml

@@ -125,9 +125,7 @@ def evaluate(study: Study, candidates: Sequence[Candidate]) -> list[dict[str, An
 
 def _fallbacks(study: Study, candidate: Candidate, subject: Subject) -> dict[str, Reading]:
     """Return how many layers that should run in integers do not, by the graph that ONNX Runtime made of the file."""
-    expected = sum(
-        len(study.graph.layers[name].nodes) for name, choice in candidate.layers.items() if choice.integer
-    )
+    expected = sum(len(study.graph.layers[name].nodes) for name, choice in candidate.layers.items() if choice.integer)
     found = integer_count(subject.model.kernels)
     if not expected or not subject.model.kernels:
         return {}

@@ -28,6 +28,8 @@ from .statistics import Progress, Statistics
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+COMPARED_PARAMETERS = 10_000_000
+
 
 @dataclass(frozen=True)
 class Built:
@@ -143,9 +145,12 @@ class Builder:
         """Ranges and Gram matrices of the graph that rounded candidates are made from.
 
         That graph is the reference, or the same function with equalised channels: whichever comes closer to the
-        reference's outputs on the calibration data when all layers run in integers, at 8 and at 4 bits.
+        reference's outputs on the calibration data when all layers run in integers, at 8 and at 4 bits. Above
+        `COMPARED_PARAMETERS` rounding everything twice takes too long, and the reference is taken.
         """
         plain = Statistics(self.graph, self.calibration)
+        if self.graph.parameters > COMPARED_PARAMETERS:
+            return plain
         other = equalised(self.graph, self.calibration)
         if other is self.graph:
             return plain
@@ -187,7 +192,9 @@ class Builder:
         lowering = self.lower(candidate)
         model = lowering.run()
         owners = {
-            node.outputs[0].name or "": lowering.emitter.owners.get(id(node), "") for node in model.graph if node.outputs
+            node.outputs[0].name or "": lowering.emitter.owners.get(id(node), "")
+            for node in model.graph
+            if node.outputs
         }
         return Built(candidate, model, owners, lowering.integer_kernels)
 

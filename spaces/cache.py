@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import tempfile
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ class Store:
         try:
             with np.load(path, allow_pickle=False) as stored:
                 return {key: stored[key] for key in stored.files}
-        except (OSError, ValueError, KeyError, EOFError):
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return None
 
     def put_arrays(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
@@ -79,7 +80,7 @@ class Store:
             self.folder.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=self.folder, delete=False, suffix=".part") as file:
                 write(file)
-            os.replace(file.name, self.path(name))
+            Path(file.name).replace(self.path(name))
         except OSError as error:
             raise InputError(
                 f"cannot write to the cache folder {self.folder}: {error.strerror}; "

@@ -100,9 +100,7 @@ class Candidate:
         """Read a candidate; unknown keys and wrong values raise `InputError` with the nearest valid spelling."""
         if not isinstance(data, Mapping):
             raise InputError(f"a candidate must be a JSON object, but got {type(data).__name__}")
-        _check_keys(
-            "candidate", data, ("version", "base", "layers", "groups", "repair", "student", "weights")
-        )
+        _check_keys("candidate", data, ("version", "base", "layers", "groups", "repair", "student", "weights"))
         if data.get("version", VERSION) != VERSION:
             raise InputError(f"candidate version must be {VERSION}, but got {data['version']!r}")
         for later in ("groups", "student", "weights"):
@@ -135,6 +133,4 @@ def _layer_choice(name: str, data: Any) -> LayerChoice:
 def _check_keys(where: str, data: Mapping[str, Any], allowed: tuple[str, ...]) -> None:
     for key in data:
         if key not in allowed:
-            raise InputError(
-                f"{where}: unknown key {key!r}{nearest(str(key), allowed)}; allowed: {', '.join(allowed)}"
-            )
+            raise InputError(f"{where}: unknown key {key!r}{nearest(str(key), allowed)}; allowed: {', '.join(allowed)}")

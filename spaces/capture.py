@@ -94,9 +94,7 @@ def load_module(file: Path, function: str, weights: Path | None = None) -> torch
     build = load_function(file, function, "model.file")
     module = build()
     if not isinstance(module, torch.nn.Module):
-        raise InputError(
-            f"model.file: {function}() must return a torch.nn.Module, but got {type(module).__name__}"
-        )
+        raise InputError(f"model.file: {function}() must return a torch.nn.Module, but got {type(module).__name__}")
     if weights is not None:
         _load_weights(module, weights)
     return module
@@ -128,10 +126,8 @@ def _load_weights(module: torch.nn.Module, path: Path) -> None:
     if not path.is_file():
         raise InputError(f"model.weights: there is no file {path}")
     try:
-        if path.suffix == ".safetensors":
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+        safe = path.suffix == ".safetensors"
+        state = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
         module.load_state_dict(state)
     except Exception as error:
         raise InputError(f"model.weights: {path} cannot be loaded into the module: {error}") from error
@@ -167,17 +163,13 @@ def _load(path: Path) -> ir.Model:
     try:
         model = ir.load(path)
     except Exception as error:
-        raise InputError(
-            f"model.file: {path} is not a readable ONNX file (truncated, or of another kind)"
-        ) from error
+        raise InputError(f"model.file: {path} is not a readable ONNX file (truncated, or of another kind)") from error
     if not model.graph.outputs or not len(model.graph):
         raise InputError(f"model.file: {path} is not a readable ONNX file (it has no nodes or no outputs)")
     for value in model.graph.initializers.values():
         tensor = value.const_value
         if isinstance(tensor, ir.ExternalTensor) and not Path(tensor.path).is_file():
-            raise InputError(
-                f"model.file: {path} keeps weights in {tensor.location!r}, which is not beside it"
-            )
+            raise InputError(f"model.file: {path} keeps weights in {tensor.location!r}, which is not beside it")
     try:
         ir.external_data.load_to_model(model)
     except Exception as error:
@@ -201,9 +193,7 @@ def _check_weights(model: ir.Model) -> None:
         if tensor is None or value.dtype is None or not value.dtype.is_floating_point():
             continue
         if value.dtype.name in ("FLOAT16", "BFLOAT16") and tensor.size > 64:
-            raise InputError(
-                f"the weight {name!r} is {value.dtype.name.lower()}; export the model in float32"
-            )
+            raise InputError(f"the weight {name!r} is {value.dtype.name.lower()}; export the model in float32")
         if not np.isfinite(tensor.numpy()).all():
             raise InputError(f"the weight {name!r} has NaN or infinite values")
 
@@ -219,9 +209,7 @@ def _input_shapes(model: ir.Model, input_shape: Sequence[int] | None) -> dict[st
             not isinstance(axis, int) or axis == size for axis, size in zip(first.shape, wanted, strict=True)
         )
         if not fits:
-            raise InputError(
-                f"model.input_shape {list(wanted)} does not fit the input {first.name!r}: {first.shape}"
-            )
+            raise InputError(f"model.input_shape {list(wanted)} does not fit the input {first.name!r}: {first.shape}")
     return {first.name or "": wanted}
 
 
@@ -275,9 +263,7 @@ def _resolve_auto_pad(model: ir.Model) -> None:
             "NOTSET",
         ):
             node.attributes.pop("auto_pad", None)
-            spatial = (
-                len(node.inputs[1].shape) - 2 if node.inputs[1] is not None and node.inputs[1].shape else 0
-            )  # type: ignore[arg-type]
+            spatial = len(node.inputs[1].shape) - 2 if node.inputs[1] is not None and node.inputs[1].shape else 0  # type: ignore[arg-type]
             if "pads" not in node.attributes and spatial:
                 node.attributes.add(ir.AttrInt64s("pads", [0] * 2 * spatial))
 
@@ -309,18 +295,13 @@ def _first_output(session: ort.InferenceSession, feed: Mapping[str, np.ndarray])
 
 
 def _compare(expected: np.ndarray, graph: Graph, feed: Mapping[str, np.ndarray], origin: str) -> None:
-    import onnx_ir as ir
-
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "captured.onnx"
         graph.save(path)
         found = _first_output(open_session(path), feed)
-    _ = ir
     scale = max(float(np.abs(expected).max()), 1e-6)
     if found.shape != expected.shape:
-        raise InputError(
-            f"the captured graph gives shape {found.shape} where {origin} gives {expected.shape}"
-        )
+        raise InputError(f"the captured graph gives shape {found.shape} where {origin} gives {expected.shape}")
     error = float(np.abs(found - expected).max()) / scale
     if not error <= TOLERANCE:
         raise InputError(f"the captured graph differs from {origin} by {error:.2g} of its range")

@@ -52,7 +52,9 @@ def integer_nodes(graph: Graph, candidate: Candidate) -> frozenset[str]:
 
     for name, choice in candidate.layers.items():
         if choice.integer and not can_run_integer(graph, graph.layers[name]):
-            raise BuildError(f"layer {name!r} ({graph.layers[name].op}) has no integer kernel: activation_bits must be 32")
+            raise BuildError(
+                f"layer {name!r} ({graph.layers[name].op}) has no integer kernel: activation_bits must be 32"
+            )
     if not any(choice.integer for choice in candidate.layers.values()):
         return frozenset()
     network = networkx.DiGraph()

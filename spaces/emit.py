@@ -34,16 +34,25 @@ class Emitter:
         import onnx_ir as ir
 
         array = np.ascontiguousarray(array) if np.ndim(array) else np.asarray(array)
-        key: Any = (array.dtype.str, array.shape, array.tobytes()) if shared and array.nbytes <= 4096 else len(self._constants)
+        key: Any = (
+            (array.dtype.str, array.shape, array.tobytes()) if shared and array.nbytes <= 4096 else len(self._constants)
+        )
         if key not in self._constants:
             value = ir.Value(
-                shape=ir.Shape(array.shape), type=ir.TensorType(ir.DataType.from_numpy(array.dtype)), const_value=ir.tensor(array)
+                shape=ir.Shape(array.shape),
+                type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
+                const_value=ir.tensor(array),
             )
             self._constants[key] = value
         return self._constants[key]
 
     def op(
-        self, op_type: str, *inputs: ir.Value | None, domain: str = "", attributes: Mapping[str, Any] | None = None, **more: Any
+        self,
+        op_type: str,
+        *inputs: ir.Value | None,
+        domain: str = "",
+        attributes: Mapping[str, Any] | None = None,
+        **more: Any,
     ) -> ir.Value:
         """Add a node with one output and return that."""
         return self.ops(op_type, inputs, 1, domain=domain, attributes={**(attributes or {}), **more})[0]

@@ -75,7 +75,9 @@ def _groups(graph: Graph) -> dict[str, list[str]]:
     """Return the sets of tensors [N, C, H, W] whose channels can be rescaled together."""
     union = _Union()
     union.freeze([port.name for port in (*graph.inputs, *graph.outputs)])
-    bounded = set()  # outputs of ops that fix their own scale: a product with one of these is homogeneous in the other
+    bounded: set[str] = (
+        set()
+    )  # outputs of ops that fix their own scale: a product with one of these is homogeneous in the other
     for node in graph.model.graph:
         read = [v.name or "" for v in node.inputs if v is not None and v.const_value is None]
         written = [v.name or "" for v in node.outputs]
@@ -182,9 +184,7 @@ def _rescaled(graph: Graph, factors: Mapping[str, np.ndarray]) -> Graph:
     return Graph(model, {port.name: port.shape for port in graph.inputs})
 
 
-def _scaled_weight(
-    layer: Layer, weight: np.ndarray, before: np.ndarray | None, after: np.ndarray | None
-) -> np.ndarray:
+def _scaled_weight(layer: Layer, weight: np.ndarray, before: np.ndarray | None, after: np.ndarray | None) -> np.ndarray:
     """Multiply a convolution's input channels by ``before`` and divide its output channels by ``after``."""
     grouped_out = layer.channels // layer.group
     if layer.op == "Conv":

@@ -187,9 +187,7 @@ def _port(value: ir.Value, shape: tuple[int, ...] | None) -> Port:
         raise InputError(f"{value.name!r} has no shape; set model.input_shape")
     axes: tuple[int | str, ...] = tuple(shape or ())
     if value.shape is not None:
-        axes = tuple(
-            d if isinstance(d, int) else str(d.value or f"axis{i}") for i, d in enumerate(value.shape)
-        )
+        axes = tuple(d if isinstance(d, int) else str(d.value or f"axis{i}") for i, d in enumerate(value.shape))
     if shape is None:
         if not all(isinstance(axis, int) for axis in axes):
             raise InputError(
@@ -237,9 +235,7 @@ def _run_shapes(
             copy.graph.outputs.append(values[name])
     session = open_session(ir.to_proto(copy).SerializeToString())
     feed = {
-        value.name: np.zeros(
-            input_shapes[value.name or ""], value.dtype.numpy() if value.dtype else np.float32
-        )
+        value.name: np.zeros(input_shapes[value.name or ""], value.dtype.numpy() if value.dtype else np.float32)
         for value in model.graph.inputs
     }
     outputs = session.run(list(names), feed)
@@ -269,12 +265,7 @@ def _layer_weight(node: ir.Node) -> ir.Value | None:
     if node.op_type not in LAYER_OPS or node.domain not in ("", "ai.onnx") or len(node.inputs) < 2:
         return None
     weight = node.inputs[1]
-    if (
-        weight is None
-        or not weight.is_initializer()
-        or weight.const_value is None
-        or weight.const_value.size == 0
-    ):
+    if weight is None or not weight.is_initializer() or weight.const_value is None or weight.const_value.size == 0:
         return None
     rank = len(weight.const_value.shape)
     if node.op_type in ("Gemm", "MatMul") and rank != 2:
@@ -334,8 +325,6 @@ def _frozen(model: ir.Model, layers: dict[str, Layer]) -> tuple[tuple[str, str],
         if node.op_type not in ("Conv", "ConvTranspose", "Gemm") or node.name in known:
             continue
         weight = _layer_weight(node)
-        reason = (
-            "its weight is not a constant" if weight is None else "its weight is used in another way as well"
-        )
+        reason = "its weight is not a constant" if weight is None else "its weight is used in another way as well"
         reasons.append((node.name or "", reason))
     return tuple(reasons)

@@ -109,7 +109,7 @@ def nearest_factors(graph: Graph, node: ir.Node) -> tuple[int, int] | None:
     mode = node.attributes.get_string("mode", "nearest")
     before = graph.shapes[node.inputs[0].name or ""]  # type: ignore[union-attr]
     after = graph.shapes[node.outputs[0].name or ""]
-    if mode != "nearest" or len(before) != 4 or before[:2] != after[:2] or node.attributes.get_ints("axes", None):
+    if mode != "nearest" or len(before) != 4 or before[:2] != after[:2] or "axes" in node.attributes:
         return None
     if any(a % b for b, a in zip(before, after, strict=True)):
         return None

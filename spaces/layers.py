@@ -103,8 +103,7 @@ def _integer_transposed(lowering: Lowering, node: ir.Node, layer: Layer, choice:
     if phases > 1:
         sizes = lowering.sizes(source)
         blocks = [
-            None if n is None else n + b + e - t + 1
-            for n, b, e, t in zip(sizes[2:], begin, end, taps, strict=True)
+            None if n is None else n + b + e - t + 1 for n, b, e, t in zip(sizes[2:], begin, end, taps, strict=True)
         ]
         shape = [sizes[0], phases * layer.channels, *blocks]
         value = nhwc.depth_to_space(emitter, value, shape, (layer.strides[0], layer.strides[1]))

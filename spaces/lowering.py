@@ -17,6 +17,7 @@ from .emit import OPSET, Emitter
 from .graph import Graph
 from .integer_ops import OPS, clip_range
 from .repair import RoundedLayer
+from .sums import common_steps
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -87,11 +88,14 @@ class Lowering:
         self.grids: dict[str, tuple[float, int]] = {}
         self.integer_products: set[str] = set()
         self.integer_kernels = 0
+        self._steps: dict[str, tuple[float, float]] = {}
 
     def run(self) -> ir.Model:
         """Write all nodes and return the model."""
         import onnx_ir as ir
 
+        sums = [node for node in self.graph.model.graph if node.op_type == "Add" and node.name in self.integer]
+        self._steps = common_steps(sums, self._range)
         inputs = []
         for value in self.graph.model.graph.inputs:
             copy = ir.Value(name=value.name, shape=value.shape, type=value.type)
@@ -151,7 +155,7 @@ class Lowering:
 
     def quantise(self, tensor: str, value: ir.Value) -> None:
         """Write the Q node of a tensor whose float value was just computed."""
-        low, high = self._range(tensor)
+        low, high = self._steps[tensor] if tensor in self._steps else self._range(tensor)
         self._quantised[tensor] = self.requantise(value, low, high)
         self.grids[tensor] = (self._quantised[tensor].scale, self._quantised[tensor].zero)
 
@@ -236,7 +240,12 @@ class Lowering:
 
     def _apart(self, value: ir.Value | None, captured: ir.Value | None) -> ir.Value | None:
         """Give a bias added to an integer MatMul all its axes: ONNX Runtime would make a float Gemm of the two otherwise."""
-        if value is None or captured is None or captured.const_value is None or captured.const_value.dtype.name != "FLOAT":
+        if (
+            value is None
+            or captured is None
+            or captured.const_value is None
+            or captured.const_value.dtype.name != "FLOAT"
+        ):
             return value
         sums = [node for node in self.consumers.get(captured.name or "", ()) if node.op_type == "Add"]
         others = {v.name for node in sums for v in node.inputs if v is not None} & self.integer_products

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 
@@ -52,9 +53,7 @@ def row_channels(layer: Layer) -> np.ndarray:
 
 def mask(layer: Layer) -> np.ndarray | None:
     """Return where the rows of a ConvTranspose have a tap, bool [G, R, D]; None where all have."""
-    if layer.op != "ConvTranspose" or all(
-        k % s == 0 for k, s in zip(layer.kernel, layer.strides, strict=True)
-    ):
+    if layer.op != "ConvTranspose" or all(k % s == 0 for k, s in zip(layer.kernel, layer.strides, strict=True)):
         return None
     return to_matrix(layer, np.ones(layer.shape, np.float32)) > 0
 
@@ -67,9 +66,7 @@ def transposed_to_conv(layer: Layer, weight: np.ndarray) -> np.ndarray:
     """
     kernel, strides, spatial = layer.kernel, layer.strides, len(layer.kernel)
     taps = [math.ceil(k / s) for k, s in zip(kernel, strides, strict=True)]
-    padded = np.pad(
-        weight, [(0, 0), (0, 0)] + [(0, t * s - k) for t, s, k in zip(taps, strides, kernel, strict=True)]
-    )
+    padded = np.pad(weight, [(0, 0), (0, 0)] + [(0, t * s - k) for t, s, k in zip(taps, strides, kernel, strict=True)])
     channels_in, per_group = weight.shape[0] // layer.group, weight.shape[1]
     split = padded.reshape(
         layer.group, channels_in, per_group, *itertools.chain(*zip(taps, strides, strict=True))
@@ -113,11 +110,12 @@ def columns(layer: Layer, x: np.ndarray, limit: int, random: np.random.Generator
     padded = np.pad(x, [(0, 0), (0, 0)] + [(pads[i], pads[spatial + i]) for i in range(spatial)])
     reach = tuple(d * (k - 1) + 1 for d, k in zip(dilations, window, strict=True))
     view = np.lib.stride_tricks.sliding_window_view(padded, reach, axis=tuple(range(2, 2 + spatial)))
-    view = view[(slice(None), slice(None), *(slice(None, None, s) for s in strides))]
-    view = view[(Ellipsis, *(slice(None, None, d) for d in dilations))]
+    step = (*(slice(None, None, s) for s in strides), *(slice(None, None, d) for d in dilations))
+    view = view[(slice(None), slice(None), *step)]
     positions = (x.shape[0], *view.shape[2 : 2 + spatial])
     chosen = np.unravel_index(_choose(math.prod(positions), limit, random), positions)
-    patches = view[(chosen[0], slice(None), *chosen[1:])]  # [M, C, k...]
+    index: tuple[Any, ...] = (chosen[0], slice(None), *chosen[1:])
+    patches = view[index]  # [M, C, k...]
     grouped = patches.reshape(len(patches), layer.group, -1)
     return np.ascontiguousarray(grouped.transpose(1, 0, 2))
 

@@ -50,9 +50,7 @@ def repeat(emitter: Emitter, value: ir.Value, sizes: Sizes, factors: tuple[int, 
     return emitter.op("Transpose", whole, perm=[0, 3, 1, 2])
 
 
-def _enlarged(
-    emitter: Emitter, last: ir.Value, sizes: Sizes, factors: tuple[int, int], channels: int
-) -> ir.Value:
+def _enlarged(emitter: Emitter, last: ir.Value, sizes: Sizes, factors: tuple[int, int], channels: int) -> ir.Value:
     """Return the shape [N, H * factor, W * factor, channels]; computed at run time where an axis is free."""
     batch, _, height, width = sizes
     if batch is not None and height is not None and width is not None:

@@ -70,7 +70,9 @@ def unpack_function(bits: int, opset: int) -> ir.Function:
         low -= width
         row = op("Reshape", plane, constant(np.array([1, -1], np.int64)))
         shifts = constant((np.arange(8 // width, dtype=np.uint8) * width)[:, None])
-        part = op("BitwiseAnd", op("BitShift", row, shifts, direction="RIGHT"), constant(np.uint8((1 << width) - 1)))
+        part = op(
+            "BitwiseAnd", op("BitShift", row, shifts, direction="RIGHT"), constant(np.array((1 << width) - 1, np.uint8))
+        )
         left = low + (Grid(bits).step - 1)
         if left:
             part = op("BitShift", part, constant(np.array(left, np.uint8)), direction="LEFT")

@@ -87,20 +87,20 @@ def seen_by_reader(graph: Graph, samples: Mapping[str, ValueSample]) -> dict[str
 
     result: dict[str, Seen] = {}
     for name, sample in samples.items():
-        node = only_reader(name)
-        if node is None:
+        reader = only_reader(name)
+        if reader is None:
             continue
-        if node.op_type == "LeakyRelu":
-            slope = node.attributes.get_float("alpha", 0.01) or 0.0
+        if reader.op_type == "LeakyRelu":
+            slope = reader.attributes.get_float("alpha", 0.01) or 0.0
             result[name] = lambda v, s=slope: np.where(v < 0, s * v, v)  # type: ignore[misc]
-        elif node.op_type == "PRelu" and (slopes := constant_input(node, 1)) is not None:
+        elif reader.op_type == "PRelu" and (slopes := constant_input(reader, 1)) is not None:
             slope = float(np.abs(slopes).mean())
             result[name] = lambda v, s=slope: np.where(v < 0, s * v, v)  # type: ignore[misc]
-        elif node.op_type == "Sigmoid":
+        elif reader.op_type == "Sigmoid":
             result[name] = lambda v: 1 / (1 + np.exp(-v))
-        elif node.op_type == "Add":
-            after = only_reader(node.outputs[0].name or "")
-            other = next((v.name or "" for v in node.inputs if v is not None and v.name != name), "")
+        elif reader.op_type == "Add":
+            after = only_reader(reader.outputs[0].name or "")
+            other = next((v.name or "" for v in reader.inputs if v is not None and v.name != name), "")
             paired = samples.get(other)
             if after is not None and after.op_type in ("Relu", "Clip") and paired and paired.size == sample.size:
                 low, high = clip_range(after)

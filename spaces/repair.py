@@ -8,7 +8,7 @@ import numpy as np
 
 from .cache import Store, content_hash
 from .errors import InputError, nearest
-from .graph import Graph, Layer
+from .graph import Layer
 from .matrix import from_matrix, has_matrix, mask, row_channels, to_matrix
 from .rounding import METHODS, VERSION, Rounding, Rows
 from .statistics import Progress, Statistics

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-VERSION = 3  # part of the cache key: raise it when results change
+VERSION = 4  # part of the cache key: raise it when results change
 BLOCK = 128
 SWEEPS = 2
 
@@ -153,16 +153,16 @@ class SecondOrderRounding:
         for _ in range(SWEEPS):
             stack = stack.refitted(codes, hessian)
             codes = _descend(stack, codes, hessian)
-        codes, scale = _better(
-            stack.refitted(codes, hessian), codes, stack.refitted(plain, hessian), plain, hessian
-        )
+        codes, scale = _better(stack.refitted(codes, hessian), codes, stack.refitted(plain, hessian), plain, hessian)
         original = np.empty_like(codes)
         original[:, order] = codes
         count = len(weights)
-        return {
+        found = {
             width: _rows(weights, original[cut], scale[cut], stack.zero[cut], mean)
             for width, cut in ((w, slice(i * count, (i + 1) * count)) for i, w in enumerate(bits))
         }
+        plain_rows = PlainRounding().round(weights, gram, mean, bits, channels, mask)
+        return {width: _not_worse(found[width], plain_rows[width], weights, damped(gram), channels) for width in bits}
 
 
 METHODS: Mapping[str, Callable[[], Rounding]] = {"plain": PlainRounding, "second-order": SecondOrderRounding}
@@ -240,9 +240,9 @@ class _Stack:
             weights=np.tile(rows, (len(bits), 1)),
             scale=np.concatenate(scales),
             zero=np.concatenate(zeros).astype(np.float32),
-            step=np.repeat(np.float32([grid.step for grid in grids]), count),
-            low=np.repeat(np.float32([grid.lowest for grid in grids]), count),
-            high=np.repeat(np.float32([grid.highest for grid in grids]), count),
+            step=np.repeat(np.array([grid.step for grid in grids], np.float32), count),
+            low=np.repeat(np.array([grid.lowest for grid in grids], np.float32), count),
+            high=np.repeat(np.array([grid.highest for grid in grids], np.float32), count),
             channels=np.concatenate([channels + i * per_width for i in range(len(bits))]),
             mask=None if mask is None else np.tile(mask, (len(bits), 1)),
         )
@@ -321,11 +321,22 @@ def _better(
     return np.where(take[:, None], second_codes, first_codes), np.where(take, second.scale, first.scale)
 
 
-def _rows(
-    weights: np.ndarray, codes: np.ndarray, scale: np.ndarray, zero: np.ndarray, mean: np.ndarray | None
-) -> Rows:
+def _not_worse(found: Rows, plain: Rows, weights: np.ndarray, hessian: np.ndarray, channels: np.ndarray) -> Rows:
+    """Return ``found``, with the channels of ``plain`` whose output error is smaller (rare: a nearly singular Gram matrix)."""
+    errors = [
+        np.bincount(channels, output_error(weights, rows.codes * rows.scale[:, None].astype(np.float64), hessian))
+        for rows in (found, plain)
+    ]
+    take = (errors[1] < errors[0])[channels]
+    return Rows(
+        np.where(take[:, None], plain.codes, found.codes),
+        np.where(take, plain.scale, found.scale),
+        np.where(take, plain.zero, found.zero),
+        np.where(take, plain.shift, found.shift),
+    )
+
+
+def _rows(weights: np.ndarray, codes: np.ndarray, scale: np.ndarray, zero: np.ndarray, mean: np.ndarray | None) -> Rows:
     approximation = codes * scale[:, None]
     shift = np.zeros(len(weights)) if mean is None else (weights - approximation) @ mean
-    return Rows(
-        codes.astype(np.int8), scale.astype(np.float32), zero.astype(np.int16), shift.astype(np.float32)
-    )
+    return Rows(codes.astype(np.int8), scale.astype(np.float32), zero.astype(np.int16), shift.astype(np.float32))

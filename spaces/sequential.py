@@ -33,7 +33,9 @@ MEMORY_BYTES = 3_000_000_000  # of activations held; fewer calibration samples a
 def sequential_repair(builder: Builder, candidate: Candidate) -> dict[str, RoundedLayer]:
     """Return the rounded weights of all layers of a candidate with weight bits 2-8, from the cache where they are there."""
     static = builder.static
-    store = Store(content_hash(static.statistics.key, static.rounding.name, VERSION, ROUNDING_VERSION, candidate.to_json()))
+    store = Store(
+        content_hash(static.statistics.key, static.rounding.name, VERSION, ROUNDING_VERSION, candidate.to_json())
+    )
     arrays = store.arrays("sequential")
     if arrays is None:
         found = _repair(builder, candidate)
@@ -75,7 +77,9 @@ def _refit(
     builder: Builder, layer: Layer, bits: int, reference: Stepwise, compressed: Stepwise, name: str
 ) -> RoundedLayer:
     if len(layer.nodes) > 1 or not has_matrix(layer):
-        return builder.static.rounded(layer, bits)  # weights that serve several places keep the statistics of all of them
+        return builder.static.rounded(
+            layer, bits
+        )  # weights that serve several places keep the statistics of all of them
     gram, mean, cross, mean_before = _moments(layer, compressed.inputs_of(name), reference.inputs_of(name))
     rows = to_matrix(layer, builder.equalised.weight(layer))
     allowed = mask(layer)

@@ -59,9 +59,7 @@ def open_session(
         options.enable_profiling = True
         options.profile_file_prefix = str(profile_prefix)
     try:
-        return ort.InferenceSession(
-            model if isinstance(model, bytes) else str(model), options, providers=[provider]
-        )
+        return ort.InferenceSession(model if isinstance(model, bytes) else str(model), options, providers=[provider])
     except Exception as error:
         raise BuildError(f"ONNX Runtime cannot load the model: {error}") from error
 
@@ -70,9 +68,7 @@ def batches(inputs: Mapping[str, np.ndarray], batch: int) -> Iterator[dict[str, 
     """Cut samples into feeds of the model's own batch size; a last incomplete batch is filled by repeating."""
     count = len(next(iter(inputs.values())))
     for start in range(0, count, batch):
-        rows = (
-            np.arange(start, start + batch) % count if start + batch > count else slice(start, start + batch)
-        )
+        rows = np.arange(start, start + batch) % count if start + batch > count else slice(start, start + batch)
         yield {name: np.ascontiguousarray(array[rows]) for name, array in inputs.items()}
 
 

@@ -60,12 +60,15 @@ def make_space(
     Raises:
         InputError: a width that does not exist, a fixed layer that the graph has not, no valid pair for a layer.
     """
-    for bits, allowed, key in ((weight_bits, WEIGHT_BITS, "weight_bits"), (activation_bits, ACTIVATION_BITS, "activation_bits")):
+    for bits, allowed, key in (
+        (weight_bits, WEIGHT_BITS, "weight_bits"),
+        (activation_bits, ACTIVATION_BITS, "activation_bits"),
+    ):
         wrong = [value for value in bits if value not in allowed]
         if wrong or not bits:
             raise InputError(f"space.{key}: {list(bits)} is not a choice of {', '.join(map(str, allowed))}")
     held = _held(graph, fixed or {})
-    choices = {}
+    choices: dict[str, tuple[LayerChoice, ...]] = {}
     for name, layer in graph.layers.items():
         if name in held:
             choices[name] = (held[name],)
@@ -111,7 +114,9 @@ def _held(graph: Graph, fixed: Mapping[str, Mapping[str, int]]) -> dict[str, Lay
             raise InputError(f"space.fixed.{pattern!r}: {error}") from None
         for name in names:
             if choice.integer and not can_run_integer(graph, graph.layers[name]):
-                raise InputError(f"space.fixed.{pattern!r}: layer {name!r} has no integer kernel; activation_bits must be 32")
+                raise InputError(
+                    f"space.fixed.{pattern!r}: layer {name!r} has no integer kernel; activation_bits must be 32"
+                )
             held[name] = choice
     return held
 
@@ -131,7 +136,9 @@ def parse_uniform(text: str) -> dict[str, Any]:
     for part in filter(None, (part.strip() for part in text.split(","))):
         key, equals, value = (piece.strip() for piece in part.partition("="))
         if key not in UNIFORM_KEYS:
-            raise InputError(f"--uniform: unknown key {key!r}{nearest(key, UNIFORM_KEYS)}; allowed: {', '.join(UNIFORM_KEYS)}")
+            raise InputError(
+                f"--uniform: unknown key {key!r}{nearest(key, UNIFORM_KEYS)}; allowed: {', '.join(UNIFORM_KEYS)}"
+            )
         if not equals or not value:
             raise InputError(f"--uniform: {part!r} needs a value, as in weight_bits=4,activation_bits=8")
         if key == "repair":
@@ -154,7 +161,9 @@ def uniform(graph: Graph, values: Mapping[str, Any]) -> tuple[Candidate, list[st
     """
     for key in values:
         if key not in UNIFORM_KEYS:
-            raise InputError(f"uniform: unknown key {key!r}{nearest(key, UNIFORM_KEYS)}; allowed: {', '.join(UNIFORM_KEYS)}")
+            raise InputError(
+                f"uniform: unknown key {key!r}{nearest(key, UNIFORM_KEYS)}; allowed: {', '.join(UNIFORM_KEYS)}"
+            )
     wanted = LayerChoice(values.get("weight_bits", 32), values.get("activation_bits", 32))
     repair = values.get("repair", "static")
     if repair not in REPAIRS:

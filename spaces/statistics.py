@@ -19,10 +19,10 @@ from .matrix import columns, has_matrix
 from .ranges import ValueSample, choose_range, seen_by_reader
 from .session import batches, open_session
 
-VERSION = 5  # part of the cache key: raise it when results change
+VERSION = 6  # part of the cache key: raise it when results change
 BYTES_AT_ONCE = 1_000_000_000  # of activations held between two runs
 VALUES_KEPT = 16384  # of a tensor, to choose its range by least squared error
-COLUMNS = (40, 4096, 32768)  # of a layer's Gram matrix: per input, at least, at most
+COLUMNS = (40, 4096, 16384)  # of a layer's Gram matrix: per input, at least, at most
 
 Progress = Callable[[str, float], None]
 
@@ -38,7 +38,9 @@ class Statistics:
     def __init__(self, graph: Graph, calibration: Mapping[str, np.ndarray]) -> None:
         self.graph = graph
         self.calibration = calibration
-        self.key = content_hash(VERSION, graph.digest, sorted(calibration), *(calibration[k] for k in sorted(calibration)))
+        self.key = content_hash(
+            VERSION, graph.digest, sorted(calibration), *(calibration[k] for k in sorted(calibration))
+        )
         self.store = Store(self.key)
         self._ranges: dict[str, tuple[float, float]] | None = None
 
@@ -70,7 +72,9 @@ class Statistics:
             arrays = self.store.arrays("ranges")
             if arrays is not None:
                 bounds = arrays["bounds"]
-                self._ranges = {str(n): (float(b[0]), float(b[1])) for n, b in zip(arrays["names"], bounds, strict=True)}
+                self._ranges = {
+                    str(n): (float(b[0]), float(b[1])) for n, b in zip(arrays["names"], bounds, strict=True)
+                }
         return self._ranges
 
     def _gather(self, progress: Progress | None) -> None:
@@ -125,7 +129,9 @@ def activations(
                 outputs = session.run(computed, feed) if session is not None else []
                 for name, array in zip(computed, outputs, strict=True):
                     if not np.isfinite(array).all():
-                        raise BuildError(f"the reference gives NaN or infinite values in {name!r} on the calibration data")
+                        raise BuildError(
+                            f"the reference gives NaN or infinite values in {name!r} on the calibration data"
+                        )
                     yield fraction, name, array
 
 

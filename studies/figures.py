@@ -93,6 +93,7 @@ def _points(rows: pd.DataFrame, x: str, y: str, name: str, color: str) -> go.Sca
             "symbol": [SYMBOLS[kind] for kind in rows["kind"]],
             "size": [SIZES[kind] for kind in rows["kind"]],
             "color": [INK if kind == "reference" else color for kind in rows["kind"]],
+            "opacity": 1.0,  # sizes by point would make it 0.7
             "line": {"width": 1, "color": "white"},
         },
     )

@@ -1,10 +1,12 @@
 """python studies/benchmarks/static_int8.py --zoo ../shared/zoo [taef2_decoder rlfn_s_x2 ...]
 
-Compares uniform candidates with ONNX Runtime's own static int8 quantisation (`quantize_static`, per channel, Q/DQ, the better of
-min-max and percentile calibration) on trained models: size, speed and PSNR. All models of a row are timed in turn, round by round,
-on one thread; speeds are medians of the ratio to the float reference in the same round. Prints a Markdown table.
+Compares uniform candidates with ONNX Runtime's own static int8 quantisation (`quantize_static`: per channel, Q/DQ, the
+better of min-max and percentile calibration) on trained models: size, speed and PSNR. All models of a row are timed in
+turn, round by round, on one thread; speeds are medians of the ratio to the float reference in the same round. Prints a
+Markdown table.
 
-A zoo holds models/NAME.onnx, data/NAME_calibration.npz and data/NAME_evaluation.npz (`input`, and `target` as uint8 where there is one).
+A zoo holds models/NAME.onnx, data/NAME_calibration.npz and data/NAME_evaluation.npz
+(`input`, and `target` as uint8 where there is one).
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from slimfront.spaces.space import uniform
 
 MODELS = ("taef2_decoder", "rlfn_s_x2", "waifu2x_upconv7_x2", "dncnn_25", "carn_m_x2", "mobilesr_x4", "dcgan_digits")
 RANGES = {"rlfn_s_x2": (0.0, 255.0), "dcgan_digits": (-1.0, 1.0)}
-OURS = {
+OURS: dict[str, dict[str, Any]] = {
     "8/8": {"weight_bits": 8, "activation_bits": 8},
     "4/8": {"weight_bits": 4, "activation_bits": 8},
     "4/8 sequential": {"weight_bits": 4, "activation_bits": 8, "repair": "sequential"},
@@ -56,7 +58,9 @@ def compare(zoo: Path, name: str, rounds: int) -> list[list[str]]:
     inputs = {graph.inputs[0].name: evaluation["input"]}
     low, high = RANGES.get(name, (0.0, 1.0))
     reference = infer(open_session(path), inputs, graph.batch)
-    target = evaluation["target"] / 255 * (high - low) + low if "target" in evaluation else np.clip(reference, low, high)
+    target = (
+        evaluation["target"] / 255 * (high - low) + low if "target" in evaluation else np.clip(reference, low, high)
+    )
 
     start = time.perf_counter()
     builder = Builder(graph, {graph.inputs[0].name: calibration})
@@ -66,7 +70,9 @@ def compare(zoo: Path, name: str, rounds: int) -> list[list[str]]:
         folder = Path(text)
         files = {"float": folder / "float.onnx", "quantize_static": folder / "static.onnx"}
         builder.build(Candidate()).save(files["float"])
-        quantize_static(path, graph.inputs[0].name, calibration, graph.batch, files["quantize_static"], inputs, target, (low, high))
+        quantize_static(
+            path, graph.inputs[0].name, calibration, graph.batch, files["quantize_static"], inputs, target, (low, high)
+        )
         built = []
         for form, values in OURS.items():
             files[form] = folder / f"{form.replace('/', '_')}.onnx"

@@ -7,6 +7,7 @@ for evaluation, the cup of coffee for tests. All come with scikit-image; nothing
 import numpy as np
 from numpy.typing import NDArray
 from skimage import data
+
 from slimfront.studies.painting.kuwahara import oil_paint
 
 SIDE = 128

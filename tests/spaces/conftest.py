@@ -115,8 +115,6 @@ def uniform_candidate() -> Callable[..., object]:
     from slimfront.spaces.space import uniform
 
     def candidate(graph, weight_bits: int, activation_bits: int = 32, repair: str = "static"):
-        return uniform(
-            graph, {"weight_bits": weight_bits, "activation_bits": activation_bits, "repair": repair}
-        )[0]
+        return uniform(graph, {"weight_bits": weight_bits, "activation_bits": activation_bits, "repair": repair})[0]
 
     return candidate

@@ -12,7 +12,9 @@ from slimfront.spaces.candidate import ACTIVATION_BITS, WEIGHT_BITS, Candidate, 
 from slimfront.spaces.errors import InputError
 
 choices = st.one_of(
-    st.builds(LayerChoice, st.sampled_from([bits for bits in WEIGHT_BITS if bits <= 8]), st.sampled_from(ACTIVATION_BITS)),
+    st.builds(
+        LayerChoice, st.sampled_from([bits for bits in WEIGHT_BITS if bits <= 8]), st.sampled_from(ACTIVATION_BITS)
+    ),
     st.builds(LayerChoice, st.sampled_from(WEIGHT_BITS)),
 )
 names = st.text(min_size=1, max_size=8)
@@ -82,7 +84,9 @@ def test_activation_bits_that_do_not_exist_are_refused(bits):
 
 @pytest.mark.parametrize("weight_bits", [16, 32])
 def test_integer_activations_need_integer_weights(weight_bits):
-    with pytest.raises(InputError, match=rf"activation_bits 8 needs weight_bits 2-8, but got weight_bits {weight_bits}"):
+    with pytest.raises(
+        InputError, match=rf"activation_bits 8 needs weight_bits 2-8, but got weight_bits {weight_bits}"
+    ):
         LayerChoice(weight_bits, 8)
 
 

@@ -68,7 +68,12 @@ def unpacking_model(bits: int, steps: np.ndarray, zero: np.ndarray) -> bytes:
     cast.outputs[0].type = ir.TensorType(ir.DataType.INT32)
     cast.outputs[0].shape = ir.Shape(steps.shape)
     graph = ir.Graph(
-        [], [cast.outputs[0]], nodes=[call, cast], initializers=constants, opset_imports={"": OPSET, DOMAIN: 1}, name="g"
+        [],
+        [cast.outputs[0]],
+        nodes=[call, cast],
+        initializers=constants,
+        opset_imports={"": OPSET, DOMAIN: 1},
+        name="g",
     )
     model = ir.Model(graph, ir_version=IR_VERSION, functions=[unpack_function(bits, OPSET)])
     return ir.to_proto(model).SerializeToString()

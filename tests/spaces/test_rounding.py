@@ -15,7 +15,9 @@ WIDTHS = (2, 3, 4, 5, 6, 7, 8)
 METHOD_NAMES = sorted(METHODS)
 
 
-def a_layer(seed: int, rows: int, inputs: int, samples: int, scale: float = 1.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def a_layer(
+    seed: int, rows: int, inputs: int, samples: int, scale: float = 1.0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return weights [R, D], the centred Gram matrix of random inputs, and their mean; few samples make it singular."""
     random = np.random.default_rng(seed)
     weights = (scale * random.standard_normal((rows, inputs))).astype(np.float32)
@@ -49,18 +51,18 @@ def test_second_order_is_never_worse_than_plain_on_its_own_objective(layer, with
             output_error(weights, found[bits].codes * found[bits].scale[:, None].astype(np.float64), hessian)
             for found in (plain, second)
         ]
-        assert np.all(errors[1] <= errors[0] * (1 + 1e-3) + 1e-12)
+        assert np.all(errors[1] <= errors[0] * (1 + 1e-6))
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4])
-def test_second_order_halves_the_output_error_where_inputs_are_correlated(bits):
+def test_second_order_saves_a_quarter_of_the_output_error_where_inputs_are_correlated(bits):
     weights, gram, mean = a_layer(1, 16, 64, 1000)
     channels = np.arange(len(weights))
     errors = {}
     for name in ("plain", "second-order"):
         found = METHODS[name]().round(weights, gram, mean, (bits,), channels)[bits]
         errors[name] = output_error(weights, found.codes * found.scale[:, None], gram).sum()
-    assert errors["second-order"] < 0.5 * errors["plain"]
+    assert errors["second-order"] < 0.75 * errors["plain"]
 
 
 def test_output_error_is_the_mean_squared_error_of_the_outputs():
@@ -138,7 +140,9 @@ def test_a_layer_of_zeros_stays_zero(method):
 @pytest.mark.parametrize("method", METHOD_NAMES)
 def test_inputs_that_are_always_zero_do_no_harm(method):
     weights, _, _ = a_layer(8, 3, 10, 40)
-    rows = METHODS[method]().round(weights, np.zeros((10, 10), np.float32), np.zeros(10, np.float32), (4,), np.arange(3))[4]
+    rows = METHODS[method]().round(
+        weights, np.zeros((10, 10), np.float32), np.zeros(10, np.float32), (4,), np.arange(3)
+    )[4]
     assert np.abs(rows.codes * rows.scale[:, None] - weights).max() < 0.25 * np.abs(weights).max()
 
 
@@ -150,15 +154,17 @@ def test_the_shift_keeps_the_mean_output(method):
     assert np.allclose(rounded @ mean + rows.shift, weights @ mean, atol=1e-3)
 
 
+@pytest.mark.parametrize("method", METHOD_NAMES)
 @pytest.mark.parametrize("bits", WIDTHS)
-def test_rounding_without_statistics_is_within_a_step_of_the_weights(bits):
+def test_without_statistics_every_weight_takes_the_nearest_code(method, bits):
     weights, _, _ = a_layer(10, 4, 50, 40)
-    for method in METHOD_NAMES:
-        rows = METHODS[method]().round(weights, None, None, (bits,), np.arange(4))[bits]
-        error = np.abs(rows.codes * rows.scale[:, None] - weights).max(axis=1)
-        inner = Grid(bits).step * rows.scale  # where nothing is clipped, half of this
-        clipped = np.abs(weights).max(axis=1) - np.abs(rows.codes).max(axis=1) * rows.scale
-        assert np.all(error <= np.maximum(inner / 2, clipped) * (1 + 1e-5))
+    rows = METHODS[method]().round(weights, None, None, (bits,), np.arange(4))[bits]
+    grid = Grid(bits)
+    steps = grid.step * np.arange(grid.lowest, grid.highest + 1)
+    levels = (steps - rows.zero[:, None]) * rows.scale[:, None]  # [R, 2**bits]
+    least = np.abs(weights[:, :, None] - levels[:, None, :]).min(axis=2)
+    assert np.allclose(np.abs(rows.codes * rows.scale[:, None] - weights), least, atol=1e-6)
+    assert np.mean(least**2) < 0.15 * 4.0 ** (2 - bits)  # of unit variance: an optimal 2-bit quantiser leaves 0.12
 
 
 @given(st.sampled_from(WIDTHS))

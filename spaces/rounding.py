@@ -117,7 +117,7 @@ class PlainRounding:
         result = {}
         for width in bits:
             grid = Grid(width)
-            scale, zero = search_scales(weights, np.ones(weights.shape[1], np.float32), grid, channels)
+            scale, zero = search_scales(weights, np.ones(weights.shape[1], np.float32), grid, channels, mask)
             codes = grid.nearest(weights / scale[:, None], zero[:, None])
             result[width] = _rows(weights, codes if mask is None else codes * mask, scale, zero, mean)
         return result
@@ -169,9 +169,16 @@ METHODS: Mapping[str, Callable[[], Rounding]] = {"plain": PlainRounding, "second
 
 
 def search_scales(
-    weights: np.ndarray, importance: np.ndarray, grid: Grid, channels: np.ndarray
+    weights: np.ndarray,
+    importance: np.ndarray,
+    grid: Grid,
+    channels: np.ndarray,
+    mask: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the scale [R] and offset [R] of least squared error, weighted by ``importance`` [D], one per channel."""
+    """Return the scale [R] and offset [R] of least squared error, weighted by ``importance`` [D], one per channel.
+
+    Masked weights (False in ``mask`` [R, D]) do not count: they are zero whatever the grid.
+    """
     count = int(channels.max()) + 1
     largest = np.zeros(count, np.float32)
     np.maximum.at(largest, channels, np.abs(weights).max(axis=1))
@@ -185,6 +192,8 @@ def search_scales(
             scale = (largest * np.float32(shrink) / top)[channels][:, None]
             scaled = weights / scale
             error = (grid.nearest(scaled, zero) - scaled) * scale
+            if mask is not None:
+                error = error * mask
             total = np.bincount(channels, (error * error) @ importance, minlength=count)
             better = total < best
             best = np.where(better, total, best)
@@ -234,7 +243,7 @@ class _Stack:
         mask: np.ndarray | None,
     ) -> _Stack:
         grids = [Grid(width) for width in bits]
-        scales, zeros = zip(*(search_scales(rows, importance, grid, channels) for grid in grids), strict=True)
+        scales, zeros = zip(*(search_scales(rows, importance, grid, channels, mask) for grid in grids), strict=True)
         count, per_width = len(rows), int(channels.max()) + 1
         return cls(
             weights=np.tile(rows, (len(bits), 1)),

@@ -62,7 +62,7 @@ def test_the_folder_is_the_one_named(monkeypatch, tmp_path):
 def test_a_folder_that_cannot_be_made_gives_one_clear_line(monkeypatch, tmp_path):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("SLIMFRONT_CACHE", str(tmp_path / "file" / "cache"))
-    with pytest.raises(InputError, match="cannot write to the cache folder .*SLIMFRONT_CACHE") as caught:
+    with pytest.raises(InputError, match=r"cannot write to the cache folder .*SLIMFRONT_CACHE") as caught:
         Store(content_hash("a test")).put_arrays("entry", {"a": np.arange(3)})
     assert "\n" not in str(caught.value)
 

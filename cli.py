@@ -66,7 +66,7 @@ def main() -> None:
     except Exception as error:
         if not hasattr(error, "format_message"):  # else one of typer's own: what was typed is wrong
             raise
-        _fail(f"{error.format_message()} (try: slimfront --help)", 2)
+        _fail(f"{error.format_message().replace('Value error, ', '')} (try: slimfront --help)", 2)
 
 
 def _fail(message: str, status: int) -> None:
@@ -319,6 +319,7 @@ def evaluate(
 
     screen = Screen(json, quiet)
     loaded = load_study(study)
+    loaded.check()
     chosen, notes = given_candidates(loaded, candidates or [], uniform)
     for note in notes:
         screen.note(note)

@@ -18,7 +18,7 @@ from .candidate import Candidate, LayerChoice
 from .domains import can_run_integer, integer_nodes
 from .equalise import equalised
 from .errors import InputError, nearest
-from .graph import EXTERNAL_ABOVE_BYTES, Graph, model_bytes, save_model
+from .graph import EXTERNAL_ABOVE_BYTES, Graph, model_bytes, save_model, serialized
 from .lowering import Lowering
 from .repair import RoundedLayer, StaticRepair, round_layer, rounding_method
 from .rounding import Rounding
@@ -50,10 +50,8 @@ class Built:
     @cached_property
     def _file(self) -> tuple[int, str, bytes | None]:
         """Size in bytes, sha256, and the bytes where they fit one file."""
-        import onnx_ir as ir
-
         if model_bytes(self.model) <= EXTERNAL_ABOVE_BYTES:
-            data = ir.to_proto(self.model).SerializeToString(deterministic=True)
+            data = serialized(self.model)
             return len(data), hashlib.sha256(data).hexdigest(), data
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.onnx"
@@ -154,7 +152,7 @@ class Builder:
         other = equalised(self.graph, self.calibration)
         if other is self.graph:
             return plain
-        store = Store(content_hash("equalisation-4", plain.key, other.digest))
+        store = Store(content_hash("equalisation-4", plain.key, other.digest, self.rounding))
         chosen = store.arrays("errors")
         equal = Statistics(other, self.calibration)
         if chosen is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import pickle
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import BuildError, InputError
+from .errors import BuildError, InputError, one_line
 from .graph import Graph
 from .session import open_session
 
@@ -60,6 +61,7 @@ def capture_module(module: torch.nn.Module, input_shape: Sequence[int]) -> Graph
     import onnx_ir as ir
     import torch
 
+    input_shape = _sizes(input_shape)
     module = module.eval().float()
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
@@ -69,7 +71,7 @@ def capture_module(module: torch.nn.Module, input_shape: Sequence[int]) -> Graph
         with torch.no_grad():
             module(example)
     except Exception as error:
-        raise InputError(f"the module fails on an input of shape {list(input_shape)}: {error}") from error
+        raise InputError(f"the module fails on an input of shape {list(input_shape)}: {one_line(error)}") from error
     with tempfile.TemporaryDirectory() as folder:
         exported = _export(module, example)
         exported.save(str(Path(folder) / "model.onnx"), external_data=True)
@@ -92,7 +94,12 @@ def load_module(file: Path, function: str, weights: Path | None = None) -> torch
     import torch
 
     build = load_function(file, function, "model.file")
-    module = build()
+    try:
+        module = build()
+    except Exception as error:
+        raise InputError(
+            f"model.file: {function}() of {file} fails: {type(error).__name__}: {one_line(error)}"
+        ) from error
     if not isinstance(module, torch.nn.Module):
         raise InputError(f"model.file: {function}() must return a torch.nn.Module, but got {type(module).__name__}")
     if weights is not None:
@@ -112,7 +119,7 @@ def load_function(file: Path, function: str, key: str) -> Any:
     try:
         spec.loader.exec_module(imported)
     except Exception as error:
-        raise InputError(f"{key}: {file} cannot be imported: {type(error).__name__}: {error}") from error
+        raise InputError(f"{key}: {file} cannot be imported: {type(error).__name__}: {one_line(error)}") from error
     found = getattr(imported, function, None)
     if not callable(found):
         raise InputError(f"{key}: {file} has no function {function!r}")
@@ -129,8 +136,13 @@ def _load_weights(module: torch.nn.Module, path: Path) -> None:
         safe = path.suffix == ".safetensors"
         state = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
         module.load_state_dict(state)
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            f"model.weights: {path} cannot be loaded: it is no state_dict of tensors only (other pickled objects are "
+            "never read); save module.state_dict(), or use safetensors"
+        ) from error
     except Exception as error:
-        raise InputError(f"model.weights: {path} cannot be loaded into the module: {error}") from error
+        raise InputError(f"model.weights: {path} cannot be loaded into the module: {one_line(error)}") from error
 
 
 def _export(module: torch.nn.Module, example: torch.Tensor) -> torch.onnx.ONNXProgram:
@@ -173,7 +185,7 @@ def _load(path: Path) -> ir.Model:
     try:
         ir.external_data.load_to_model(model)
     except Exception as error:
-        raise InputError(f"model.file: the external data of {path} cannot be read: {error}") from error
+        raise InputError(f"model.file: the external data of {path} cannot be read: {one_line(error)}") from error
     return model
 
 
@@ -198,12 +210,19 @@ def _check_weights(model: ir.Model) -> None:
             raise InputError(f"the weight {name!r} has NaN or infinite values")
 
 
+def _sizes(input_shape: Sequence[int]) -> tuple[int, ...]:
+    sizes = tuple(int(d) for d in input_shape)
+    if any(size < 1 for size in sizes):
+        raise InputError(f"model.input_shape {list(sizes)}: every size must be at least 1")
+    return sizes
+
+
 def _input_shapes(model: ir.Model, input_shape: Sequence[int] | None) -> dict[str, tuple[int, ...]]:
     inputs = [value for value in model.graph.inputs if value.name not in model.graph.initializers]
     if input_shape is None:
         return {}
     first = inputs[0]
-    wanted = tuple(int(d) for d in input_shape)
+    wanted = _sizes(input_shape)
     if first.shape is not None:
         fits = len(first.shape) == len(wanted) and all(
             not isinstance(axis, int) or axis == size for axis, size in zip(first.shape, wanted, strict=True)
@@ -215,6 +234,8 @@ def _input_shapes(model: ir.Model, input_shape: Sequence[int] | None) -> dict[st
 
 def _simplify(model: ir.Model) -> ir.Model:
     """Return the model in the form that all later steps expect; the passes are onnxscript's and onnx_ir's."""
+    import logging
+
     import onnx_ir.passes.common as passes
     from onnxscript import optimizer, version_converter
     from onnxscript.rewriter import RewriteRuleSet, rewrite
@@ -222,6 +243,7 @@ def _simplify(model: ir.Model) -> ir.Model:
 
     passes.RemoveInitializersFromInputsPass()(model)
     if model.graph.opset_imports.get("", OPSET) < OPSET:
+        logging.getLogger("onnxscript.version_converter").setLevel(logging.ERROR)  # it warns of its own fallback
         version_converter.convert_version(model, OPSET, fallback=True)
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     optimizer.optimize(model, input_size_limit=FOLD_LIMIT, output_size_limit=FOLD_LIMIT)
@@ -272,7 +294,7 @@ def _session_of(path: Path) -> ort.InferenceSession:
     try:
         return open_session(path)
     except BuildError as error:
-        raise InputError(f"model.file: {error}") from error
+        raise InputError(f"model.file: {one_line(error)}") from error
 
 
 def _check_inputs(graph: Graph) -> list[dict[str, np.ndarray]]:
@@ -291,7 +313,7 @@ def _first_output(session: ort.InferenceSession, feed: Mapping[str, np.ndarray])
         return np.asarray(session.run(None, dict(feed))[0])
     except Exception as error:
         shapes = {name: list(array.shape) for name, array in feed.items()}
-        raise InputError(f"the model does not run on inputs of shape {shapes}: {error}") from error
+        raise InputError(f"the model does not run on inputs of shape {shapes}: {one_line(error)}") from error
 
 
 def _compare(expected: np.ndarray, graph: Graph, feed: Mapping[str, np.ndarray], origin: str) -> None:

@@ -22,3 +22,9 @@ def nearest(wrong: str, allowed: Iterable[str]) -> str:
     """Return `` (did you mean 'x'?)`` for the allowed spelling closest to ``wrong``, or an empty text."""
     matches = difflib.get_close_matches(wrong, list(allowed), n=1, cutoff=0.5)
     return f" (did you mean {matches[0]!r}?)" if matches else ""
+
+
+def one_line(error: Exception, most: int = 300) -> str:
+    """Return an error's text as one line of at most ``most`` characters; its type where it has no text."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= most else text[: most - 3] + "..."

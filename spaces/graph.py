@@ -164,6 +164,15 @@ def model_bytes(model: ir.Model) -> int:
     return sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
 
 
+def serialized(model: ir.Model) -> bytes:
+    """Return a model as the bytes of an ONNX file, without notes on the shapes of inner tensors."""
+    import onnx_ir as ir
+
+    proto = ir.to_proto(model)
+    del proto.graph.value_info[:]
+    return proto.SerializeToString(deterministic=True)
+
+
 def save_model(model: ir.Model, path: Path) -> None:
     """Write a model; above 2 GB the weights go to ``<path>.data`` beside it.
 
@@ -177,7 +186,7 @@ def save_model(model: ir.Model, path: Path) -> None:
             path.with_name(path.name + ".data").unlink(missing_ok=True)
             ir.save(model, path, external_data=path.name + ".data")
         else:
-            path.write_bytes(ir.to_proto(model).SerializeToString(deterministic=True))
+            path.write_bytes(serialized(model))
     except OSError as error:
         raise BuildError(f"cannot write {path}: {error.strerror or error}") from error
 

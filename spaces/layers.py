@@ -69,11 +69,15 @@ def _integer_product(lowering: Lowering, node: ir.Node, layer: Layer, choice: La
     x = lowering.dequantised(source)
     scale = lowering.emitter.constant(_safe_scale(lowering, node, layer, rounded, source))
     weight = _integer_weight(lowering, layer, choice)
-    decoded = lowering.emitter.op("DequantizeLinear", weight, scale, axis=layer.channel_axis)
+    # ONNX Runtime makes a float Gemm of a MatMul of two axes and the Add behind it: such a one is written as Gemm at once.
+    # Only with an explicit zero point of the weights does a Gemm become its QGemm.
+    op = "Gemm" if layer.op == "Gemm" or len(lowering.graph.shapes[source]) == 2 else "MatMul"
+    zero = [lowering.emitter.constant(np.zeros(layer.channels, np.int8))] if op == "Gemm" else []
+    decoded = lowering.emitter.op("DequantizeLinear", weight, scale, *zero, axis=layer.channel_axis)
     bias = _integer_bias(lowering, node, layer, rounded, source, scale)
     inputs = [x, decoded] + ([] if bias is None else [bias])
-    lowering.set_float(target, lowering.emitter.op(node.op_type, *inputs, attributes=node.attributes))
-    if layer.op == "MatMul":
+    lowering.set_float(target, lowering.emitter.op(op, *inputs, attributes=node.attributes))
+    if op == "MatMul":
         lowering.integer_products.add(target)
 
 

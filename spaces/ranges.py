@@ -97,7 +97,7 @@ def seen_by_reader(graph: Graph, samples: Mapping[str, ValueSample]) -> dict[str
             slope = float(np.abs(slopes).mean())
             result[name] = lambda v, s=slope: np.where(v < 0, s * v, v)  # type: ignore[misc]
         elif reader.op_type == "Sigmoid":
-            result[name] = lambda v: 1 / (1 + np.exp(-v))
+            result[name] = lambda v: 0.5 * (1 + np.tanh(0.5 * v))  # no overflow, unlike exp(-v)
         elif reader.op_type == "Add":
             after = only_reader(reader.outputs[0].name or "")
             other = next((v.name or "" for v in reader.inputs if v is not None and v.name != name), "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,13 +61,19 @@ def given_candidates(study: Study, files: Sequence[Path], uniform: str | None) -
     return [candidate], list(notes)
 
 
-def build(study: Study, candidate: Candidate) -> bytes:
+def build(study: Study, candidate: Candidate | Mapping[str, Any]) -> bytes:
     """Return a candidate's ONNX model as bytes.
 
+    Args:
+        study: a study.
+        candidate: any valid candidate, offered by the study's space or not; or its JSON form.
+
     Raises:
-        InputError: the study is wrong, the candidate names an unknown layer, or the model is above 2 GB.
+        InputError: the study is wrong, the candidate is none or names an unknown layer, or the model is above 2 GB.
         BuildError: the candidate cannot be built.
     """
+    if not isinstance(candidate, Candidate):
+        candidate = Candidate.from_json(candidate)
     study.builder.prepare()
     return study.builder.build(candidate).to_bytes()
 
@@ -86,6 +92,8 @@ def build_file(
     """
     if not path.parent.is_dir():
         raise InputError(f"cannot write {path}: there is no folder {path.parent}")
+    if path.is_dir():
+        raise InputError(f"cannot write {path}: it is a folder; give the name of a file")
     study.check()
     study.builder.prepare(progress)
     built = study.builder.build(candidate)

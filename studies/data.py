@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,8 @@ def read_arrays(
         raise InputError(f"{key}: there is no file or folder {path}")
     if path.suffix != ".npz":
         raise InputError(f"{key} must be a .npz file, a folder of images or 'data.py:function', but got {source!r}")
+    if not zipfile.is_zipfile(path):
+        raise InputError(f"{key}: {path} cannot be read as .npz (truncated, or of another kind)")
     try:
         with np.load(path, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}

@@ -276,6 +276,8 @@ def _explain(error: ValidationError) -> str:
         where = f"[{'.'.join(loc[:-1])}] " if loc[:-1] else ""
         return f"{where}unknown key {loc[-1]!r}{nearest(loc[-1], allowed)}; allowed: {', '.join(allowed)}"
     if first["type"] == "missing":
+        if first["loc"] and isinstance(first["loc"][-1], int):  # an item of a list, not a key
+            return f"{key} must have more values, but got {_shown(list(first['input']))}"
         return f"key {key!r} is missing"
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] != "value_error":

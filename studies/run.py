@@ -305,10 +305,12 @@ def save_model_file(built: Built, path: Path) -> None:
     with _writing(path.parent.parent):
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
-        built.save(part / path.name)
-        for file in sorted(part.iterdir(), key=lambda file: file.suffix == ".onnx"):  # the model last
-            file.replace(path.parent / file.name)
-        part.rmdir()
+        try:
+            built.save(part / path.name)
+            for file in sorted(part.iterdir(), key=lambda file: file.suffix == ".onnx"):  # the model last
+                file.replace(path.parent / file.name)
+        finally:  # on a full disk too: half a model helps nobody and takes the room
+            shutil.rmtree(part, ignore_errors=True)
 
 
 @contextmanager

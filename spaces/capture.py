@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import BuildError, InputError, one_line
-from .graph import Graph
+from .graph import LAYER_OPS, Graph
 from .session import open_session
 
 if TYPE_CHECKING:
@@ -242,6 +242,7 @@ def _simplify(model: ir.Model) -> ir.Model:
     from onnxscript.rewriter.rules import common as rules
 
     passes.RemoveInitializersFromInputsPass()(model)
+    names = _layer_names(model)
     if model.graph.opset_imports.get("", OPSET) < OPSET:
         logging.getLogger("onnxscript.version_converter").setLevel(logging.ERROR)  # it warns of its own fallback
         version_converter.convert_version(model, OPSET, fallback=True)
@@ -261,10 +262,27 @@ def _simplify(model: ir.Model) -> ir.Model:
     passes.RemoveUnusedOpsetsPass()(model)
     passes.ClearMetadataAndDocStringPass()(model)
     passes.TopologicalSortPass()(model)
+    for node in model.graph:
+        if _weight_name(node) in names and names[_weight_name(node)]:
+            node.name = names[_weight_name(node)].pop(0)
     _name_nodes(model)
     _resolve_auto_pad(model)
     passes.ShapeInferencePass()(model)
     return model
+
+
+def _layer_names(model: ir.Model) -> dict[str, list[str]]:
+    """Return the nodes' own names by the weight they read: rewriting loses some."""
+    names: dict[str, list[str]] = {}
+    for node in model.graph:
+        if node.name and _weight_name(node):
+            names.setdefault(_weight_name(node), []).append(node.name)
+    return names
+
+
+def _weight_name(node: ir.Node) -> str:
+    weight = node.inputs[1] if node.op_type in LAYER_OPS and len(node.inputs) > 1 else None
+    return "" if weight is None else weight.name or ""
 
 
 def _name_nodes(model: ir.Model) -> None:

@@ -229,3 +229,23 @@ def _read_image(file: Path, channels: int, key: str) -> NDArray[np.uint8]:
 def _scaled(images: NDArray[np.uint8], input_range: Range) -> NDArray[np.float32]:
     low, high = input_range
     return (low + images.astype(np.float32) * np.float32((high - low) / 255.0)).astype(np.float32)
+
+
+def range_notes(sets: Mapping[str, Mapping[str, np.ndarray]]) -> list[str]:
+    """Return a note for each set whose values reach far beyond, or stay far within, those of the evaluation data.
+
+    Images in 0..255 where the others are in 0..1 give plausible-looking numbers that are worth nothing.
+    """
+    notes = []
+    for key, arrays in sets.items():
+        for name, array in arrays.items():
+            expected = sets["data.evaluation"].get(name)
+            if expected is None or not np.issubdtype(array.dtype, np.floating):
+                continue
+            reach, usual = float(np.abs(array).max()), float(np.abs(expected).max())
+            if reach > 4 * usual or usual > 4 * reach:
+                notes.append(
+                    f"{key}: values of {name!r} reach {reach:.4g}, those of data.evaluation {usual:.4g}: "
+                    "are both in the range that the model was trained for?"
+                )
+    return notes

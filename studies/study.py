@@ -227,6 +227,7 @@ class Study:
         if self.test is not None:
             sets["data.test"] = self.test.inputs
         data.check_distinct(sets)
+        self.warnings += [note for note in data.range_notes(sets) if note not in self.warnings]
 
     def save(self, folder: Path) -> None:
         """Write the study as a folder with study.toml, the captured model and the samples."""

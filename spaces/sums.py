@@ -28,7 +28,7 @@ def common_steps(sums: Sequence[ir.Node], tensor_range: Callable[[str], Range]) 
             name = parent[name]
         return name
 
-    results = {node.outputs[0].name or "" for node in sums}
+    exact: set[str] = set()  # sums that were joined with what they add
     members: dict[str, list[str]] = {}
     steps: dict[str, float] = {}
 
@@ -42,9 +42,11 @@ def common_steps(sums: Sequence[ir.Node], tensor_range: Callable[[str], Range]) 
         names = [value.name or "" for value in (*node.inputs, *node.outputs) if value is not None]
         roots = list(dict.fromkeys(find(name) for name in names))
         groups = [members.get(root, [root]) for root in roots]
-        apart = sum(_error(group, step, results, joined=len(group) > 1) for group in groups)
+        apart = sum(_error(group, step, exact) for group in groups)
         together = [name for group in groups for name in group]
-        if _error(together, step, results, joined=True) <= apart:
+        with_this = exact | {node.outputs[0].name or ""}
+        if _error(together, step, with_this) <= apart:
+            exact = with_this
             for root in roots[1:]:
                 parent[root] = roots[0]
             members[roots[0]] = together
@@ -59,9 +61,7 @@ def common_steps(sums: Sequence[ir.Node], tensor_range: Callable[[str], Range]) 
     return ranges
 
 
-def _error(group: list[str], step: Callable[[str], float], results: set[str], *, joined: bool) -> float:
-    """Return the sum of squared steps with which the tensors of a group are rounded."""
-    if not joined:
-        return sum(step(name) ** 2 for name in group)
+def _error(group: list[str], step: Callable[[str], float], exact: set[str]) -> float:
+    """Return the sum of squared steps with which the tensors of a group are rounded: all with the largest step."""
     widest = max(step(name) for name in group)
-    return widest**2 * sum(1 for name in group if name not in results)
+    return widest**2 * sum(1 for name in group if name not in exact)

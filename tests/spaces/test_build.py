@@ -423,3 +423,30 @@ def test_what_was_built_before_changes_nothing(rounding, network, x, monkeypatch
     other = Builder(network, {"x": x}, rounding="plain" if rounding == "second-order" else "second-order")
     other.build(candidate)
     assert Builder(network, {"x": x}, rounding=rounding).build(candidate).to_bytes() == alone
+
+
+# --- files above 2 GB (here: above 10 kB) ---------------------------------------------------------------------------
+
+
+def test_large_models_keep_their_weights_beside_the_file(
+    builder, network, x, run, uniform_candidate, monkeypatch, tmp_path
+):
+    from slimfront.spaces import build, graph
+    from slimfront.spaces.build import file_hash, file_size
+
+    candidate = uniform_candidate(network, 8, 8)
+    whole = builder.build(candidate)
+    expected = run(whole, x[:1])
+    for module in (build, graph):
+        monkeypatch.setattr(module, "EXTERNAL_ABOVE_BYTES", 5_000)
+    built = builder.build(candidate)
+    path = tmp_path / "model.onnx"
+    built.save(path)
+    assert {file.name for file in tmp_path.iterdir()} == {"model.onnx", "model.onnx.data"}
+    assert built.size_bytes == file_size(path) == sum(file.stat().st_size for file in tmp_path.iterdir())
+    assert built.sha256 == file_hash(path) == builder.build(candidate).sha256
+    assert abs(built.size_bytes - whole.size_bytes) < 10_000
+    assert np.array_equal(run(path, x[:1]), expected)
+    onnx.checker.check_model(str(path), full_check=True)
+    with pytest.raises(InputError, match=r"larger than 2 GB.*save it to a file"):
+        built.to_bytes()

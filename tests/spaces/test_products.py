@@ -87,3 +87,26 @@ def test_matrix_products_run_in_integers(form, bits, captured, noise, run, refer
     ops = optimized(built).ops
     assert integer_count(ops) == built.integer_kernels == sum(len(layer.nodes) for layer in graph.layers.values())
     assert not any(ops[op] for op in FLOAT)
+
+
+@pytest.mark.parametrize("bits", [3, 8, 16])
+@pytest.mark.parametrize("form", ["matmul and bias of rank 3", "matmul and bias of rank 2", "gemm", "gemm transposed"])
+def test_float_products_multiply_with_the_decoded_weights(
+    form, bits, captured, noise, run, optimized, uniform_candidate
+):
+    graph = captured(form)
+    shape = graph.inputs[0].shape
+    x = noise(8 * shape[0], *shape[1:])
+    builder = Builder(graph, {"x": x})
+    built = builder.build(uniform_candidate(graph, bits))
+    layer = graph.layers["p"]
+    weight, bias = graph.weight(layer).astype(np.float16).astype(np.float32), 0.0
+    if bits <= 8:
+        rounded = builder.static.rounded(layer, bits)
+        weight = rounded.codes * (rounded.scale[:, None] if layer.transposed else rounded.scale)
+        bias = rounded.shift
+    constant = graph.bias(layer) if layer.op == "Gemm" else graph.constant("b")
+    expected = x[: shape[0]] @ (weight.T if layer.transposed else weight) + constant + bias
+    assert np.allclose(run(built, x[: shape[0]]), expected, atol=1e-5)
+    ops = optimized(built).ops
+    assert set(ops) <= {"MatMul", "Gemm", "Add", "Reshape"}, "the decoding has to be folded when the file is opened"

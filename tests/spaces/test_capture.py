@@ -390,6 +390,7 @@ class Malicious:
         return Path.write_text, (self.path, "done")
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_pickled_code_in_weights_is_never_run(model_file, tmp_path):
     proof = tmp_path / "proof"
     (tmp_path / "bad.pt").write_bytes(pickle.dumps({"a": Malicious(proof)}))

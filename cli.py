@@ -302,7 +302,7 @@ def build(
         screen.note(note)
     with screen.steps() as progress:
         built = build_file(loaded, chosen, output, progress)
-    for warning in [*loaded.warnings, *loaded.builder.warnings]:
+    for warning in loaded.warnings:
         screen.note(warning)
     screen.result(built, lambda facts: lines_view({key: facts[key] for key in ("file", "size_bytes", "sha256")}))
 
@@ -325,7 +325,7 @@ def evaluate(
         screen.note(note)
     with screen.steps() as progress:
         loaded.builder.prepare(progress)
-    for warning in [*loaded.warnings, *loaded.builder.warnings]:
+    for warning in loaded.warnings:
         screen.note(warning)
     screen.result(measure(loaded, chosen), candidates_table)
 

@@ -114,8 +114,6 @@ class _Search:
                 for warning in self.study.warnings:
                     self.progress.note(warning)
                 self.study.builder.prepare(self.progress.prepare)
-                for warning in self.study.builder.warnings:
-                    self.progress.note(warning)
                 prepared = True
             if self._time_is_over():
                 self.progress.note("the time is over")

@@ -121,7 +121,6 @@ class Builder:
         graph: the captured reference.
         calibration: inputs by name, [N, ...].
         rounding: name of a rounding method (`rounding.METHODS`).
-        saturation_safe: reserved for the space: integer layers of 8 bits are not offered.
     """
 
     def __init__(
@@ -130,13 +129,10 @@ class Builder:
         calibration: Mapping[str, np.ndarray],
         *,
         rounding: str = "second-order",
-        saturation_safe: bool = False,
     ) -> None:
         self.graph = graph
-        self.saturation_safe = saturation_safe
         self.calibration = calibration
         self.rounding = rounding
-        self.warnings: list[str] = []
 
     @cached_property
     def statistics(self) -> Statistics:

@@ -113,11 +113,7 @@ class Graph:
 
     def bias(self, layer: Layer) -> np.ndarray | None:
         """Return a layer's bias [O] where its (first) node has a constant one."""
-        node = next(node for node in self.model.graph if node.name == layer.nodes[0])
-        value = node.inputs[2] if len(node.inputs) > 2 else None
-        if value is None or value.const_value is None:
-            return None
-        return np.broadcast_to(np.atleast_1d(value.const_value.numpy()).ravel(), (layer.channels,))
+        return node_bias(next(node for node in self.model.graph if node.name == layer.nodes[0]), layer)
 
     def constant(self, name: str) -> np.ndarray:
         """Return an initializer as a NumPy array."""
@@ -157,6 +153,14 @@ class Graph:
             copy.graph.outputs.append(values[name])
         passes.RemoveUnusedNodesPass()(copy)
         return copy
+
+
+def node_bias(node: ir.Node, layer: Layer) -> np.ndarray | None:
+    """Return the constant bias [O] of one node of a layer, or None where it has none."""
+    value = node.inputs[2] if len(node.inputs) > 2 else None
+    if value is None or value.const_value is None:
+        return None
+    return np.broadcast_to(value.const_value.numpy().reshape(-1), (layer.channels,))
 
 
 def model_bytes(model: ir.Model) -> int:

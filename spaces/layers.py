@@ -11,7 +11,7 @@ import numpy as np
 from . import nhwc
 from .candidate import LayerChoice
 from .errors import BuildError
-from .graph import Layer
+from .graph import Layer, node_bias
 from .packing import pack
 from .repair import RoundedLayer
 from .rounding import Grid
@@ -40,7 +40,7 @@ def _float(lowering: Lowering, node: ir.Node, layer: Layer, choice: LayerChoice)
     source, target = _ends(node)
     x = lowering.float_value(source)
     weight = _float_weight(lowering, layer, choice)
-    bias = _bias(node, layer, lowering.rounded(layer.name) if choice.weight_bits <= 8 else None)
+    bias = shifted_bias(node, layer, lowering.rounded(layer.name) if choice.weight_bits <= 8 else None)
     inputs = [x, weight] + ([] if bias is None else [lowering.emitter.constant(bias, shared=False)])
     result = lowering.emitter.op(node.op_type, *inputs, attributes=node.attributes)
     between = lowering.reads_integer(source) and lowering.feeds_integer(target)
@@ -91,7 +91,7 @@ def _integer_transposed(lowering: Lowering, node: ir.Node, layer: Layer, choice:
     begin, end, crop = transposed_padding(layer)
     weight = _phase_weight(lowering, layer, choice, taps)
     scale = emitter.constant(_safe_scale(lowering, node, layer, rounded, source))
-    bias_values = _bias(node, layer, rounded)
+    bias_values = shifted_bias(node, layer, rounded)
     if phases > 1:
         times = emitter.constant(np.array([phases], np.int64))
         scale = emitter.op("Tile", scale, times)
@@ -203,12 +203,9 @@ def per_channel(layer: Layer, values: np.ndarray) -> np.ndarray:
     return values.reshape(shape)
 
 
-def _bias(node: ir.Node, layer: Layer, rounded: RoundedLayer | None) -> np.ndarray | None:
+def shifted_bias(node: ir.Node, layer: Layer, rounded: RoundedLayer | None) -> np.ndarray | None:
     """Return a node's bias [O] with the rounding's shift, or None where there is neither."""
-    value = node.inputs[2] if len(node.inputs) > 2 else None
-    bias = None
-    if value is not None and value.const_value is not None:
-        bias = np.broadcast_to(value.const_value.numpy().reshape(-1), (layer.channels,)).astype(np.float32)
+    bias = node_bias(node, layer)
     if rounded is None or not rounded.shift.any():
         return bias
     return rounded.shift if bias is None else bias + rounded.shift
@@ -217,7 +214,7 @@ def _bias(node: ir.Node, layer: Layer, rounded: RoundedLayer | None) -> np.ndarr
 def _integer_bias(
     lowering: Lowering, node: ir.Node, layer: Layer, rounded: RoundedLayer, source: str, scale: ir.Value
 ) -> ir.Value | None:
-    bias = _bias(node, layer, rounded)
+    bias = shifted_bias(node, layer, rounded)
     if bias is None:
         return None
     input_scale = lowering.emitter.constant(np.float32(lowering.quantised(source).scale))
@@ -226,7 +223,7 @@ def _integer_bias(
 
 def _safe_scale(lowering: Lowering, node: ir.Node, layer: Layer, rounded: RoundedLayer, source: str) -> np.ndarray:
     """Return the weight scales, raised where the int32 bias would overflow (only where the weights are next to nothing)."""
-    bias = _bias(node, layer, rounded)
+    bias = shifted_bias(node, layer, rounded)
     if bias is None:
         return rounded.scale
     least = np.abs(bias) / (lowering.quantised(source).scale * 2.0**30)

@@ -14,7 +14,7 @@ import numpy as np
 from .cache import Store, content_hash
 from .candidate import Candidate
 from .graph import Graph, Layer
-from .layers import per_channel
+from .layers import per_channel, shifted_bias
 from .matrix import columns, from_matrix, has_matrix, mask, row_channels, to_matrix
 from .repair import RoundedLayer, round_layer
 from .rounding import VERSION as ROUNDING_VERSION
@@ -65,11 +65,9 @@ def _repair(builder: Builder, candidate: Candidate) -> dict[str, RoundedLayer]:
             continue
         result[name] = rounded = _refit(builder, layer, bits, reference, compressed, name)
         weight = (rounded.codes * per_channel(layer, rounded.scale)).astype(np.float32)
-        bias = graph.bias(layer)
-        if layer.op != "MatMul":
-            bias = rounded.shift if bias is None else bias + rounded.shift
-        for node in layer.nodes:
-            compressed.replace(node, layer.weight, weight, None if layer.op == "MatMul" else bias)
+        for node in graph.model.graph:
+            if node.name in layer.nodes:
+                compressed.replace(node.name, layer.weight, weight, shifted_bias(node, layer, rounded))
     return result
 
 

@@ -9,7 +9,6 @@ check.npz        a few inputs, the model's own outputs for them, and targets whe
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from ..objectives.samples import Samples
 from ..spaces.errors import InputError
+from .document import read_document
 
 MODEL_FILE = "model.onnx"
 CANDIDATE_FILE = "candidate.json"
@@ -63,20 +63,8 @@ def model_format(path: Path) -> Format:
 
 def read_bundle(folder: Path) -> dict[str, Any]:
     """Return a bundle's facts. Raises `InputError` where the folder is no bundle."""
-    path = folder / BUNDLE_FILE
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        if facts["version"] != VERSION:
-            raise InputError(
-                f"{folder} was written by another version of slimfront (bundle version {facts['version']})"
-            )
-    except FileNotFoundError:
-        raise InputError(f"{folder} is no bundle: it has no {BUNDLE_FILE}; `slimfront ship` makes one") from None
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is damaged: {error}") from error
-    return dict(facts)
+    missing = f"{folder} is no bundle: it has no {BUNDLE_FILE}; `slimfront ship` makes one"
+    return read_document(folder / BUNDLE_FILE, "bundle", VERSION, missing)
 
 
 def few_samples(samples: Samples, output_bytes: int, batch: int) -> Samples:

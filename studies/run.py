@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from ..spaces.candidate import Candidate
 from ..spaces.errors import InputError, SlimfrontError
 from . import front
+from .document import read_document
 from .environment import Environment
 from .limits import Limits
 from .pick import pick
@@ -326,17 +327,8 @@ def _writing(folder: Path) -> Iterator[None]:
 
 
 def _read_run_file(folder: Path) -> dict[str, Any]:
-    try:
-        about = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
-        if about["version"] != VERSION:
-            raise InputError(f"{folder} was written by another version of slimfront (run version {about['version']})")
-    except FileNotFoundError:
-        raise InputError(f"there is no run in {folder}; `slimfront search STUDY --run {folder}` makes one") from None
-    except OSError as error:
-        raise InputError(f"cannot read {folder / RUN_FILE}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{folder / RUN_FILE} is damaged: {error}") from error
-    return dict(about)
+    missing = f"there is no run in {folder}; `slimfront search STUDY --run {folder}` makes one"
+    return read_document(folder / RUN_FILE, "run", VERSION, missing)
 
 
 def _write_whole(path: Path, text: str) -> None:

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from ..objectives.samples import Samples
 from ..spaces.build import Builder
 from ..spaces.cache import content_hash
-from ..spaces.candidate import Candidate
 from ..spaces.capture import capture_module, capture_onnx, load_module
 from ..spaces.errors import InputError, nearest
 from ..spaces.graph import Graph
@@ -173,12 +172,7 @@ class Study:
     @cached_property
     def builder(self) -> Builder:
         """Makes candidates; `Builder.prepare` gathers what it needs once."""
-        return Builder(
-            self.graph,
-            self.calibration,
-            rounding=ROUNDING,
-            saturation_safe=self.settings.target.saturation_safe,
-        )
+        return Builder(self.graph, self.calibration, rounding=ROUNDING)
 
     @cached_property
     def definition(self) -> dict[str, Any]:
@@ -327,22 +321,6 @@ def load_study(name_or_path: str | Path) -> Study:
         f"there is no study {str(name_or_path)!r}{nearest(str(name_or_path), known)}; "
         f"give a TOML file, a folder with {STUDY_FILE}, or one of the ready-made studies: {', '.join(known)}"
     )
-
-
-def build(study: Study, candidate: Candidate | Mapping[str, Any]) -> bytes:
-    """Return a candidate's ONNX model as bytes.
-
-    Args:
-        study: a study.
-        candidate: any valid candidate, offered by the study's space or not; or its JSON form.
-
-    Raises:
-        InputError: no valid candidate, or it names a layer that the model has not.
-        BuildError: it cannot be built.
-    """
-    if not isinstance(candidate, Candidate):
-        candidate = Candidate.from_json(candidate)
-    return study.builder.build(candidate).to_bytes()
 
 
 def ready_made() -> dict[str, Path]:

@@ -8,8 +8,9 @@ import pytest
 
 from slimfront.spaces.candidate import Candidate, LayerChoice
 from slimfront.spaces.errors import InputError
+from slimfront.studies.candidates import build
 from slimfront.studies.definition import to_toml
-from slimfront.studies.study import Study, build, load_study, ready_made
+from slimfront.studies.study import Study, load_study, ready_made
 
 
 @pytest.fixture

@@ -21,6 +21,16 @@ def has_matrix(layer: Layer) -> bool:
     return layer.op != "ConvTranspose" or all(d == 1 for d in layer.dilations)
 
 
+def matrix_inputs(layer: Layer) -> int:
+    """Return D, the inputs of one output of a layer that has a matrix."""
+    if layer.op in ("MatMul", "Gemm"):
+        return math.prod(layer.shape) // layer.channels
+    if layer.op == "Conv":
+        return math.prod(layer.shape[1:])
+    taps = math.prod(math.ceil(k / s) for k, s in zip(layer.kernel, layer.strides, strict=True))
+    return layer.shape[0] // layer.group * taps
+
+
 def to_matrix(layer: Layer, weight: np.ndarray) -> np.ndarray:
     """Return the weight as rows, [G, R, D]."""
     if layer.op in ("MatMul", "Gemm"):

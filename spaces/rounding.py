@@ -14,9 +14,10 @@ from typing import Protocol
 
 import numpy as np
 
-VERSION = 4  # part of the cache key: raise it when results change
+VERSION = 5  # part of the cache key: raise it when results change
 BLOCK = 128
 SWEEPS = 2
+CACHED_VALUES = 1 << 16  # of weights at a time in the search for scales: what stays in the processor's cache
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,8 @@ class PlainRounding:
         result = {}
         for width in bits:
             grid = Grid(width)
-            scale, zero = search_scales(weights, np.ones(weights.shape[1], np.float32), grid, channels, mask)
+            even = np.ones((1, weights.shape[1]), np.float32)
+            (scale,), (zero,) = search_scales(weights.T, even, grid, channels, None if mask is None else mask.T)
             codes = grid.nearest(weights / scale[:, None], zero[:, None])
             result[width] = _rows(weights, codes if mask is None else codes * mask, scale, zero, mean)
         return result
@@ -143,63 +145,65 @@ class SecondOrderRounding:
         hessian = damped(gram)
         order = np.argsort(-np.diag(hessian), kind="stable")
         hessian = hessian[np.ix_(order, order)]
-        upper = _inverse_factor(hessian)
+        upper = inverse_factor(hessian)
         hessian = hessian.astype(np.float32)
-        rows = np.ascontiguousarray(weights[:, order], np.float32)
-        allowed = None if mask is None else mask[:, order]
-        stack = _Stack.of(rows, np.diag(hessian), bits, channels, allowed)
-        plain = stack.nearest(stack.weights)
-        codes = _second_order(stack, upper)
+        columns = np.ascontiguousarray(weights.T[order], np.float32)
+        allowed = None if mask is None else np.ascontiguousarray(mask.T[order])
+        even, weighted = _stacks(columns, np.diag(hessian), bits, channels, allowed)
+        seen = np.tile(hessian @ columns, (1, len(bits)))  # what the weights make of the inputs
+        plain = _Codes.of(even, even.nearest(), hessian, seen)
+        found = _Codes.of(weighted, _second_order(weighted, upper), hessian, seen).refitted()
         for _ in range(SWEEPS):
-            stack = stack.refitted(codes, hessian)
-            codes = _descend(stack, codes, hessian)
-        codes, scale = _better(stack.refitted(codes, hessian), codes, stack.refitted(plain, hessian), plain, hessian)
-        original = np.empty_like(codes)
-        original[:, order] = codes
-        count = len(weights)
-        found = {
-            width: _rows(weights, original[cut], scale[cut], stack.zero[cut], mean)
-            for width, cut in ((w, slice(i * count, (i + 1) * count)) for i, w in enumerate(bits))
-        }
-        plain_rows = PlainRounding().round(weights, gram, mean, bits, channels, mask)
-        return {width: _not_worse(found[width], plain_rows[width], weights, damped(gram), channels) for width in bits}
+            found = _descended(found, hessian).refitted()
+        codes, scale, zero = found.or_better(plain)
+        original = np.empty((len(weights) * len(bits), len(order)), np.float32)
+        original[:, order] = codes.T
+        cuts = {width: slice(i * len(weights), (i + 1) * len(weights)) for i, width in enumerate(bits)}
+        return {width: _rows(weights, original[cut], scale[cut], zero[cut], mean) for width, cut in cuts.items()}
 
 
 METHODS: Mapping[str, Callable[[], Rounding]] = {"plain": PlainRounding, "second-order": SecondOrderRounding}
 
 
 def search_scales(
-    weights: np.ndarray,
+    columns: np.ndarray,
     importance: np.ndarray,
     grid: Grid,
     channels: np.ndarray,
     mask: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the scale [R] and offset [R] of least squared error, weighted by ``importance`` [D], one per channel.
+    """Return scales and offsets of least squared error for each of several weightings of that error, both [I, R].
 
-    Masked weights (False in ``mask`` [R, D]) do not count: they are zero whatever the grid.
+    Args:
+        columns: the weights, [D, R].
+        importance: weightings of the inputs, [I, D].
+        grid: the codes that a weight may take.
+        channels: output channel of each row [R]; rows of one channel share their scale.
+        mask: masked weights (False, [D, R]) do not count: they are zero whatever the grid.
     """
     count = int(channels.max()) + 1
     largest = np.zeros(count, np.float32)
-    np.maximum.at(largest, channels, np.abs(weights).max(axis=1))
+    np.maximum.at(largest, channels, np.abs(columns).max(axis=0))
     largest = np.maximum(largest, max(1e-6 * float(largest.max()), 1e-12)).astype(np.float32)
-    top = (grid.step << (grid.bits - 1)) - 1
-    best = np.full(count, np.inf)
-    best_scale, best_zero = largest / top, np.full(count, grid.zeros[0], np.int16)
-    shrinks = np.linspace(1.0, 0.25 if grid.bits < 5 else 0.6, 32 if grid.bits < 7 else 16)
-    for zero in grid.zeros:
-        for shrink in shrinks:
-            scale = (largest * np.float32(shrink) / top)[channels][:, None]
-            scaled = weights / scale
-            error = (grid.nearest(scaled, zero) - scaled) * scale
+    shrinks = np.linspace(1.0, 0.25 if grid.bits < 5 else 0.6, 32 if grid.bits < 7 else 16).astype(np.float32)
+    tried = [(zero, shrink) for zero in grid.zeros for shrink in shrinks]
+    steps = [largest * (shrink * grid.step / ((grid.step << (grid.bits - 1)) - 1)) for _, shrink in tried]
+    totals = np.zeros((len(tried), len(importance), count))
+    for start in range(0, len(columns), rows_at_once := max(1, CACHED_VALUES // columns.shape[1])):
+        part = slice(start, start + rows_at_once)
+        for number, ((zero, _), step) in enumerate(zip(tried, steps, strict=True)):
+            u = columns[part] * (1 / step)[channels] + np.float32(zero / grid.step)
+            error = np.clip(np.rint(u), grid.lowest, grid.highest)
+            error -= u
+            error *= error
             if mask is not None:
-                error = error * mask
-            total = np.bincount(channels, (error * error) @ importance, minlength=count)
-            better = total < best
-            best = np.where(better, total, best)
-            best_scale = np.where(better, largest * np.float32(shrink) / top, best_scale)
-            best_zero = np.where(better, zero, best_zero)
-    return best_scale[channels].astype(np.float32), best_zero[channels].astype(np.int16)
+                error *= mask[part]
+            for total, weighting in zip(totals[number], importance, strict=True):
+                total += np.bincount(channels, weighting[part] @ error, minlength=count) * np.square(step)
+    best = totals.argmin(axis=0)  # [I, channels]
+    scales = np.stack(steps)[best, np.arange(count)] / grid.step
+    zeros = np.array([zero for zero, _ in tried], np.int16)[best]
+    return scales[:, channels].astype(np.float32), zeros[:, channels]
 
 
 def output_error(weights: np.ndarray, approximation: np.ndarray, gram: np.ndarray) -> np.ndarray:
@@ -208,21 +212,30 @@ def output_error(weights: np.ndarray, approximation: np.ndarray, gram: np.ndarra
     return np.einsum("rd,rd->r", difference @ gram, difference)
 
 
-def _inverse_factor(hessian: np.ndarray) -> np.ndarray:
-    """Return the upper Cholesky factor of the inverse, float32 [D, D]; a singular matrix is damped until it has one."""
+def inverse_factor(hessian: np.ndarray) -> np.ndarray:
+    """Return the upper triangular U with U^T U = hessian^-1, float32 [D, D]; a singular matrix is damped until it has one.
+
+    The Cholesky factor of the matrix in reverse order is, reversed again, an upper triangular M with M M^T = hessian: U is
+    its inverse, and the matrix itself need not be inverted.
+    """
+    from scipy.linalg import lapack
+
     size = np.trace(hessian) / len(hessian)
     for attempt in range(8):
         try:
-            inverse = np.linalg.inv(hessian + np.eye(len(hessian)) * (size * attempt))
-            return np.ascontiguousarray(np.linalg.cholesky((inverse + inverse.T) / 2).T, np.float32)
+            reversed_factor = np.linalg.cholesky((hessian + np.eye(len(hessian)) * (size * attempt))[::-1, ::-1])
         except np.linalg.LinAlgError:
             continue
+        inverse, _ = lapack.dtrtri(
+            reversed_factor.T, lower=0, overwrite_c=1
+        )  # of the transposed factor, column by column
+        return np.ascontiguousarray(inverse.T[::-1, ::-1], np.float32)
     raise np.linalg.LinAlgError("the Gram matrix is not finite")
 
 
 @dataclass(frozen=True)
 class _Stack:
-    """The rows of a layer once for each width, [B * R, D], with the grid of each row: all widths go in one pass."""
+    """The weights of a layer once for each width, [D, B * R], with the grid of each row: all widths go in one pass."""
 
     weights: np.ndarray
     scale: np.ndarray
@@ -233,53 +246,91 @@ class _Stack:
     channels: np.ndarray  # distinct for each width
     mask: np.ndarray | None
 
-    @classmethod
-    def of(
-        cls,
-        rows: np.ndarray,
-        importance: np.ndarray,
-        bits: Sequence[int],
-        channels: np.ndarray,
-        mask: np.ndarray | None,
-    ) -> _Stack:
-        grids = [Grid(width) for width in bits]
-        scales, zeros = zip(*(search_scales(rows, importance, grid, channels, mask) for grid in grids), strict=True)
-        count, per_width = len(rows), int(channels.max()) + 1
-        return cls(
-            weights=np.tile(rows, (len(bits), 1)),
-            scale=np.concatenate(scales),
-            zero=np.concatenate(zeros).astype(np.float32),
-            step=np.repeat(np.array([grid.step for grid in grids], np.float32), count),
-            low=np.repeat(np.array([grid.lowest for grid in grids], np.float32), count),
-            high=np.repeat(np.array([grid.highest for grid in grids], np.float32), count),
-            channels=np.concatenate([channels + i * per_width for i in range(len(bits))]),
-            mask=None if mask is None else np.tile(mask, (len(bits), 1)),
+    def nearest(self) -> np.ndarray:
+        """Return the nearest codes of all weights."""
+        return np.stack([self.nearest_to(row, number) for number, row in enumerate(self.weights)])
+
+    def nearest_to(self, values: np.ndarray, column: int) -> np.ndarray:
+        """Return the nearest codes of one input's values [B * R]."""
+        codes = np.rint((values / self.scale + self.zero) / self.step)
+        codes = np.minimum(np.maximum(codes, self.low), self.high) * self.step - self.zero
+        return codes if self.mask is None else codes * self.mask[column]
+
+    def by_channel(self, values: np.ndarray) -> np.ndarray:
+        """Return for each row [B * R] the sum over its channel's rows."""
+        return np.bincount(self.channels, values, minlength=int(self.channels.max()) + 1)[self.channels]
+
+
+def _stacks(
+    columns: np.ndarray, importance: np.ndarray, bits: Sequence[int], channels: np.ndarray, mask: np.ndarray | None
+) -> list[_Stack]:
+    """Return the stack with scales of least squared weight error, and the one of errors weighted by ``importance`` [D]."""
+    grids = [Grid(width) for width in bits]
+    weightings = np.stack([np.ones_like(importance), importance])
+    found = [search_scales(columns, weightings, grid, channels, mask) for grid in grids]
+    count, per_width = columns.shape[1], int(channels.max()) + 1
+
+    def each(values: Sequence[int]) -> np.ndarray:
+        return np.repeat(np.array(values, np.float32), count)
+
+    shared = _Stack(
+        weights=np.tile(columns, (1, len(bits))),
+        scale=np.empty(0),
+        zero=np.empty(0),
+        step=each([grid.step for grid in grids]),
+        low=each([grid.lowest for grid in grids]),
+        high=each([grid.highest for grid in grids]),
+        channels=np.concatenate([channels + i * per_width for i in range(len(bits))]),
+        mask=None if mask is None else np.tile(mask, (1, len(bits))),
+    )
+    return [
+        replace(
+            shared,
+            scale=np.concatenate([scales[i] for scales, _ in found]),
+            zero=np.concatenate([zeros[i] for _, zeros in found]).astype(np.float32),
         )
+        for i in range(len(weightings))
+    ]
 
-    def nearest(self, values: np.ndarray) -> np.ndarray:
-        """Return the nearest codes of values [B * R, D]."""
-        codes = self.nearest_column(values.T).T
-        return codes if self.mask is None else codes * self.mask
 
-    def nearest_column(self, values: np.ndarray, column: int | None = None) -> np.ndarray:
-        """Return the nearest codes of values [..., B * R]."""
-        steps = np.rint((values / self.scale + self.zero) / self.step)
-        codes = np.minimum(np.maximum(steps, self.low), self.high) * self.step - self.zero
-        return codes if self.mask is None or column is None else codes * self.mask[:, column]
+@dataclass(frozen=True)
+class _Codes:
+    """Codes of a stack [D, B * R], with what they (``product``) and the weights (``seen``) make of the inputs: hessian @ each."""
 
-    def refitted(self, codes: np.ndarray, hessian: np.ndarray) -> _Stack:
-        """Return the stack with the scales of least output error for given codes, one per channel."""
-        product = codes @ hessian
-        count = int(self.channels.max()) + 1
-        top = np.bincount(self.channels, np.einsum("rd,rd->r", product, self.weights), minlength=count)
-        bottom = np.bincount(self.channels, np.einsum("rd,rd->r", product, codes), minlength=count)
-        fitted = np.where(bottom > 0, top / np.where(bottom > 0, bottom, 1), 0)[self.channels]
-        return replace(self, scale=np.where(fitted > 0, fitted, self.scale).astype(np.float32))
+    stack: _Stack
+    codes: np.ndarray
+    product: np.ndarray
+    seen: np.ndarray
 
-    def errors(self, codes: np.ndarray, hessian: np.ndarray) -> np.ndarray:
+    @classmethod
+    def of(cls, stack: _Stack, codes: np.ndarray, hessian: np.ndarray, seen: np.ndarray) -> _Codes:
+        return cls(stack, codes, hessian @ codes, seen)
+
+    def refitted(self) -> _Codes:
+        """Return the same codes with the scales of least output error, one per channel."""
+        stack = self.stack
+        top = stack.by_channel(np.einsum("dr,dr->r", self.product, stack.weights))
+        bottom = stack.by_channel(np.einsum("dr,dr->r", self.product, self.codes))
+        fitted = np.where(bottom > 0, top / np.where(bottom > 0, bottom, 1), 0)
+        return replace(self, stack=replace(stack, scale=np.where(fitted > 0, fitted, stack.scale).astype(np.float32)))
+
+    def errors(self) -> np.ndarray:
         """Return each row's channel's output error, [B * R]."""
-        rows = output_error(self.weights, codes * self.scale[:, None], hessian)
-        return np.bincount(self.channels, rows, minlength=int(self.channels.max()) + 1)[self.channels]
+        scale, stack = self.stack.scale, self.stack
+        rows = np.einsum("dr,dr->r", self.codes * scale - stack.weights, self.product * scale - self.seen)
+        return stack.by_channel(rows)
+
+    def or_better(self, other: _Codes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return codes, scales and offsets: those of ``other`` for the channels where its output error is smaller."""
+        take = other.errors() < self.errors()
+        return tuple(  # type: ignore[return-value]
+            np.where(take, second, first)
+            for first, second in (
+                (self.codes, other.codes),
+                (self.stack.scale, other.stack.scale),
+                (self.stack.zero, other.stack.zero),
+            )
+        )
 
 
 def damped(gram: np.ndarray) -> np.ndarray:
@@ -290,59 +341,34 @@ def damped(gram: np.ndarray) -> np.ndarray:
 
 
 def _second_order(stack: _Stack, upper: np.ndarray) -> np.ndarray:
-    w = stack.weights.copy()
-    codes = np.empty_like(w)
-    size = w.shape[1]
-    for start in range(0, size, BLOCK):
-        stop = min(start + BLOCK, size)
-        errors = np.empty((w.shape[0], stop - start), np.float32)
-        for j in range(start, stop):
-            codes[:, j] = stack.nearest_column(w[:, j], j)
-            error = (w[:, j] - codes[:, j] * stack.scale) / upper[j, j]
-            errors[:, j - start] = error
-            w[:, j + 1 : stop] -= np.outer(error, upper[j, j + 1 : stop])
-        w[:, stop:] -= errors @ upper[start:stop, stop:]
+    """Return codes, input by input in order, each error made good by the inputs that follow."""
+    weights = stack.weights.copy()
+    codes = np.empty_like(weights)
+    for start in range(0, len(weights), BLOCK):
+        stop = min(start + BLOCK, len(weights))
+        errors = np.empty((stop - start, weights.shape[1]), np.float32)
+        for i, j in enumerate(range(start, stop)):
+            value = weights[j] - upper[start:j, j] @ errors[:i]
+            codes[j] = stack.nearest_to(value, j)
+            errors[i] = (value - codes[j] * stack.scale) / upper[j, j]
+        weights[stop:] -= upper[start:stop, stop:].T @ errors
     return codes
 
 
-def _descend(stack: _Stack, codes: np.ndarray, hessian: np.ndarray) -> np.ndarray:
-    """One sweep of coordinate descent on the output error over the columns."""
-    codes = codes.copy()
-    gradient = (codes * stack.scale[:, None] - stack.weights) @ hessian
-    for start in range(0, codes.shape[1], BLOCK):
-        stop = min(start + BLOCK, codes.shape[1])
-        local = gradient[:, start:stop].copy()
-        before = codes[:, start:stop].copy()
-        for j in range(start, stop):
-            value = codes[:, j] * stack.scale - local[:, j - start] / hessian[j, j]
-            new = stack.nearest_column(value, j)
-            local += np.outer((new - codes[:, j]) * stack.scale, hessian[j, start:stop])
-            codes[:, j] = new
-        gradient += ((codes[:, start:stop] - before) * stack.scale[:, None]) @ hessian[start:stop]
-    return codes
-
-
-def _better(
-    first: _Stack, first_codes: np.ndarray, second: _Stack, second_codes: np.ndarray, hessian: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Keep, channel by channel, the rounding with the smaller output error; return codes and scales."""
-    take = second.errors(second_codes, hessian) < first.errors(first_codes, hessian)
-    return np.where(take[:, None], second_codes, first_codes), np.where(take, second.scale, first.scale)
-
-
-def _not_worse(found: Rows, plain: Rows, weights: np.ndarray, hessian: np.ndarray, channels: np.ndarray) -> Rows:
-    """Return ``found``, with the channels of ``plain`` whose output error is smaller (rare: a nearly singular Gram matrix)."""
-    errors = [
-        np.bincount(channels, output_error(weights, rows.codes * rows.scale[:, None].astype(np.float64), hessian))
-        for rows in (found, plain)
-    ]
-    take = (errors[1] < errors[0])[channels]
-    return Rows(
-        np.where(take[:, None], plain.codes, found.codes),
-        np.where(take, plain.scale, found.scale),
-        np.where(take, plain.zero, found.zero),
-        np.where(take, plain.shift, found.shift),
-    )
+def _descended(found: _Codes, hessian: np.ndarray) -> _Codes:
+    """Return the codes after one sweep of coordinate descent on the output error over the inputs."""
+    stack, codes, product = found.stack, found.codes.copy(), found.product.copy()
+    for start in range(0, len(codes), BLOCK):
+        stop = min(start + BLOCK, len(codes))
+        change = np.empty((stop - start, codes.shape[1]), np.float32)
+        for i, j in enumerate(range(start, stop)):
+            gradient = (product[j] + hessian[start:j, j] @ change[:i]) * stack.scale - found.seen[j]
+            value = codes[j] * stack.scale - gradient / hessian[j, j]
+            new = stack.nearest_to(value, j)
+            change[i] = new - codes[j]
+            codes[j] = new
+        product += hessian[:, start:stop] @ change
+    return replace(found, codes=codes, product=product)
 
 
 def _rows(weights: np.ndarray, codes: np.ndarray, scale: np.ndarray, zero: np.ndarray, mean: np.ndarray | None) -> Rows:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -15,13 +16,13 @@ import numpy as np
 from .cache import Store, content_hash
 from .errors import BuildError
 from .graph import Graph, Layer, save_model
-from .matrix import columns, has_matrix
+from .matrix import columns, has_matrix, matrix_inputs
 from .ranges import ValueSample, choose_range, seen_by_reader
 from .session import batches, open_session
 
-VERSION = 6  # part of the cache key: raise it when results change
+VERSION = 7  # part of the cache key: raise it when results change
 BYTES_AT_ONCE = 1_000_000_000  # of activations held between two runs
-VALUES_KEPT = 16384  # of a tensor, to choose its range by least squared error
+VALUES_KEPT = 131072  # of a tensor, to choose its range by least squared error: enough for its rare extremes to count
 COLUMNS = (40, 4096, 16384)  # of a layer's Gram matrix: per input, at least, at most
 
 Progress = Callable[[str, float], None]
@@ -64,6 +65,11 @@ class Statistics:
         mean = self.store.array(f"mean-{self._number(layer)}")
         return None if gram is None or mean is None else (gram, mean)
 
+    def _put_moments(self, moments: _Moments) -> None:
+        gram, mean = moments.result()
+        self.store.put_array(f"gram-{self._number(moments.layer)}", gram)
+        self.store.put_array(f"mean-{self._number(moments.layer)}", mean)
+
     def _number(self, layer: Layer) -> int:
         return list(self.graph.layers).index(layer.name)
 
@@ -81,37 +87,42 @@ class Statistics:
         graph = self.graph
         values = {name: ValueSample() for name in _float_tensors(graph)}
         layers_of = _layers_reading(graph)
-        sums = {name: _Moments(layer) for name, layer in graph.layers.items() if has_matrix(layer)}
-        count = len(next(iter(self.calibration.values())))
-        share = VALUES_KEPT // max(1, count // graph.batch) + 1
+        feeds = -(-len(next(iter(self.calibration.values()))) // graph.batch)
+        readings = Counter(name for names in layers_of.values() for name in names)
+        sums = {name: _Moments(graph.layers[name], feeds * count) for name, count in readings.items()}
+        held = {name: sum(sums[layer].size_bytes for layer in layers) for name, layers in layers_of.items()}
+        share = VALUES_KEPT // feeds + 1
         random = np.random.default_rng(0)
-        for fraction, name, array in activations(graph, self.calibration, list(values)):
+        for fraction, name, array in activations(graph, self.calibration, list(values), held):
             values[name].add(array, share, len(values[name].kept))
-            for layer_name in layers_of.get(name, ()):
-                if layer_name in sums:
-                    sums[layer_name].add(array, count // graph.batch or 1, random)
+            for layer in layers_of.get(name, ()):
+                sums[layer].add(array, random)
+                if sums[layer].complete:
+                    self._put_moments(sums.pop(layer))
             if progress is not None:
                 progress("calibration statistics", fraction)
-        for name, moments in sums.items():
-            gram, mean = moments.result()
-            self.store.put_array(f"gram-{self._number(graph.layers[name])}", gram)
-            self.store.put_array(f"mean-{self._number(graph.layers[name])}", mean)
         seen = seen_by_reader(graph, values)
         bounds = np.array([choose_range(v.values, v.low, v.high, seen.get(name)) for name, v in values.items()])
         self.store.put_arrays("ranges", {"names": np.array(list(values)), "bounds": bounds})
 
 
 def activations(
-    graph: Graph, inputs: Mapping[str, np.ndarray], names: Sequence[str]
+    graph: Graph, inputs: Mapping[str, np.ndarray], names: Sequence[str], held: Mapping[str, int] | None = None
 ) -> Iterator[tuple[float, str, np.ndarray]]:
     """Yield (fraction done, tensor, values) of the reference for each batch of the inputs.
 
     Tensors are fetched in as many passes as `BYTES_AT_ONCE` demands, so memory stays bounded for large models.
 
+    Args:
+        graph: the captured reference.
+        inputs: by name, [N, ...].
+        names: the tensors to fetch.
+        held: bytes that the caller keeps for a tensor until its last batch.
+
     Raises:
         BuildError: the reference gives NaN or infinite values on these inputs.
     """
-    groups = _groups(graph, names)
+    groups = _groups(graph, names, held or {})
     feeds = list(batches(inputs, graph.batch))
     with tempfile.TemporaryDirectory() as folder:
         for number, group in enumerate(groups):
@@ -135,16 +146,16 @@ def activations(
                     yield fraction, name, array
 
 
-def _groups(graph: Graph, names: Sequence[str]) -> list[list[str]]:
+def _groups(graph: Graph, names: Sequence[str], held: Mapping[str, int]) -> list[list[str]]:
     groups: list[list[str]] = [[]]
-    held = 0
+    total = 0
     for name in names:
-        size = 4 * int(np.prod(graph.shapes[name]))
-        if groups[-1] and held + size > BYTES_AT_ONCE:
+        size = 4 * int(np.prod(graph.shapes[name])) + held.get(name, 0)
+        if groups[-1] and total + size > BYTES_AT_ONCE:
             groups.append([])
-            held = 0
+            total = 0
         groups[-1].append(name)
-        held += size
+        total += size
     return groups
 
 
@@ -156,33 +167,52 @@ def _float_tensors(graph: Graph) -> list[str]:
 
 
 def _layers_reading(graph: Graph) -> dict[str, list[str]]:
+    """Return the layers with a matrix that read each tensor."""
     readers: dict[str, list[str]] = {}
     for node in graph.model.graph:
         layer = graph.layer_of_node.get(node.name or "")
-        if layer is not None and node.inputs[0] is not None:
+        if layer is not None and has_matrix(graph.layers[layer]) and node.inputs[0] is not None:
             readers.setdefault(node.inputs[0].name or "", []).append(layer)
     return readers
 
 
-class _Moments:
-    """Sums of x x^T and x over sampled columns of a layer's unfolded input."""
+def columns_of_feed(layer: Layer, feeds: int) -> int:
+    """Return how many columns of a layer's unfolded input to take from each of ``feeds`` batches."""
+    per_input, least, most = COLUMNS
+    return -(-min(max(per_input * matrix_inputs(layer), least), most) // feeds)
 
-    def __init__(self, layer: Layer) -> None:
+
+class _Moments:
+    """Sums of x x^T and x over sampled columns of a layer's unfolded input, given in ``feeds`` parts."""
+
+    def __init__(self, layer: Layer, feeds: int) -> None:
         self.layer = layer
+        self.remaining = feeds
+        self.inputs = matrix_inputs(layer)
+        self.limit = columns_of_feed(layer, feeds)
         self.gram: np.ndarray | None = None
         self.mean: np.ndarray | None = None
         self.count = 0
 
-    def add(self, x: np.ndarray, feeds: int, random: np.random.Generator) -> None:
-        inputs = int(np.prod(self.layer.shape)) // self.layer.channels
-        per_input, least, most = COLUMNS
-        limit = -(-min(max(per_input * inputs, least), most) // feeds)
-        sampled = columns(self.layer, x, limit, random)
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the Gram matrices."""
+        return 4 * self.inputs**2 * (self.layer.group if self.layer.op in ("Conv", "ConvTranspose") else 1)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all parts were added."""
+        return self.remaining == 0
+
+    def add(self, x: np.ndarray, random: np.random.Generator) -> None:
+        """Add one part: the layer's input of a batch."""
+        sampled = columns(self.layer, x, self.limit, random)
         gram = sampled.transpose(0, 2, 1) @ sampled
         total = sampled.sum(axis=1)
-        self.gram = gram if self.gram is None else self.gram + gram
+        self.gram = gram if self.gram is None else np.add(self.gram, gram, out=self.gram)
         self.mean = total if self.mean is None else self.mean + total
         self.count += sampled.shape[1]
+        self.remaining -= 1
 
     def result(self) -> tuple[np.ndarray, np.ndarray]:
         assert self.gram is not None and self.mean is not None

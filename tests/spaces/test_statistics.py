@@ -56,7 +56,7 @@ def test_activations_are_those_of_the_reference_batch_by_batch(graph, x, tensors
 
 def test_memory_is_bounded_by_running_in_several_passes(graph, x, tensors, monkeypatch):
     monkeypatch.setattr(module, "BYTES_AT_ONCE", 2000)
-    assert len(module._groups(graph, list(tensors))) > 2
+    assert len(module._groups(graph, list(tensors), {})) > 2
     found: dict[str, list[np.ndarray]] = {}
     for _, name, array in activations(graph, {"x": x}, list(tensors)):
         found.setdefault(name, []).append(array)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..spaces.kernels import kernels
+from ..spaces.kernels import integer_reads
 from ..spaces.session import CPU, infer, open_session
 from .samples import Samples
 
@@ -82,18 +82,18 @@ class OpenModel:
         return self._opened[0]
 
     @property
-    def kernels(self) -> Counter[str]:
-        """The kernels, by op type, of the graph that ONNX Runtime made of the file; empty for a very large one."""
+    def integer_reads(self) -> Counter[str] | None:
+        """How many integer kernels read each tensor of ONNX Runtime's own graph of the file; None for a very large file."""
         return self._opened[1]
 
     @cached_property
-    def _opened(self) -> tuple[ort.InferenceSession, Counter[str]]:
+    def _opened(self) -> tuple[ort.InferenceSession, Counter[str] | None]:
         if self.path.stat().st_size > INSPECTED_BYTES:
-            return open_session(self.path, threads=self.threads, provider=self.provider), Counter()
+            return open_session(self.path, threads=self.threads, provider=self.provider), None
         with tempfile.TemporaryDirectory(prefix="slimfront-") as folder:
             optimized = Path(folder) / "optimized.onnx"
             session = open_session(self.path, threads=self.threads, provider=self.provider, optimized_path=optimized)
-            return session, kernels(optimized)
+            return session, integer_reads(optimized)
 
     @cached_property
     def outputs(self) -> NDArray[np.float32]:

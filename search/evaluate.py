@@ -14,9 +14,10 @@ from ..objectives.protocol import Objective, OpenModel, Reading, Subject
 from ..objectives.quality import Quality
 from ..objectives.size import Size
 from ..objectives.timing import Timing
+from ..spaces.build import Built
 from ..spaces.candidate import Candidate
 from ..spaces.errors import BuildError, InputError
-from ..spaces.kernels import integer_count
+from ..studies.reading_notes import reading_notes
 from ..studies.records import DONE, FAILED
 from ..studies.run import save_model_file
 from ..studies.study import Study
@@ -78,7 +79,7 @@ class Evaluator:
                     done, sha256 = set(), built.sha256
             subject = self._subject(candidate)
             if "build" not in done:
-                readings = Size().measure(subject) | _fallbacks(self.study, candidate, subject)
+                readings = Size().measure(subject) | _fallbacks(built, subject)
                 yield _done("build", sha256, readings, start)
         except Exception as error:
             yield _failed("build", sha256, error, start)
@@ -106,31 +107,38 @@ class Evaluator:
 def evaluate(study: Study, candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
     """Build and measure candidates outside any run; return their JSON forms in the order given (`trial` is None).
 
+    What was unsteady about the timings is added to the study's warnings.
+
     Raises:
         InputError: the study is wrong, or a candidate names a layer that the model has not.
         BuildError: a candidate cannot be built or does not run.
     """
+    for candidate in candidates:
+        candidate.check_layers(study.graph.layers)
     study.check()
     study.builder.prepare()
     with tempfile.TemporaryDirectory(prefix="slimfront-") as folder:
         evaluator = Evaluator(study, Path(folder))
-        reference_ms = _measure(evaluator, Candidate())[1]["reference_ms"].value
+        timings = [_measure(evaluator, Candidate())[1]]
+        reference_ms = timings[0]["reference_ms"].value
         rows = []
         for candidate in candidates:
             sha256, readings = _measure(evaluator, candidate)
             trial = Trial(-1, candidate, "measured", sha256=sha256, readings=readings, reference_ms=reference_ms)
             rows.append({**trial.row(), "trial": None})
+            timings.append(readings)
+    study.warnings += reading_notes(timings)
     return rows
 
 
-def _fallbacks(study: Study, candidate: Candidate, subject: Subject) -> dict[str, Reading]:
-    """Return how many layers that should run in integers do not, by the graph that ONNX Runtime made of the file."""
-    expected = sum(len(study.graph.layers[name].nodes) for name, choice in candidate.layers.items() if choice.integer)
-    found = integer_count(subject.model.kernels)
-    if not expected or not subject.model.kernels:
+def _fallbacks(built: Built, subject: Subject) -> dict[str, Reading]:
+    """Return how many nodes that should run in integers do not, by the graph that ONNX Runtime made of the file."""
+    reads = subject.model.integer_reads
+    if not built.integer_weights or reads is None:
         return {}
-    lacking = max(0, expected - found)
-    return {"float_fallbacks": Reading(float(lacking), "", how="kernels of the optimised graph")}
+    lacking = built.fallbacks(reads)
+    how = "kernels of the optimised graph" + (f"; in float: {', '.join(lacking)}" if lacking else "")
+    return {"float_fallbacks": Reading(float(len(lacking)), "", how=how)}
 
 
 def _measure(evaluator: Evaluator, candidate: Candidate) -> tuple[str, dict[str, Reading]]:

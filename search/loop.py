@@ -14,6 +14,7 @@ from ..studies.definition import check_sampler
 from ..studies.environment import Environment, current_environment
 from ..studies.front import FULL_FIDELITY_DB, full_drop_db
 from ..studies.limits import parse_time
+from ..studies.reading_notes import reading_notes
 from ..studies.records import FAILED, Record, RecordFile
 from ..studies.run import RECORDS_FILE, Run, make_folder, start_run
 from ..studies.study import Study, load_study
@@ -119,6 +120,9 @@ class _Search:
                 self.progress.note("the time is over")
                 break
             self._evaluate(label, candidate)
+        if self.durations:
+            for note in reading_notes([trial.readings for trial in self.run.trials if trial.measured]):
+                self.progress.note(note)
         if self.mirror:
             self.mirror.follow(self.run)
 

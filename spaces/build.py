@@ -17,7 +17,7 @@ from .cache import Store, content_hash
 from .candidate import Candidate, LayerChoice
 from .domains import can_run_integer, integer_nodes
 from .equalise import equalised
-from .errors import InputError, nearest
+from .errors import InputError
 from .graph import EXTERNAL_ABOVE_BYTES, Graph, model_bytes, save_model, serialized
 from .lowering import Lowering
 from .repair import RoundedLayer, StaticRepair, round_layer, rounding_method
@@ -39,13 +39,14 @@ class Built:
         candidate: what was built.
         model: the `onnx_ir.Model`.
         owners: by name of a node's first output, the name of the captured node it was written for.
-        integer_kernels: how many convolutions and matrix products have to run in integers.
+        integer_weights: for each convolution and matrix product that has to run in integers, the captured node it was
+            written for and the tensor that its kernel reads the weights from.
     """
 
     candidate: Candidate
     model: ir.Model
     owners: Mapping[str, str]
-    integer_kernels: int
+    integer_weights: tuple[tuple[str, str], ...]
 
     @cached_property
     def _file(self) -> tuple[int, str, bytes | None]:
@@ -67,6 +68,26 @@ class Built:
     def sha256(self) -> str:
         """Hash of the file (and, above 2 GB, of the weights beside it)."""
         return self._file[1]
+
+    @property
+    def integer_kernels(self) -> int:
+        """How many convolutions and matrix products have to run in integers."""
+        return len(self.integer_weights)
+
+    def fallbacks(self, reads: Mapping[str, int]) -> list[str]:
+        """Return the captured nodes that have to run in integers and do not.
+
+        Args:
+            reads: how many integer kernels read each tensor (`kernels.integer_reads`).
+        """
+        left = {weight: reads.get(weight, 0) for _, weight in self.integer_weights}
+        lacking = []
+        for node, weight in self.integer_weights:
+            left[weight] -= 1
+            if left[weight] < 0:
+                lacking.append(node)
+        merged = sum(count for count in left.values() if count > 0)  # ONNX Runtime stores equal weights once
+        return lacking if len(lacking) > merged else []
 
     def to_bytes(self) -> bytes:
         """Return the ONNX file's bytes.
@@ -180,9 +201,7 @@ class Builder:
             InputError: the candidate names a layer that the graph has not.
             BuildError: it cannot be built.
         """
-        for name in candidate.layers:
-            if name not in self.graph.layers:
-                raise InputError(f"the candidate names an unknown layer {name!r}{nearest(name, self.graph.layers)}")
+        candidate.check_layers(self.graph.layers)
         lowering = self.lower(candidate)
         model = lowering.run()
         owners = {
@@ -190,7 +209,8 @@ class Builder:
             for node in model.graph
             if node.outputs
         }
-        return Built(candidate, model, owners, lowering.integer_kernels)
+        weights = tuple((node, value.name or "") for node, value in lowering.integer_weights)
+        return Built(candidate, model, owners, weights)
 
     def lower(self, candidate: Candidate) -> Lowering:
         """Return the lowering of a candidate, not yet run."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -71,6 +71,12 @@ class Candidate:
     def choice(self, layer: str) -> LayerChoice:
         """Return the layer's choice; uncompressed where the candidate does not name it."""
         return self.layers.get(layer, UNCOMPRESSED)
+
+    def check_layers(self, known: Collection[str]) -> None:
+        """Raise `InputError` with the nearest spelling where the candidate names a layer that is not ``known``."""
+        for name in self.layers:
+            if name not in known:
+                raise InputError(f"the candidate names an unknown layer {name!r}{nearest(name, known)}")
 
     @cached_property
     def key(self) -> str:

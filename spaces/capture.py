@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import pickle
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from .errors import BuildError, InputError, one_line
 from .graph import LAYER_OPS, Graph
 from .session import open_session
+from .shuffles import reorder_shuffles
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -22,16 +24,20 @@ if TYPE_CHECKING:
     import torch
 
 OPSET = 21
+ONLY_INPUT = "input"  # the name of a lone input of a PyTorch module
 TOLERANCE = 1e-3  # of the output's largest magnitude; float32 kernels differ by far less
 FOLD_LIMIT = 1 << 28  # elements of a constant that folding may read or write
 
+InputShape = Sequence[int] | Mapping[str, Sequence[int]]  # of the first input, or of several by name
 
-def capture_onnx(path: Path, input_shape: Sequence[int] | None = None) -> Graph:
+
+def capture_onnx(path: Path, input_shape: InputShape | None = None) -> Graph:
     """Take an ONNX file as it is: opset converted where old, batch norms folded, metadata stripped, shapes inferred.
 
     Args:
         path: the file; external data lies beside it.
-        input_shape: the shape to measure at, needed where the (first) input has free axes.
+        input_shape: the shape to measure at, needed where an input has free axes: that of the first input, or shapes
+            by the inputs' names.
 
     Raises:
         InputError: missing, truncated or non-ONNX file, absent external data, custom op, a shape that does not fit,
@@ -48,39 +54,47 @@ def capture_onnx(path: Path, input_shape: Sequence[int] | None = None) -> Graph:
     return graph
 
 
-def capture_module(module: torch.nn.Module, input_shape: Sequence[int]) -> Graph:
+def capture_module(module: torch.nn.Module, input_shape: InputShape) -> Graph:
     """Export a PyTorch module once (evaluation mode, float32) and check the graph against it at two inputs.
 
     Args:
-        module: takes one tensor and returns one.
-        input_shape: the shape to measure at, e.g. [1, 3, 256, 256]; the graph keeps these axes.
+        module: takes one tensor or several, and returns one.
+        input_shape: the shape to measure at, e.g. [1, 3, 256, 256]; for several inputs, shapes by the names of
+            forward's parameters, e.g. {"image": [1, 3, 32, 32], "style": [1, 8]}. The graph keeps these axes.
 
     Raises:
-        InputError: the module fails on this shape, has NaN weights, or cannot be exported.
+        InputError: the names are not those of forward's parameters, the module fails on this shape, has NaN weights,
+            or cannot be exported.
     """
     import onnx_ir as ir
     import torch
 
-    input_shape = _sizes(input_shape)
+    if isinstance(module, torch.jit.ScriptModule):
+        raise InputError("PyTorch cannot export TorchScript to ONNX: give the torch.nn.Module that it was made of")
+    shapes = _module_shapes(module, input_shape)
     module = module.eval().float()
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise InputError(f"the weight {name!r} has NaN or infinite values")
-    example = torch.rand(tuple(input_shape), generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    args, kwargs = _arguments({name: torch.rand(shape, generator=generator) for name, shape in shapes.items()})
     try:
         with torch.no_grad():
-            module(example)
+            output = module(*args, **kwargs)
     except Exception as error:
-        raise InputError(f"the module fails on an input of shape {list(input_shape)}: {one_line(error)}") from error
+        raise InputError(f"the module fails on an input of shape {_shapes_text(shapes)}: {one_line(error)}") from error
+    if not isinstance(output, torch.Tensor):
+        raise InputError(f"the module must return one tensor, but got {type(output).__name__}")
     with tempfile.TemporaryDirectory() as folder:
-        exported = _export(module, example)
+        exported = _export(module, args, kwargs)
         exported.save(str(Path(folder) / "model.onnx"), external_data=True)
         model = ir.load(Path(folder) / "model.onnx")
         ir.external_data.load_to_model(model)
-    graph = Graph(_simplify(model), {model.graph.inputs[0].name or "": tuple(input_shape)})
+    graph = Graph(_simplify(model), shapes)
     for feed in _check_inputs(graph):
+        args, kwargs = _arguments({name: torch.from_numpy(array) for name, array in feed.items()})
         with torch.no_grad():
-            expected = module(torch.from_numpy(next(iter(feed.values()))))
+            expected = module(*args, **kwargs)
         _compare(expected.numpy(), graph, feed, "the PyTorch module")
     return graph
 
@@ -145,7 +159,35 @@ def _load_weights(module: torch.nn.Module, path: Path) -> None:
         raise InputError(f"model.weights: {path} cannot be loaded into the module: {one_line(error)}") from error
 
 
-def _export(module: torch.nn.Module, example: torch.Tensor) -> torch.onnx.ONNXProgram:
+def _module_shapes(module: torch.nn.Module, input_shape: InputShape) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each input in the order of forward's parameters; a lone shape is that of `ONLY_INPUT`."""
+    parameters = {
+        name: parameter.default is parameter.empty
+        for name, parameter in inspect.signature(module.forward).parameters.items()
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    }
+    required = [name for name, is_required in parameters.items() if is_required]
+    takes = f"the module's forward takes {_names(parameters)}"
+    if not isinstance(input_shape, Mapping):
+        if len(required) > 1:
+            raise InputError(
+                f"{takes}: give model.input_shape as a table of their shapes, "
+                f"such as {{ {required[0]} = [1, 3, 32, 32], {required[1]} = [1, 8] }}"
+            )
+        return {ONLY_INPUT: _sizes(input_shape)}
+    if not set(required) <= set(input_shape) <= set(parameters):
+        raise InputError(f"model.input_shape names {_names(input_shape)}, but {takes}")
+    return {name: _sizes(input_shape[name]) for name in parameters if name in input_shape}
+
+
+def _arguments(tensors: dict[str, torch.Tensor]) -> tuple[tuple[torch.Tensor, ...], dict[str, torch.Tensor]]:
+    """Return what a module is called with: a lone input by its place, as forward may name it in any way."""
+    return (tuple(tensors.values()), {}) if list(tensors) == [ONLY_INPUT] else ((), tensors)
+
+
+def _export(
+    module: torch.nn.Module, args: tuple[torch.Tensor, ...], kwargs: dict[str, torch.Tensor]
+) -> torch.onnx.ONNXProgram:
     import contextlib
     import io
     import logging
@@ -153,12 +195,13 @@ def _export(module: torch.nn.Module, example: torch.Tensor) -> torch.onnx.ONNXPr
 
     import torch
 
+    names = list(kwargs) or [ONLY_INPUT]
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         try:
             program = torch.onnx.export(
-                module, (example,), dynamo=True, input_names=["input"], output_names=["output"], verbose=False
+                module, args, kwargs=kwargs, dynamo=True, input_names=names, output_names=["output"], verbose=False
             )
         except Exception as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -217,19 +260,36 @@ def _sizes(input_shape: Sequence[int]) -> tuple[int, ...]:
     return sizes
 
 
-def _input_shapes(model: ir.Model, input_shape: Sequence[int] | None) -> dict[str, tuple[int, ...]]:
-    inputs = [value for value in model.graph.inputs if value.name not in model.graph.initializers]
+def _shapes_text(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    return ", ".join(
+        str(list(shape)) if name == ONLY_INPUT else f"{name} {list(shape)}" for name, shape in shapes.items()
+    )
+
+
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, names)) or "nothing"
+
+
+def _input_shapes(model: ir.Model, input_shape: InputShape | None) -> dict[str, tuple[int, ...]]:
+    """Return the shapes to measure at that were given, by input name, each checked against the input's own axes."""
+    inputs = {value.name or "": value for value in model.graph.inputs if value.name not in model.graph.initializers}
     if input_shape is None:
         return {}
-    first = inputs[0]
-    wanted = _sizes(input_shape)
-    if first.shape is not None:
-        fits = len(first.shape) == len(wanted) and all(
-            not isinstance(axis, int) or axis == size for axis, size in zip(first.shape, wanted, strict=True)
+    if not isinstance(input_shape, Mapping):
+        input_shape = {next(iter(inputs)): input_shape}
+    if not set(input_shape) <= set(inputs):
+        raise InputError(f"model.input_shape names {_names(input_shape)}, but the model's inputs are {_names(inputs)}")
+    wanted = {name: _sizes(shape) for name, shape in input_shape.items()}
+    for name, sizes in wanted.items():
+        axes = inputs[name].shape
+        if axes is None:
+            continue
+        fits = len(axes) == len(sizes) and all(
+            not isinstance(axis, int) or axis == size for axis, size in zip(axes, sizes, strict=True)
         )
         if not fits:
-            raise InputError(f"model.input_shape {list(wanted)} does not fit the input {first.name!r}: {first.shape}")
-    return {first.name or "": wanted}
+            raise InputError(f"model.input_shape {list(sizes)} does not fit the input {name!r}: {axes}")
+    return wanted
 
 
 def _simplify(model: ir.Model) -> ir.Model:
@@ -267,6 +327,7 @@ def _simplify(model: ir.Model) -> ir.Model:
             node.name = names[_weight_name(node)].pop(0)
     _name_nodes(model)
     _resolve_auto_pad(model)
+    reorder_shuffles(model)
     passes.ShapeInferencePass()(model)
     return model
 

@@ -204,7 +204,8 @@ def _port(value: ir.Value, shape: tuple[int, ...] | None) -> Port:
     if shape is None:
         if not all(isinstance(axis, int) for axis in axes):
             raise InputError(
-                f"input {value.name!r} has free axes {list(axes)}: set model.input_shape to the shape to measure at"
+                f"input {value.name!r} has free axes {list(axes)}: set model.input_shape to the shape to measure at "
+                f"(for several inputs a table, such as {{ {value.name} = [1, 3, 32, 32] }})"
             )
         shape = tuple(int(axis) for axis in axes)
     dtype = value.dtype.numpy().name if value.dtype is not None else "float32"

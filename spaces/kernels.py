@@ -9,14 +9,12 @@ INTEGER = ("QLinearConv", "QLinearMatMul", "MatMulIntegerToFloat", "QGemm", "Mat
 FLOAT = ("Conv", "FusedConv", "NhwcFusedConv", "ConvTranspose", "MatMul", "Gemm", "FusedMatMul", "FusedGemm")
 
 
-def kernels(optimized_path: Path) -> Counter[str]:
-    """Count the op types of an optimised graph (`session.open_session` with ``optimized_path`` writes it)."""
+def integer_reads(optimized_path: Path) -> Counter[str]:
+    """Return how many convolutions and matrix products in integers read each tensor of an optimised graph.
+
+    `session.open_session` with ``optimized_path`` writes such a graph.
+    """
     import onnx
 
     graph = onnx.load(optimized_path, load_external_data=False).graph
-    return Counter(node.op_type for node in graph.node)
-
-
-def integer_count(found: Counter[str]) -> int:
-    """Return how many convolutions and matrix products run in integers."""
-    return sum(found[op] for op in INTEGER)
+    return Counter(name for node in graph.node if node.op_type in INTEGER for name in node.input if name)

@@ -17,7 +17,6 @@ from .emit import OPSET, Emitter
 from .graph import Graph
 from .integer_ops import OPS, clip_range
 from .repair import RoundedLayer
-from .sums import common_steps
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -54,8 +53,8 @@ class Lowering:
         tensor_range: (low, high) of a tensor by name.
         rounded: a layer's rounded weights, by layer name (for layers with weight bits 2-8).
 
-    After `run`, ``grids`` holds scale and zero point of each captured tensor that was quantised, and ``integer_kernels`` counts
-    the convolutions and matrix products that have to run in integers.
+    After `run`, ``grids`` holds scale and zero point of each captured tensor that was quantised, and ``integer_weights`` the
+    node and the weights of each convolution and matrix product that has to run in integers.
     """
 
     def __init__(
@@ -87,15 +86,12 @@ class Lowering:
         self._weights: dict[str, ir.Value] = {}
         self.grids: dict[str, tuple[float, int]] = {}
         self.integer_products: set[str] = set()
-        self.integer_kernels = 0
-        self._steps: dict[str, tuple[float, float]] = {}
+        self.integer_weights: list[tuple[str, ir.Value]] = []
 
     def run(self) -> ir.Model:
         """Write all nodes and return the model."""
         import onnx_ir as ir
 
-        sums = [node for node in self.graph.model.graph if node.op_type == "Add" and node.name in self.integer]
-        self._steps = common_steps(sums, self._range)
         inputs = []
         for value in self.graph.model.graph.inputs:
             copy = ir.Value(name=value.name, shape=value.shape, type=value.type)
@@ -155,7 +151,7 @@ class Lowering:
 
     def quantise(self, tensor: str, value: ir.Value) -> None:
         """Write the Q node of a tensor whose float value was just computed."""
-        low, high = self._steps[tensor] if tensor in self._steps else self._range(tensor)
+        low, high = self._range(tensor)
         self._quantised[tensor] = self.requantise(value, low, high)
         self.grids[tensor] = (self._quantised[tensor].scale, self._quantised[tensor].zero)
 
@@ -194,10 +190,13 @@ class Lowering:
         return self._depthwise(self.dequantise(quant), codes, scale.astype(np.float32), attributes)
 
     def _depthwise(self, x: ir.Value, codes: np.ndarray, scale: np.ndarray, attributes: dict[str, Any]) -> ir.Value:
-        constant = self.emitter.constant
-        self.integer_kernels += 1
-        weight = self.emitter.op("DequantizeLinear", constant(codes), constant(scale), axis=0)
+        weight = self.decoded(self.emitter.constant(codes, shared=False), self.emitter.constant(scale))
         return self.emitter.op("Conv", x, weight, attributes=attributes)
+
+    def decoded(self, codes: ir.Value, scale: ir.Value, *zero: ir.Value, axis: int = 0) -> ir.Value:
+        """Write the DQ node of an integer kernel's int8 weights; what reads it has to run in integers."""
+        self.integer_weights.append((self.emitter.owner, codes))
+        return self.emitter.op("DequantizeLinear", codes, scale, *zero, axis=axis)
 
     # --- rules about neighbours ---
 

@@ -16,23 +16,23 @@ if TYPE_CHECKING:
 
     from .emit import Emitter
 
+LEAST_CHANNELS = 4  # with fewer, or in the order CRD, copies would be of single values, which the op itself does faster
+
 Sizes = Sequence[int | None]  # [N, C, H, W]; None for a free axis
 
 
 def depth_to_space(
     emitter: Emitter, value: ir.Value, sizes: Sizes, blocks: tuple[int, int], mode: str = "DCR"
 ) -> ir.Value:
-    """Return DepthToSpace of a [N, C, H, W] tensor; ``blocks`` may differ in height and width."""
+    """Return DepthToSpace of a [N, C, H, W] tensor; ``blocks`` may differ in height and width where the mode is DCR."""
     high, wide = blocks
     assert sizes[1] is not None
     channels = sizes[1] // (high * wide)
+    if high == wide and (mode != "DCR" or channels < LEAST_CHANNELS):
+        return emitter.op("DepthToSpace", value, blocksize=high, mode=mode)
     last = emitter.op("Transpose", value, perm=[0, 2, 3, 1])
-    if mode == "DCR":
-        split = emitter.op("Reshape", last, _shape(emitter, [0, 0, 0, high, wide * channels]))
-        moved = emitter.op("Transpose", split, perm=[0, 1, 3, 2, 4])
-    else:
-        split = emitter.op("Reshape", last, _shape(emitter, [0, 0, 0, channels, high, wide]))
-        moved = emitter.op("Transpose", split, perm=[0, 1, 4, 2, 5, 3])
+    split = emitter.op("Reshape", last, _shape(emitter, [0, 0, 0, high, wide * channels]))
+    moved = emitter.op("Transpose", split, perm=[0, 1, 3, 2, 4])
     whole = emitter.op("Reshape", moved, _enlarged(emitter, last, sizes, blocks, channels))
     return emitter.op("Transpose", whole, perm=[0, 3, 1, 2])
 

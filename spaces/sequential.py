@@ -14,18 +14,18 @@ import numpy as np
 from .cache import Store, content_hash
 from .candidate import Candidate
 from .graph import Graph, Layer
-from .layers import per_channel, shifted_bias
 from .matrix import columns, from_matrix, has_matrix, mask, row_channels, to_matrix
 from .repair import RoundedLayer, round_layer
 from .rounding import VERSION as ROUNDING_VERSION
 from .session import batches
-from .statistics import COLUMNS
+from .statistics import columns_of_feed
 from .stepwise import Stepwise
+from .weights import per_channel, shifted_bias
 
 if TYPE_CHECKING:
     from .build import Builder
 
-VERSION = 2  # part of the cache key: raise it when results change
+VERSION = 3  # part of the cache key: raise it when results change
 RIDGE = 0.01  # of the mean diagonal of the Gram matrix
 MEMORY_BYTES = 3_000_000_000  # of activations held; fewer calibration samples are used where all do not fit
 
@@ -105,9 +105,7 @@ def _moments(
     layer: Layer, now: list[np.ndarray], before: list[np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return E[x x^T], E[x], E[x y^T], E[y] for the inputs x now and y before, at the same sampled positions."""
-    per_input, least, most = COLUMNS
-    inputs = int(np.prod(layer.shape)) // layer.channels
-    limit = -(-min(max(per_input * inputs, least), most) // len(now))
+    limit = columns_of_feed(layer, len(now))
     sums = None
     count = 0
     for number, (x, y) in enumerate(zip(now, before, strict=True)):

@@ -130,23 +130,27 @@ def parse_uniform(text: str) -> dict[str, Any]:
     """Read ``weight_bits=4,activation_bits=8,repair=static``.
 
     Raises:
-        InputError: an unknown key or a value that is no number.
+        InputError: no or an unknown key, one that stands twice, no value, or one that is no number.
     """
     values: dict[str, Any] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
-        key, equals, value = (piece.strip() for piece in part.partition("="))
+        key, _, value = (piece.strip() for piece in part.partition("="))
         if key not in UNIFORM_KEYS:
             raise InputError(
                 f"--uniform: unknown key {key!r}{nearest(key, UNIFORM_KEYS)}; allowed: {', '.join(UNIFORM_KEYS)}"
             )
-        if not equals or not value:
+        if not value:
             raise InputError(f"--uniform: {part!r} needs a value, as in weight_bits=4,activation_bits=8")
+        if key in values:
+            raise InputError(f"--uniform: {key} must stand once, but got {values[key]!r} and {value!r}")
         if key == "repair":
             values[key] = value
-        elif value.isdigit():
+        elif value.isdecimal():
             values[key] = int(value)
         else:
             raise InputError(f"--uniform: {key} must be a whole number, but got {value!r}")
+    if not values:
+        raise InputError(f"--uniform needs values, as in weight_bits=4,activation_bits=8, but got {text!r}")
     return values
 
 

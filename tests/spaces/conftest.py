@@ -89,10 +89,14 @@ def reference(run: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
 
 @pytest.fixture(scope="session")
 def optimized(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., SimpleNamespace]:
-    """A function (built or bytes) that returns ONNX Runtime's optimised graph: op counts, initializers, nodes."""
+    """A function (built or bytes) that returns ONNX Runtime's optimised graph: op counts, initializers, nodes, integer kernels.
+
+    ``lacking`` names the captured nodes of a built candidate that should run in integers and do not.
+    """
     import onnx
     from onnx import numpy_helper
 
+    from slimfront.spaces.kernels import INTEGER, integer_reads
     from slimfront.spaces.session import open_session
 
     path = tmp_path_factory.mktemp("optimized") / "optimized.onnx"
@@ -100,8 +104,11 @@ def optimized(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., SimpleN
     def look(model) -> SimpleNamespace:
         open_session(model if isinstance(model, bytes) else model.to_bytes(), optimized_path=path)
         graph = onnx.load(path).graph
+        ops = Counter(node.op_type for node in graph.node)
         return SimpleNamespace(
-            ops=Counter(node.op_type for node in graph.node),
+            ops=ops,
+            integer_kernels=sum(ops[op] for op in INTEGER),
+            lacking=None if isinstance(model, bytes) else model.fallbacks(integer_reads(path)),
             initializers={tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer},
             nodes=list(graph.node),
         )

@@ -18,9 +18,8 @@ from hypothesis import strategies as st
 from slimfront.spaces.build import Builder
 from slimfront.spaces.candidate import Candidate, LayerChoice
 from slimfront.spaces.errors import BuildError, InputError
-from slimfront.spaces.kernels import integer_count
-from slimfront.spaces.layers import per_channel
 from slimfront.spaces.packing import packed_bytes
+from slimfront.spaces.weights import per_channel
 
 # Six layers: downsampling, a residual block with a grouped convolution, upsampling, an output.
 NETWORK = (
@@ -127,7 +126,8 @@ def float_weights_are_whole(built, optimized, builder: Builder) -> None:
     """ONNX Runtime quantised no layer behind our back: each kernel computes in the domain that the candidate says."""
     look = optimized(built)
     expected = sum(choice.integer for choice in built.candidate.layers.values())
-    assert integer_count(look.ops) == built.integer_kernels == expected
+    assert look.integer_kernels == built.integer_kernels == expected
+    assert not look.lacking
     for node in look.nodes:
         if node.op_type in ("Conv", "FusedConv", "NhwcFusedConv", "ConvTranspose"):
             weight = look.initializers[node.input[1]]
@@ -195,15 +195,22 @@ def integer_convolution(codes: np.ndarray, zero: int, weight: np.ndarray, bias: 
     return np.einsum("ncyxij,ocij->noyx", windows, weight.astype(np.int64)) + bias[:, None, None]
 
 
-@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 7, 8])
-def test_integer_candidates_equal_integer_arithmetic_in_numpy(bits, capture, weight, noise, run, uniform_candidate):
-    """Two convolutions with a Relu between, computed step by step in whole numbers."""
+@pytest.mark.parametrize(
+    ("bits", "widths", "size"),
+    [*((bits, (4, 16, 8), 9) for bits in (2, 3, 4, 5, 6, 7, 8)), *((bits, (3, 17, 5), 70) for bits in (4, 8))],
+    ids=str,
+)
+def test_integer_candidates_equal_integer_arithmetic_in_numpy(
+    bits, widths, size, capture, weight, noise, run, uniform_candidate
+):
+    """Two convolutions with a Relu between, computed step by step in whole numbers; odd widths are padded in the file."""
+    first, inner, last = widths
     graph = capture(
-        "(float[1,4,9,9] x) => (float[n,c,h,w] y) { [k] a = Conv<pads=[1,1,1,1]>(x, w, b)\n r = Relu(a)\n"
-        "[l] y = Conv(r, v, c) }",
-        w=weight(16, 4, 3, 3), b=weight(16), v=weight(8, 16, 1, 1), c=weight(8),
+        f"(float[1,{first},{size},{size}] x) => (float[n,c,h,w] y) {{ [k] a = Conv<pads=[1,1,1,1]>(x, w, b)\n"
+        "r = Relu(a)\n [l] y = Conv(r, v, c) }",
+        w=weight(inner, first, 3, 3), b=weight(inner), v=weight(last, inner, 1, 1), c=weight(last),
     )  # fmt: skip
-    x = noise(4, 4, 9, 9)
+    x = noise(4, first, size, size)
     builder = Builder(graph, {"x": x})
     candidate = uniform_candidate(graph, bits, 8)
     lowering = builder.lower(candidate)
@@ -221,6 +228,32 @@ def test_integer_candidates_equal_integer_arithmetic_in_numpy(bits, capture, wei
     expected = (codes.astype(np.float32) - zero) * np.float32(scale)
     off = np.abs(run(builder.build(candidate), x[:1]) - expected) / scale
     assert off.max() < 2.01 and np.mean(off > 0.01) < 0.03  # ties, and what they lead to
+
+
+@pytest.mark.parametrize(("bits", "outputs", "padded"), [(8, 3, 16), (4, 3, 16), (4, 18, 20), (4, 16, 16), (4, 32, 32)])
+def test_a_kernel_runs_at_a_width_that_it_likes(
+    bits, outputs, padded, capture, weight, noise, optimized, run, uniform_candidate
+):
+    graph = capture(
+        "(float[1,6,32,32] x) => (float[n,c,h,w] y) { [k] y = Conv<pads=[1,1,1,1]>(x, w) }", w=weight(outputs, 6, 3, 3)
+    )
+    x = noise(4, 6, 32, 32)
+    built = Builder(graph, {"x": x}, rounding="plain").build(uniform_candidate(graph, bits, 8))
+    look = optimized(built)
+    kernel = next(node for node in look.nodes if node.op_type == "QLinearConv")
+    assert look.initializers[kernel.input[3]].shape == (padded, 8, 3, 3)
+    assert not look.lacking
+    assert run(built, x[:1]).shape == (1, outputs, 32, 32)
+
+
+def test_a_layer_that_fell_back_to_float_is_named(builder, uniform_candidate, network):
+    built = builder.build(uniform_candidate(network, 4, 8))
+    (first, weight), *others = built.integer_weights
+    reads = {name: 1 for _, name in others}
+    assert built.fallbacks(reads) == [first]
+    assert built.fallbacks(reads | {weight: 1}) == []
+    assert built.fallbacks(reads | {"what attention multiplies": 5}) == [first]
+    assert built.fallbacks(reads | {others[0][1]: 2}) == [], "ONNX Runtime may store two equal weights once"
 
 
 # --- the same bytes -------------------------------------------------------------------------------------------------

@@ -190,6 +190,22 @@ def test_free_axes_need_a_shape_and_are_kept(onnx_file, weight, noise):
     assert graph.batch == 2 and graph.outputs[0].shape == (2, 8, 8, 10)
 
 
+def test_free_axes_of_several_inputs_take_shapes_by_name(onnx_file, weight):
+    path = onnx_file(
+        "(float[N,4,H,W] x, float[N,4,1,1] s, float[1,4,1,1] t) => (float[N,8,A,B] y)"
+        "{ a = Mul(x, s)\n b = Mul(a, t)\n [k] y = Conv(b, w) }",
+        w=weight(8, 4, 3, 3),
+    )
+    graph = capture_onnx(path, {"s": (2, 4, 1, 1), "x": (2, 4, 10, 12)})
+    assert [port.shape for port in graph.inputs] == [(2, 4, 10, 12), (2, 4, 1, 1), (1, 4, 1, 1)]
+    with one_line(r"input 's' has free axes .*: set model\.input_shape .* \{ s = "):
+        capture_onnx(path, {"x": (2, 4, 10, 12)})
+    with one_line(r"model\.input_shape names 'x', 'z', but the model's inputs are 'x', 's', 't'"):
+        capture_onnx(path, {"x": (2, 4, 10, 12), "z": (2, 4, 1, 1)})
+    with one_line(r"model\.input_shape \[2, 5, 1, 1\] does not fit the input 's'"):
+        capture_onnx(path, {"x": (2, 4, 10, 12), "s": (2, 5, 1, 1)})
+
+
 # --- bad files ------------------------------------------------------------------------------------------------------
 
 
@@ -399,6 +415,59 @@ def test_pickled_code_in_weights_is_never_run(model_file, tmp_path):
         with one_line(rf"model\.weights: .*{name} cannot be loaded"):
             load_module(model_file, "build", tmp_path / name)
     assert not proof.exists()
+
+
+class Styled(torch.nn.Module):
+    """Two inputs of one shape, told apart by the sign; a third of another shape, and one with a default."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.linear = torch.nn.Conv2d(3, 4, 3), torch.nn.Linear(5, 4)
+
+    def forward(self, image, mask, strength=2.0, *, style):
+        return self.conv(image - mask) * strength + self.linear(style)[:, :, None, None]
+
+
+SHAPES = {"style": (1, 5), "mask": (1, 3, 8, 8), "image": (1, 3, 8, 8)}
+
+
+def test_a_module_of_several_inputs_takes_shapes_by_the_names_of_its_parameters(reference, noise):
+    module = Styled()
+    graph = capture_module(module, SHAPES)
+    assert {port.name: port.shape for port in graph.inputs} == SHAPES
+    assert sorted(layer.op for layer in graph.layers.values()) == ["Conv", "Gemm"]
+    feed = {name: noise(*shape, seed=seed) for seed, (name, shape) in enumerate(SHAPES.items())}
+    with torch.no_grad():
+        expected = module(**{name: torch.from_numpy(array) for name, array in feed.items()}).numpy()
+    assert np.allclose(reference(graph, feed), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("wrong", [{"stile": (1, 5)}, {}])
+def test_names_that_are_not_the_modules_parameters_are_refused(wrong):
+    shapes = {name: shape for name, shape in SHAPES.items() if name != "style"} | wrong
+    named = ", ".join(map(repr, shapes))
+    with one_line(f"model.input_shape names {named}, but .* forward takes 'image', 'mask', 'strength', 'style'"):
+        capture_module(Styled(), shapes)
+
+
+def test_one_shape_for_a_module_of_several_inputs_is_refused():
+    with one_line(r"takes 'image', 'mask', .*: give model\.input_shape as a table of their shapes, such as { image ="):
+        capture_module(Styled(), (1, 3, 8, 8))
+
+
+def test_a_module_that_returns_no_tensor_is_refused():
+    class Pair(torch.nn.Module):
+        def forward(self, x):
+            return x, x
+
+    with one_line("the module must return one tensor, but got tuple"):
+        capture_module(Pair(), (1, 3, 8, 8))
+
+
+def test_torchscript_is_refused():
+    with one_line("give the torch.nn.Module that it was made of"):
+        capture_module(torch.jit.trace(torch.nn.Conv2d(3, 3, 1), torch.zeros(1, 3, 4, 4)), (1, 3, 4, 4))
 
 
 def test_a_module_that_fails_on_the_shape_is_refused(trained):

@@ -92,7 +92,6 @@ def test_the_layers_with_integer_kernels_are_known_and_build(
     text, shape, able, capture, weight, noise, run, reference, optimized
 ):
     from slimfront.spaces.build import Builder
-    from slimfront.spaces.kernels import integer_count
 
     graph = capture(f"(float[1,4,8,8] x) => (float[n,c,h,w] y) {{ [k] y = {text} }}", w=weight(*shape))
     assert can_run_integer(graph, graph.layers["k"]) == able
@@ -101,7 +100,8 @@ def test_the_layers_with_integer_kernels_are_known_and_build(
     candidate = Candidate({"k": LayerChoice(8, 8)})
     if able:
         built = builder.build(candidate)
-        assert integer_count(optimized(built).ops) == 1
+        look = optimized(built)
+        assert look.integer_kernels == 1 and not look.lacking
     else:
         with pytest.raises(BuildError, match="no integer kernel"):
             builder.build(candidate)

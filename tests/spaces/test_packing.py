@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -102,10 +103,9 @@ def test_a_session_unpacks_exactly_the_codes(bits, shape, per_channel, optimize,
 
 @pytest.mark.parametrize("bits", WIDTHS)
 def test_unpacking_disappears_when_the_file_is_opened(bits, tmp_path):
-    from slimfront.spaces.kernels import kernels
     from slimfront.spaces.session import open_session
 
     steps = np.arange(40, dtype=np.uint8).reshape(8, 5) % 2**bits
     path = tmp_path / "optimized.onnx"
     open_session(unpacking_model(bits, steps, np.asarray(Grid(bits).zeros[0], np.uint8)), optimized_path=path)
-    assert sum(kernels(path).values()) == 0
+    assert len(onnx.load(path).graph.node) == 0

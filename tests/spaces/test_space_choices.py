@@ -173,6 +173,11 @@ def test_uniform_texts_are_read(text, values):
         ("weight_bits=-4", r"weight_bits must be a whole number"),
         ("=4", r"unknown key ''"),
         ("4", r"unknown key '4'"),
+        ("", r"--uniform needs values, as in weight_bits=4,activation_bits=8, but got ''"),
+        (" , ", r"--uniform needs values"),
+        ("weight_bits=4,weight_bits=8", r"weight_bits must stand once, but got 4 and '8'"),
+        ("repair=static,repair=static", r"repair must stand once"),
+        ("weight_bits=²", r"weight_bits must be a whole number, but got '²'"),
     ],
 )
 def test_bad_uniform_texts_are_refused_in_one_line(text, message):

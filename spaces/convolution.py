@@ -1,0 +1,168 @@
+"""Integer convolutions in the form that the kernels like: padded widths, ConvTranspose as Conv and pixel shuffle."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import nhwc
+from .candidate import LayerChoice
+from .graph import Layer
+from .weights import integer_weight, safe_scale, shifted_bias
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from .lowering import Lowering
+
+INPUTS = 4  # the integer kernel wants input channels in steps of this,
+OUTPUTS = 4  # output channels in steps of this,
+LEAST_OUTPUTS = 16  # and no fewer of them; one that lacks some pays 40 to 70 % more
+SMALL_INPUT = 16  # channels: below it a 1x1 kernel gains from padding as well
+LEAST_WORK = 4096  # taps times positions: below it a node more costs more than it saves
+
+
+def integer_conv(lowering: Lowering, node: ir.Node, layer: Layer, choice: LayerChoice) -> None:
+    """Write a convolution between Q and DQ nodes."""
+    source, target = ends(node)
+    rounded = lowering.rounded(layer.name)
+    weight = integer_weight(lowering, layer, choice)
+    scale = lowering.emitter.constant(safe_scale(lowering, node, layer, rounded, source))
+    bias = shifted_bias(node, layer, rounded)
+    _convolution(lowering, (source, target), weight, scale, bias, layer, layer.kernel, dict(node.attributes))
+
+
+def integer_transposed(lowering: Lowering, node: ir.Node, layer: Layer, choice: LayerChoice) -> None:
+    """Write a ConvTranspose as the convolution it equals (`matrix.transposed_to_conv`), a pixel shuffle and a crop."""
+    emitter = lowering.emitter
+    source, target = ends(node)
+    rounded = lowering.rounded(layer.name)
+    taps = [math.ceil(k / s) for k, s in zip(layer.kernel, layer.strides, strict=True)]
+    phases = math.prod(layer.strides)
+    begin, end, crop = transposed_padding(layer)
+    weight = _phase_weight(lowering, layer, choice, taps)
+    scale = emitter.constant(safe_scale(lowering, node, layer, rounded, source))
+    bias = shifted_bias(node, layer, rounded)
+    if phases > 1:
+        scale = emitter.op("Tile", scale, emitter.constant(np.array([phases], np.int64)))
+        bias = None if bias is None else np.tile(bias, phases)
+    attributes = {"pads": [*begin, *end], "kernel_shape": taps}
+    value = _convolution(lowering, (source, target), weight, scale, bias, layer, taps, attributes)
+    if phases > 1:
+        sizes = lowering.sizes(source)
+        blocks = [
+            None if n is None else n + b + e - t + 1 for n, b, e, t in zip(sizes[2:], begin, end, taps, strict=True)
+        ]
+        shape = [sizes[0], phases * layer.channels, *blocks]
+        value = nhwc.depth_to_space(emitter, value, shape, (layer.strides[0], layer.strides[1]))
+    if any(any(pair) for pair in crop):
+        starts = emitter.constant(np.array([first for first, _ in crop], np.int64))
+        stops = emitter.constant(np.array([-last if last else np.iinfo(np.int64).max for _, last in crop], np.int64))
+        value = emitter.op("Slice", value, starts, stops, emitter.constant(np.array([2, 3], np.int64)))
+    lowering.set_quantised(target, replace(lowering.quantised(target), value=value))
+
+
+def _convolution(
+    lowering: Lowering,
+    tensors: tuple[str, str],
+    weight: ir.Value,
+    scale: ir.Value,
+    bias: np.ndarray | None,
+    layer: Layer,
+    taps: Sequence[int],
+    attributes: dict[str, Any],
+) -> ir.Value:
+    """Write an integer Conv and the Q node behind it, at widths that the kernel likes; return the integers.
+
+    Args:
+        tensors: the captured tensors that are read and written.
+        weight: int8 [O, I, k...].
+        scale: of the weights [O].
+        bias: float [O].
+        layer: that the convolution is written for.
+        taps: its kernel size.
+        attributes: of the Conv.
+    """
+    emitter = lowering.emitter
+    source, target = tensors
+    outputs = layer.channels * (math.prod(layer.strides) if layer.op == "ConvTranspose" else 1)
+    lacking_in, lacking_out = _lacking(layer, outputs, taps, math.prod(lowering.graph.shapes[target][2:]))
+    if lacking_in or lacking_out:
+        weight = _padded(lowering, weight, [lacking_out, lacking_in, *[0] * len(taps)], np.int8(0))
+    if lacking_out:
+        scale = _padded(lowering, scale, [lacking_out], np.float32(1))
+        bias = None if bias is None else np.pad(bias, (0, lacking_out))
+    read = lowering.quantised(source)
+    if lacking_in:
+        whole = [0, lacking_in, *[0] * len(taps)]
+        read = replace(read, value=_padded(lowering, read.value, whole, np.uint8(read.zero)))
+    x = lowering.dequantise(read) if lacking_in else lowering.dequantised(source)
+    inputs = [x, lowering.decoded(weight, scale)]
+    if bias is not None:
+        inputs.append(emitter.integer_bias(bias, emitter.constant(np.float32(read.scale)), scale))
+    lowering.quantise(target, emitter.op("Conv", *inputs, attributes=attributes))
+    quant = lowering.quantised(target)
+    if lacking_out:
+        cut = [emitter.constant(np.array([n], np.int64)) for n in (0, outputs, 1)]
+        lowering.set_quantised(target, replace(quant, value=emitter.op("Slice", quant.value, *cut)))
+    return lowering.quantised(target).value
+
+
+def _lacking(layer: Layer, outputs: int, taps: Sequence[int], positions: int) -> tuple[int, int]:
+    """Return how many input and output channels a convolution lacks to run fast."""
+    work = math.prod(taps) * positions
+    if layer.group > 1 or work < LEAST_WORK:
+        return 0, 0
+    inputs = layer.shape[0 if layer.op == "ConvTranspose" else 1]
+    lacking_in = -inputs % INPUTS if math.prod(taps) > 1 or inputs < SMALL_INPUT else 0
+    return lacking_in, max(LEAST_OUTPUTS - outputs, -outputs % OUTPUTS)
+
+
+def _padded(lowering: Lowering, value: ir.Value, lacking: list[int], fill: np.generic) -> ir.Value:
+    """Append ``lacking`` entries to each axis."""
+    pads = lowering.emitter.constant(np.array([0] * len(lacking) + lacking, np.int64))
+    return lowering.emitter.op("Pad", value, pads, lowering.emitter.constant(fill))
+
+
+def transposed_padding(layer: Layer) -> tuple[list[int], list[int], list[tuple[int, int]]]:
+    """Return, for each spatial axis, the pads (begin, end) of the equal convolution and what to crop after the shuffle."""
+    spatial = len(layer.kernel)
+    begins, ends, crops = [], [], []
+    for axis, (k, s) in enumerate(zip(layer.kernel, layer.strides, strict=True)):
+        taps = math.ceil(k / s)
+        first, last = layer.pads[axis], layer.pads[spatial + axis]
+        extra = layer.output_padding[axis]
+        begin = max(taps - 1 - first // s, 0)
+        end = max((k + extra - last - 1) // s, 0)
+        begins.append(begin)
+        ends.append(end)
+        crops.append((first - s * (taps - 1 - begin), s * end + s - k - extra + last))
+    return begins, ends, crops
+
+
+def _phase_weight(lowering: Lowering, layer: Layer, choice: LayerChoice, taps: list[int]) -> ir.Value:
+    """Rearrange a ConvTranspose's int8 weights [I, O, k, k] to [phases * O, I, t, t], in ops that fold at load."""
+    emitter = lowering.emitter
+    value = integer_weight(lowering, layer, choice)
+    high, wide = layer.strides
+    lacking = [t * s - k for t, s, k in zip(taps, layer.strides, layer.kernel, strict=True)]
+    if any(lacking):
+        pads = emitter.constant(np.array([0, 0, 0, 0, 0, 0, *lacking], np.int64))
+        value = emitter.op("Pad", value, pads, emitter.constant(np.int8(0)))
+    split = np.array([layer.shape[0], layer.shape[1], taps[0], high, taps[1], wide], np.int64)
+    value = emitter.op("Reshape", value, emitter.constant(split))
+    back = [emitter.constant(np.array(v, np.int64)) for v in ([-1, -1], [np.iinfo(np.int64).min] * 2, [2, 4], [-1, -1])]
+    value = emitter.op("Slice", value, *back)
+    value = emitter.op("Transpose", value, perm=[3, 5, 1, 0, 2, 4])
+    shape = np.array([high * wide * layer.channels, layer.shape[0], *taps], np.int64)
+    return emitter.op("Reshape", value, emitter.constant(shape))
+
+
+def ends(node: ir.Node) -> tuple[str, str]:
+    """Return the names of the captured tensors that a layer's node reads and writes."""
+    assert node.inputs[0] is not None
+    return node.inputs[0].name or "", node.outputs[0].name or ""

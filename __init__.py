@@ -66,17 +66,27 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        from importlib.metadata import PackageNotFoundError, version
-
-        try:
-            return version("slimfront")
-        except PackageNotFoundError:  # run from a source tree that is not installed
-            return "unknown"
+        return _version()
     if name == "search":
         return import_module(".search", __name__)  # a package that can be called: see there
     if name in _HOMES:
         return getattr(import_module(f".{_HOMES[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("slimfront")
+    except PackageNotFoundError:  # run from a source tree that is not installed
+        import tomllib
+        from pathlib import Path
+
+        project = Path(__file__).with_name("pyproject.toml")
+        if not project.is_file():
+            return "unknown"
+        return str(tomllib.loads(project.read_text(encoding="utf-8"))["project"]["version"])
 
 
 def __dir__() -> list[str]:

@@ -106,7 +106,9 @@ def studies(json: Json = False, quiet: Quiet = False) -> None:
 def init(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="ONNX file, or model.py:function for PyTorch.")],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="F", help="The study file to write.")],
-    data: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder with calibration and evaluation.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder with calibration and evaluation data.")
+    ] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -129,7 +131,10 @@ def space(study: StudyName, json: Json = False, quiet: Quiet = False) -> None:
     from .studies.show import space_table
     from .studies.study import load_study
 
-    Screen(json, quiet).result(describe_space(load_study(study)), space_table)
+    screen = Screen(json, quiet)
+    loaded = load_study(study)
+    screen.result(describe_space(loaded), space_table)
+    screen.note(*loaded.warnings)
 
 
 @app.command(epilog="Example: slimfront profile painting")
@@ -139,7 +144,10 @@ def profile(study: StudyName, json: Json = False, quiet: Quiet = False) -> None:
     from .studies.show import profile_table
     from .studies.study import load_study
 
-    Screen(json, quiet).result(measure(load_study(study)), profile_table)
+    screen = Screen(json, quiet)
+    loaded = load_study(study)
+    screen.result(measure(loaded), profile_table)
+    screen.note(*loaded.warnings)
 
 
 @app.command(epilog="Example: slimfront search painting --trials 60 --timeout 10m")
@@ -205,8 +213,7 @@ def report(
     screen = Screen(json, quiet)
     with screen.steps() as progress:
         notes = write_report(open_run(run), output, progress)
-    for note in notes:
-        screen.note(note)
+    screen.note(*notes)
     screen.result(
         {"report": str(output), "size_bytes": output.stat().st_size, "notes": notes},
         lambda f: lines_view({"report": f["report"]}),
@@ -274,8 +281,7 @@ def verify(
 
     screen = Screen(json, quiet)
     verified = verify_bundle(bundle)
-    for note in verified["notes"]:
-        screen.note(note)
+    screen.note(*verified["notes"])
     screen.result(verified, checks_view)
     if not verified["holds"]:
         raise SlimfrontError(f"{bundle} does not hold: {', '.join(verified['failed'])}")
@@ -298,12 +304,10 @@ def build(
     screen = Screen(json, quiet)
     loaded = load_study(study)
     [chosen], notes = given_candidates(loaded, [candidate] if candidate else [], uniform)
-    for note in notes:
-        screen.note(note)
+    screen.note(*notes)
     with screen.steps() as progress:
         built = build_file(loaded, chosen, output, progress)
-    for warning in loaded.warnings:
-        screen.note(warning)
+    screen.note(*loaded.warnings)
     screen.result(built, lambda facts: lines_view({key: facts[key] for key in ("file", "size_bytes", "sha256")}))
 
 
@@ -319,15 +323,14 @@ def evaluate(
 
     screen = Screen(json, quiet)
     loaded = load_study(study)
-    loaded.check()
     chosen, notes = given_candidates(loaded, candidates or [], uniform)
-    for note in notes:
-        screen.note(note)
+    loaded.check()
+    told = [*loaded.warnings, *notes]
+    screen.note(*told)
     with screen.steps() as progress:
         loaded.builder.prepare(progress)
-    for warning in loaded.warnings:
-        screen.note(warning)
     screen.result(measure(loaded, chosen), candidates_table)
+    screen.note(*(note for note in loaded.warnings if note not in told))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..spaces.candidate import Candidate
 from ..spaces.errors import InputError
+from .output import cannot_write, check_output
 
 if TYPE_CHECKING:
     from .study import Study
@@ -48,17 +49,26 @@ def given_candidates(study: Study, files: Sequence[Path], uniform: str | None) -
         uniform: one value for all layers, such as "weight_bits=4,activation_bits=8,repair=static".
 
     Raises:
-        InputError: neither or both are given, or one of them is wrong.
+        InputError: neither or both are given, one of them is wrong, or names a layer that the model has not.
     """
     if bool(files) == (uniform is not None):
         raise InputError("give candidate files, or --uniform with values such as weight_bits=4,activation_bits=8")
     if uniform is None:
-        return [read_candidate(file) for file in files], []
+        return [_fitting(file, study) for file in files], []
     from ..spaces.space import parse_uniform
     from ..spaces.space import uniform as uniform_candidate
 
     candidate, notes = uniform_candidate(study.graph, parse_uniform(uniform))
     return [candidate], list(notes)
+
+
+def _fitting(file: Path, study: Study) -> Candidate:
+    candidate = read_candidate(file)
+    try:
+        candidate.check_layers(study.graph.layers)
+    except InputError as error:
+        raise InputError(f"{file}: {error}; `slimfront space` lists the layers") from None
+    return candidate
 
 
 def build(study: Study, candidate: Candidate | Mapping[str, Any]) -> bytes:
@@ -74,6 +84,7 @@ def build(study: Study, candidate: Candidate | Mapping[str, Any]) -> bytes:
     """
     if not isinstance(candidate, Candidate):
         candidate = Candidate.from_json(candidate)
+    candidate.check_layers(study.graph.layers)
     study.builder.prepare()
     return study.builder.build(candidate).to_bytes()
 
@@ -90,10 +101,8 @@ def build_file(
         InputError: as `build`, or the file cannot be written.
         BuildError: the candidate cannot be built.
     """
-    if not path.parent.is_dir():
-        raise InputError(f"cannot write {path}: there is no folder {path.parent}")
-    if path.is_dir():
-        raise InputError(f"cannot write {path}: it is a folder; give the name of a file")
+    check_output(path)
+    candidate.check_layers(study.graph.layers)
     study.check()
     study.builder.prepare(progress)
     built = study.builder.build(candidate)
@@ -103,7 +112,7 @@ def build_file(
             for file in sorted(Path(folder).iterdir(), reverse=True):  # the weights first, then what names them
                 file.replace(path.parent / file.name)
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+        raise cannot_write(path, error) from error
     return {
         "file": str(path),
         "sha256": built.sha256,

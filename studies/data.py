@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from ..objectives.samples import Samples
 from ..spaces.capture import load_function
-from ..spaces.errors import InputError, nearest
+from ..spaces.errors import InputError, nearest, one_line
 from ..spaces.graph import Graph, Port
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+ACCEPTED = "give an array [N, ...], a dict of arrays by input name, or a pair of inputs and target"
 Range = tuple[float, float]
 Arrays = dict[str, NDArray]
 
@@ -62,6 +63,9 @@ def as_inputs(arrays: Mapping[str, Any], graph: Graph, key: str) -> Arrays:
     Raises:
         InputError: an input is missing, of the wrong shape or type, empty, or holds NaN.
     """
+    if len({port.shape[:1] for port in graph.inputs}) > 1:
+        shapes = {port.name: list(port.shape) for port in graph.inputs}
+        raise InputError(f"the model's inputs must share their first axis, the batch, but have shapes {shapes}")
     inputs = {}
     for port in graph.inputs:
         name = "input" if len(graph.inputs) == 1 and "input" in arrays else port.name
@@ -86,7 +90,7 @@ def as_samples(arrays: Mapping[str, Any], graph: Graph, key: str, value_range: R
     target = arrays.get("target")
     if target is not None:
         count = len(next(iter(inputs.values())))
-        target = _as_target(np.asarray(target), graph.outputs[0], count, f"{key}: target", value_range)
+        target = _as_target(_as_array(target, f"{key}: target"), graph.outputs[0], count, f"{key}: target", value_range)
     return Samples(inputs, target, *value_range)
 
 
@@ -122,11 +126,11 @@ def _call(file: Path, function: str, key: str) -> Arrays:
         raise InputError(f"{key}: {function}() of {file} fails: {type(error).__name__}: {error}") from error
     if not isinstance(arrays, Mapping):
         raise InputError(f"{key}: {function}() of {file} must return a dict of arrays, but got {type(arrays).__name__}")
-    return {str(name): np.asarray(array) for name, array in arrays.items()}
+    return {str(name): _as_array(array, f"{key}: {name}") for name, array in arrays.items()}
 
 
 def _as_input(array: Any, port: Port, what: str) -> NDArray:
-    array = np.asarray(array)
+    array = _as_array(array, what)
     wanted = np.dtype(port.dtype)
     if array.dtype != wanted and not (array.dtype.kind == "f" and wanted.kind == "f"):
         raise InputError(f"{what} must be {wanted.name}, but got {array.dtype.name}")
@@ -135,8 +139,20 @@ def _as_input(array: Any, port: Port, what: str) -> NDArray:
         raise InputError(f"{what} must have shape [{shape}], but got {list(array.shape)}{_shape_hint(port)}")
     if not len(array):
         raise InputError(f"{what} must have at least one sample, but is empty")
+    with np.errstate(over="ignore"):
+        array = np.ascontiguousarray(array, dtype=wanted)
     _check_finite(array, what)
-    return np.ascontiguousarray(array, dtype=wanted)
+    return array
+
+
+def _as_array(values: Any, what: str) -> NDArray:
+    try:
+        array = np.asarray(values)
+    except (ValueError, TypeError, RuntimeError) as error:  # ragged lists; tensors with a gradient or on a GPU
+        raise InputError(f"{what} cannot be read as an array; {ACCEPTED}: {one_line(error)}") from error
+    if array.dtype == object:
+        raise InputError(f"{what} cannot be read as an array, but is {type(values).__name__}; {ACCEPTED}")
+    return array
 
 
 def _shape_hint(port: Port) -> str:
@@ -229,23 +245,3 @@ def _read_image(file: Path, channels: int, key: str) -> NDArray[np.uint8]:
 def _scaled(images: NDArray[np.uint8], input_range: Range) -> NDArray[np.float32]:
     low, high = input_range
     return (low + images.astype(np.float32) * np.float32((high - low) / 255.0)).astype(np.float32)
-
-
-def range_notes(sets: Mapping[str, Mapping[str, np.ndarray]]) -> list[str]:
-    """Return a note for each set whose values reach far beyond, or stay far within, those of the evaluation data.
-
-    Images in 0..255 where the others are in 0..1 give plausible-looking numbers that are worth nothing.
-    """
-    notes = []
-    for key, arrays in sets.items():
-        for name, array in arrays.items():
-            expected = sets["data.evaluation"].get(name)
-            if expected is None or not np.issubdtype(array.dtype, np.floating):
-                continue
-            reach, usual = float(np.abs(array).max()), float(np.abs(expected).max())
-            if reach > 4 * usual or usual > 4 * reach:
-                notes.append(
-                    f"{key}: values of {name!r} reach {reach:.4g}, those of data.evaluation {usual:.4g}: "
-                    "are both in the range that the model was trained for?"
-                )
-    return notes

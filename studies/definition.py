@@ -9,7 +9,16 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from ..spaces.candidate import ACTIVATION_BITS, WEIGHT_BITS
 from ..spaces.errors import InputError, nearest
@@ -22,6 +31,13 @@ UNCOMPRESSED_ONLY = (32,)
 
 Positive = Annotated[int, Field(gt=0)]
 Range = tuple[float, float]
+Shape = tuple[Positive, ...]
+InputShape = (
+    Annotated[  # of the first input, or of several by name; the tags keep an error to the kind that was written
+        Annotated[Shape, Tag("list")] | Annotated[dict[str, Shape], Tag("table")],
+        Discriminator(lambda value: "table" if isinstance(value, dict) else "list"),
+    ]
+)
 
 
 def _one_of(value: int, allowed: Iterable[int]) -> int:
@@ -47,7 +63,7 @@ class ModelTable(Table):
 
     file: str
     weights: str | None = None
-    input_shape: tuple[Positive, ...] | None = None
+    input_shape: InputShape | None = None
 
     @property
     def function(self) -> str | None:
@@ -268,8 +284,8 @@ def _explain(error: ValidationError) -> str:
     """Return one line for the first error: the key, the value, what is allowed, the nearest spelling."""
     first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")  # a misspelt key explains a missing one
     loc = [str(part) for part in first["loc"] if isinstance(part, str)]
-    if loc[:2] == ["space", "students"]:
-        loc = loc[:2]  # without pydantic's name of the alternative
+    if loc[:2] in (["space", "students"], ["model", "input_shape"]):
+        del loc[2:3]  # pydantic's name of the alternative
     key = ".".join(loc)
     if first["type"] == "extra_forbidden":
         allowed = _keys_at(loc[:-1])

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import platform
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from .. import __version__
 from ..spaces.cache import content_hash
 
 
@@ -37,15 +37,17 @@ class Environment:
 
 def current_environment(provider: str, threads: int) -> Environment:
     """Return the environment of this process, for a study's provider and threads."""
+    import onnxruntime
+
     return Environment(
-        onnxruntime=_version("onnxruntime"),
+        onnxruntime=onnxruntime.__version__,
         provider=provider,
         threads=threads,
         cpu=cpu_name(),
         cores=os.cpu_count() or 1,
         system=f"{platform.system()} {platform.machine()}",
         python=platform.python_version(),
-        slimfront=_version("slimfront"),
+        slimfront=__version__,
     )
 
 
@@ -58,10 +60,3 @@ def cpu_name() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "unknown"

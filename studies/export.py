@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..spaces.errors import InputError
+from .output import check_output, write_output
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,12 +26,14 @@ def export(run: Run, all: bool = False, csv: Path | None = None, parquet: Path |
     """
     if parquet is not None and importlib.util.find_spec("pyarrow") is None:
         raise InputError("--parquet needs pyarrow: pip install pyarrow, or use --csv")
+    for path in filter(None, (csv, parquet)):
+        check_output(path)
     document = run.to_json(all=all)
     table = export_table(document["trials"] if all else document["front"])
     if csv is not None:
-        _write(csv, table.to_csv(index=False).encode())
+        write_output(csv, table.to_csv(index=False).encode())
     if parquet is not None:
-        _write(parquet, table.to_parquet(engine="pyarrow", index=False))
+        write_output(parquet, table.to_parquet(engine="pyarrow", index=False) or b"")
 
 
 def export_table(rows: list[dict[str, object]]) -> pd.DataFrame:
@@ -41,13 +44,3 @@ def export_table(rows: list[dict[str, object]]) -> pd.DataFrame:
     for column in {"candidate", "stages"} & set(table.columns):
         table[column] = [json.dumps(value, sort_keys=True) for value in table[column]]
     return table
-
-
-def _write(path: Path, content: bytes | None) -> None:
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_bytes(content or b"")
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise InputError(f"cannot write {path}: {error.strerror}") from error

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..spaces.errors import InputError, SlimfrontError
+from .output import cannot_write, check_output
 
 FREE_AXIS = 256  # height and width to measure at, where the model leaves them free
 KINDS = ("calibration", "evaluation", "test")
@@ -61,8 +62,8 @@ def init_study(model: str | Path, data: Path | None, output: Path) -> list[str]:
 
     Args:
         model: an ONNX file, or "model.py:build" (whose input shape cannot be looked up).
-        data: a folder with calibration and evaluation data: .npz files or image folders of these names (or
-            ``NAME_calibration.npz``).
+        data: a folder with calibration and evaluation (and test) data: ``MODEL_calibration.npz``, else
+            ``calibration.npz``, else a folder of images ``calibration``; the others likewise.
         output: the study file; it must not be there yet.
 
     Returns:
@@ -73,8 +74,7 @@ def init_study(model: str | Path, data: Path | None, output: Path) -> list[str]:
     """
     if output.exists():
         raise InputError(f"{output} is there already; choose another name, or delete it first")
-    if not output.parent.is_dir():
-        raise InputError(f"cannot write {output}: there is no folder {output.parent}")
+    check_output(output)
     file, _, function = str(model).rpartition(":") if ".py:" in str(model) else (str(model), "", "")
     path = Path(file)
     if not path.is_file():
@@ -90,11 +90,11 @@ def init_study(model: str | Path, data: Path | None, output: Path) -> list[str]:
         with output.open("x", encoding="utf-8") as stream:
             stream.write("\n".join(lines))
     except OSError as error:
-        raise InputError(f"cannot write {output}: {error.strerror}") from error
+        raise cannot_write(output, error) from error
     return [
         *(f"fill in data.{kind}" for kind in KINDS[:2] if kind not in found),
         *(["check data.range: black and white in the model's output"] if value_range is None else []),
-        *(["check model.input_shape"] if function or inputs[0].free else []),
+        *(["check model.input_shape"] if function or any(port.free for port in inputs) else []),
     ]
 
 
@@ -133,8 +133,9 @@ def find_data(folder: Path, model_name: str) -> dict[str, Path]:
             found[kind] = there
     if not found:
         raise InputError(
-            f"{folder} holds no calibration and evaluation data: put calibration.npz and evaluation.npz, or folders of "
-            "images named calibration and evaluation, into it (no sample may be in both)"
+            f"{folder} holds no calibration, evaluation or test data: put calibration.npz and evaluation.npz into it, or "
+            f"{model_name}_calibration.npz and {model_name}_evaluation.npz, or folders of images named calibration and "
+            "evaluation; test data likewise, if there is some (no sample may be in two of them)"
         )
     return found
 
@@ -171,8 +172,11 @@ def _model_lines(source: str, inputs: list[Input]) -> list[str]:
     for port in inputs:
         axes = ", ".join(str(axis) for axis in port.axes)
         lines.append(f"# input {_comment(port.name)}: {port.dtype} [{_comment(axes)}]")
-    if inputs[0].free:
-        lines.append(f"input_shape = {inputs[0].shape}  # to measure at; a shipped file keeps its free axes")
+    free = [port for port in inputs if port.free]
+    if free:
+        table = ", ".join(f"{_quoted(port.name)} = {port.shape}" for port in free)
+        shape = str(free[0].shape) if free == inputs[:1] else f"{{ {table} }}"
+        lines.append(f"input_shape = {shape}  # to measure at; a shipped file keeps its free axes")
     return lines
 
 

@@ -10,6 +10,7 @@ from ..objectives.protocol import OpenModel
 from ..objectives.quality import psnr_db
 from ..spaces.errors import InputError
 from . import figures, pictures
+from .output import check_output, write_output
 from .sections import report_page
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def report(run: Run, path: Path, progress: Progress | None = None) -> list[str]:
     Raises:
         InputError: nothing is measured yet, or the page cannot be written.
     """
+    check_output(path)
     notes: list[str] = []
     study: Study | None = None
     gallery = None
@@ -47,13 +49,7 @@ def report(run: Run, path: Path, progress: Progress | None = None) -> list[str]:
     except InputError as error:
         notes.append(f"the report has no pictures: {error}")
     text = report_page(run, run_frame(run), gallery, list(study.graph.layers) if study else None, notes)
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise InputError(f"cannot write the report to {path}: {error.strerror}") from error
+    write_output(path, text.encode())
     return notes
 
 

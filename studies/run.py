@@ -38,6 +38,12 @@ if TYPE_CHECKING:
 RUN_FILE = "run.json"
 RECORDS_FILE = "records.jsonl"
 VERSION = 1
+CONTENTS = {  # what the definition holds the hash of, and the study's key of its file
+    "model.graph": ("the model, its weights or its input shape", "model.file"),
+    "data.calibration": ("the calibration data", "data.calibration"),
+    "data.evaluation": ("the inputs of the evaluation data", "data.evaluation"),
+    "data.target": ("the targets of the evaluation data", "data.evaluation"),
+}
 
 
 class Run:
@@ -290,14 +296,24 @@ def check_same_study(folder: Path, about: Mapping[str, Any], study: Study) -> No
         return
     then, now = (dict(_flat(definition)) for definition in (about["study"]["definition"], study.definition))
     changed = [
-        f"{key}: {_shown(then.get(key))} there, {_shown(now.get(key))} now"
+        f"{_subject(key, study)}: {_shown(then.get(key))} there, {_shown(now.get(key))} now"
         for key in sorted(then | now)
         if then.get(key) != now.get(key)
     ]
     raise InputError(
         f"{folder} is the run of another study ({about['study']['name']!r}); {'; '.join(changed)}. "
-        "Choose another run folder, or change the study back"
+        "Choose another run folder, or change the study and its files back"
     )
+
+
+def _subject(key: str, study: Study) -> str:
+    """Return what a key of the definition stands for: in words, with the file, where its value is a hash."""
+    if key not in CONTENTS:
+        return key
+    words, entry = CONTENTS[key]
+    table, name = entry.split(".")
+    file = "" if study.source is None else f" ({entry} {getattr(getattr(study.settings, table), name)!r})"
+    return f"{words}{file} changed"
 
 
 def save_model_file(built: Built, path: Path) -> None:

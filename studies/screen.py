@@ -40,9 +40,9 @@ class Screen:
         else:
             _console().print(view(data))
 
-    def note(self, text: str) -> None:
-        """Write a warning or remark, one line."""
-        if not self.quiet:
+    def note(self, *texts: str) -> None:
+        """Write warnings or remarks, one line each."""
+        for text in () if self.quiet else texts:
             _console(stderr=True).print(text, style="yellow", soft_wrap=True)
 
     def hint(self, text: str) -> None:

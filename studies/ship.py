@@ -18,6 +18,7 @@ from ..spaces.build import file_hash
 from ..spaces.errors import InputError, SlimfrontError
 from . import bundle
 from .card import card
+from .output import cannot_write
 from .verify import compare, save_data
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def ship(run: Run, trial: Trial, folder: Path, note: Note | None = None) -> Path
     tell = note or (lambda text: None)
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise InputError(f"{folder} is not empty: a bundle needs a folder of its own")
+            raise InputError(f"{folder} is there already and no empty folder: a bundle needs a folder of its own")
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as making:
             part = Path(making) / "bundle"
@@ -57,7 +58,7 @@ def ship(run: Run, trial: Trial, folder: Path, note: Note | None = None) -> Path
             _fill(run, trial, part, tell)
             part.replace(folder)
     except OSError as error:
-        raise InputError(f"cannot write the bundle {folder}: {error.strerror or error}") from error
+        raise cannot_write(folder, error) from error
     return folder
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..objectives.samples import Samples
 from ..spaces.build import Builder
 from ..spaces.cache import content_hash
-from ..spaces.capture import capture_module, capture_onnx, load_module
+from ..spaces.capture import InputShape, capture_module, capture_onnx, load_module
 from ..spaces.errors import InputError, nearest
 from ..spaces.graph import Graph
 from ..spaces.space import Space, make_space
@@ -26,6 +26,7 @@ from .definition import (
     read_settings,
     to_toml,
 )
+from .range_notes import input_notes, output_notes
 
 if TYPE_CHECKING:
     import torch
@@ -54,8 +55,11 @@ class Study:
     Args:
         model: a `torch.nn.Module`, or the path of an ONNX file.
         calibration: inputs ``[N, ...]`` (an array, or arrays by input name), used to choose scales and repair weights.
-        evaluation: inputs, or a pair of inputs and target; used for quality. They share no sample with `calibration`.
-        input_shape: the shape to measure at, e.g. (1, 3, 256, 256); needed for a module and for free axes.
+        evaluation: inputs as above, or a pair of inputs and target; used for quality. They share no sample with
+            `calibration`.
+        input_shape: the shape to measure at, e.g. (1, 3, 256, 256); needed for a module and for free axes. For several
+            inputs, shapes by the names of the module's forward parameters (or the ONNX file's inputs), e.g.
+            {"image": (1, 3, 32, 32), "style": (1, 8)}.
         name: names the default run folder.
         test: as `evaluation`; measured at ship only.
         range: black and white in the model's output; a uint8 target is scaled from 0..255 to it.
@@ -84,7 +88,7 @@ class Study:
         calibration: Any,
         evaluation: Any,
         *,
-        input_shape: Sequence[int] | None = None,
+        input_shape: InputShape | None = None,
         name: str = "study",
         test: Any = None,
         range: tuple[float, float] = (0.0, 1.0),
@@ -101,7 +105,7 @@ class Study:
     ) -> None:
         tables = {
             "name": name,
-            "model": {"file": "model.onnx", "input_shape": None if input_shape is None else list(input_shape)},
+            "model": {"file": "model.onnx", "input_shape": input_shape},
             "data": {
                 "calibration": "calibration.npz",
                 "evaluation": "evaluation.npz",
@@ -221,7 +225,7 @@ class Study:
         if self.test is not None:
             sets["data.test"] = self.test.inputs
         data.check_distinct(sets)
-        self.warnings += [note for note in data.range_notes(sets) if note not in self.warnings]
+        self.warnings += [note for note in [*input_notes(sets), *self._output_notes] if note not in self.warnings]
 
     def save(self, folder: Path) -> None:
         """Write the study as a folder with study.toml, the captured model and the samples."""
@@ -233,6 +237,10 @@ class Study:
                 target = {} if samples.target is None else {"target": samples.target}
                 np.savez(folder / f"{name}.npz", **samples.inputs, **target)  # type: ignore[arg-type]
         (folder / STUDY_FILE).write_text(to_toml(self.settings), encoding="utf-8")
+
+    @cached_property
+    def _output_notes(self) -> list[str]:
+        return output_notes(self.graph, self.evaluation.inputs, self.settings.data.range)
 
     def _arrays(self, key: str) -> Mapping[str, Any] | None:
         return self._parts.arrays(key, self.graph)
@@ -270,7 +278,7 @@ class FileParts:
 class MemoryParts:
     """Parts that were given to `Study` as objects."""
 
-    def __init__(self, model: Any, input_shape: Sequence[int] | None, arrays: Mapping[str, Any]) -> None:
+    def __init__(self, model: Any, input_shape: InputShape | None, arrays: Mapping[str, Any]) -> None:
         self.model = model
         self.input_shape = input_shape
         self.given = arrays
@@ -296,9 +304,17 @@ class MemoryParts:
         given = self.given[key]
         if given is None:
             return None
-        inputs, target = given if isinstance(given, tuple) and len(given) == 2 else (given, None)
+        inputs, target = given if _is_pair(given, graph) else (given, None)
         named = dict(inputs) if isinstance(inputs, Mapping) else {graph.inputs[0].name: inputs}
         return named if target is None else {**named, "target": target}
+
+
+def _is_pair(given: Any, graph: Graph) -> bool:
+    """Whether inputs and target were given; a list of two may also be two samples, which have an axis less."""
+    if not isinstance(given, tuple | list) or len(given) != 2:
+        return False
+    whole = isinstance(given[0], Mapping) or getattr(given[0], "ndim", None) == len(graph.inputs[0].shape)
+    return whole or isinstance(given, tuple)
 
 
 def load_study(name_or_path: str | Path) -> Study:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import onnx
 import pytest
 
 from slimfront import cli
@@ -181,6 +183,63 @@ def test_search_refuses_a_changed_study_and_shows_the_difference(run_cli: Cli, s
     assert "space.weight_bits" in done.err
 
 
+@pytest.mark.parametrize(
+    ("file", "told"),
+    [
+        ("tiny.onnx", "the model, its weights or its input shape (model.file 'tiny.onnx') changed: "),
+        ("calibration.npz", "the calibration data (data.calibration 'calibration.npz') changed: 4 samples, "),
+        ("evaluation.npz", "the inputs of the evaluation data (data.evaluation 'evaluation.npz') changed: 3 samples, "),
+        (
+            "evaluation.npz",
+            "the targets of the evaluation data (data.evaluation 'evaluation.npz') changed: 3 samples, ",
+        ),
+    ],
+)
+def test_search_says_in_words_which_file_changed(
+    file: str, told: str, run_cli: Cli, study: Path, run: Path, tmp_path: Path
+):
+    for path in study.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    if file.endswith(".npz"):
+        with np.load(study / file) as stored:
+            np.savez(tmp_path / file, **{name: array // 2 for name, array in stored.items()})
+    else:
+        model = onnx.load(study / file)
+        model.graph.initializer[0].raw_data = bytes(len(model.graph.initializer[0].raw_data))
+        onnx.save(model, tmp_path / file)
+    done = run_cli("search", tmp_path, "--run", run)
+    assert done.status == 2
+    assert told in done.err
+    assert len(done.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["search", "STUDY", "--run", "STUDY/run", "--trials", "1"],
+        ["evaluate", "STUDY", "--uniform", "weight_bits=32"],
+        ["build", "STUDY", "--uniform", "weight_bits=32", "-o", "STUDY/m.onnx"],
+        ["profile", "STUDY"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_what_was_done_to_images_is_told_unless_quiet(arguments: list[str], run_cli: Cli, study_folder: Path):
+    from PIL import Image
+
+    (study_folder / "photos").mkdir()
+    for seed in range(2):
+        pixels = np.random.default_rng(seed).integers(0, 256, (16, 20, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(study_folder / "photos" / f"{seed}.png")
+    text = (study_folder / "study.toml").read_text()
+    (study_folder / "study.toml").write_text(text.replace('"calibration.npz"', '"photos"'))
+    given = [part.replace("STUDY", str(study_folder)) for part in arguments]
+    told = "data.calibration: 2 of 2 images are larger than the model's input; their middle is taken"
+    done = run_cli(*given, "--json")
+    assert done.status == 0
+    assert done.err.splitlines().count(told) == 1
+    assert run_cli(*given, "--quiet").err == ""
+
+
 def test_front_holds_the_contract(run_cli: Cli, run: Path):
     document = run_cli("front", run, "--json").json
     assert set(document) == {"study", "reference", "hypervolume", "front"}
@@ -289,6 +348,32 @@ def test_build_writes_what_evaluate_measures(run_cli: Cli, study: Path, tmp_path
     assert {path.name for path in tmp_path.iterdir()} == {"small.onnx", "candidate.json"}
 
 
+def test_a_module_of_several_inputs_is_measured(run_cli: Cli, tmp_path: Path):
+    (tmp_path / "model.py").write_text(
+        "import torch\n"
+        "class Styled(torch.nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.first, self.last = torch.nn.Conv2d(3, 16, 3, padding=1), torch.nn.Conv2d(16, 3, 3, padding=1)\n"
+        "        self.scale = torch.nn.Linear(8, 16)\n"
+        "    def forward(self, image, style):\n"
+        "        return self.last(self.first(image).relu() * self.scale(style)[:, :, None, None])\n"
+    )
+    (tmp_path / "study.toml").write_text(
+        'name = "styled"\n[model]\nfile = "model.py:Styled"\n'
+        "input_shape = { image = [1, 3, 16, 16], style = [1, 8] }\n"
+        '[data]\ncalibration = "calibration.npz"\nevaluation = "evaluation.npz"\n'
+    )
+    for seed, name in enumerate(("calibration", "evaluation")):
+        random = np.random.default_rng(seed)
+        image, style = random.random((4, 3, 16, 16), np.float32), random.random((4, 8), np.float32)
+        target = np.zeros((4, 3, 16, 16), np.uint8)
+        np.savez(tmp_path / f"{name}.npz", image=image, style=style, target=target)
+    done = run_cli("evaluate", tmp_path, "--uniform", "weight_bits=8,activation_bits=8", "--json")
+    assert done.status == 0, done.err
+    assert done.json[0]["fidelity_db"] > 30
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -301,6 +386,7 @@ def test_build_writes_what_evaluate_measures(run_cli: Cli, study: Path, tmp_path
         (["verify", "nowhere"], "nowhere"),
         (["init", "nowhere.onnx", "-o", "study.toml"], "nowhere.onnx"),
         (["build", "painting", "-o", "x.onnx"], "--uniform"),
+        (["build", "painting", "--uniform", "", "-o", "x.onnx"], "--uniform needs values"),
         (["evaluate", "painting", "nowhere.json"], "nowhere.json"),
     ],
 )
@@ -312,6 +398,51 @@ def test_wrong_input_ends_with_2_and_names_it(arguments: list[str], told: str, r
     assert told in done.err
     assert len(done.err.splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def closed_folder(tmp_path: Path) -> Path:
+    """A folder that this user, root included, cannot write to."""
+    folder = tmp_path / "closed"
+    folder.mkdir()
+    folder.chmod(0o500)
+    return folder if os.geteuid() else Path("/sys")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["report", "RUN", "-o"],
+        ["front", "RUN", "--csv"],
+        ["front", "RUN", "--parquet"],
+        ["ship", "RUN", "--trial", "0", "-o"],
+        ["build", "STUDY", "--uniform", "weight_bits=4", "-o"],
+        ["init", "STUDY/tiny.onnx", "-o"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_a_place_that_cannot_be_written_is_told_before_the_work(
+    arguments: list[str], run_cli: Cli, study: Path, run: Path, tmp_path: Path, closed_folder: Path, monkeypatch: Any
+):
+    def begin(*_: object) -> None:
+        raise AssertionError("the work has begun")
+
+    for work in ("run.Run.load", "run.Run.to_json", "study.Study.check", "init.read_inputs"):
+        monkeypatch.setattr(f"slimfront.studies.{work}", begin)
+    (tmp_path / "file").write_text("mine")
+    places = [closed_folder / "result", tmp_path / "file" / "result"]
+    if arguments[0] == "ship":  # makes the folders it needs
+        places.append(tmp_path / "file")
+    else:
+        places += [tmp_path / "none" / "result", tmp_path]
+    given = [part.replace("RUN", str(run)).replace("STUDY", str(study)) for part in arguments]
+    before = sorted(tmp_path.rglob("*"))
+    for place in places:
+        done = run_cli(*given, place)
+        assert (done.status, done.out) == (2, "")
+        assert len(done.err.splitlines()) == 1
+        assert str(place) in done.err
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_failure_ends_with_1(run_cli: Cli, study: Path, monkeypatch: Any):

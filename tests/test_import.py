@@ -6,6 +6,8 @@ import ast
 import json
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,15 @@ def test_every_public_name_is_there(name: str):
     assert getattr(slimfront, name) is not None
 
 
+def test_the_version_of_a_source_tree_is_that_of_its_pyproject(monkeypatch: pytest.MonkeyPatch):
+    def absent(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("importlib.metadata.version", absent)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert slimfront.__version__ == project["version"]
+
+
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = slimfront.no_such_name
@@ -71,7 +82,7 @@ def imported_packages(path: Path) -> set[str]:
                 if parts[:1] != ("slimfront",):
                     continue
                 parts = parts[1:]
-            found |= {parts[0]} if parts else {alias.name for alias in node.names}
+            found |= {parts[0]} if parts else {alias.name for alias in node.names} - {"__version__"}
         elif isinstance(node, ast.Import):
             found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("slimfront.")}
     return found

@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
+from slimfront.objectives.protocol import Reading
 from slimfront.search import evaluate as evaluate_module
 from slimfront.search.evaluate import evaluate
 from slimfront.search.loop import search
@@ -255,7 +256,7 @@ def test_a_timeout_ends_in_time_and_the_run_can_go_on(study, tmp_path):
     listener = Listener()
     run = search(study, trials=9, run_dir=tmp_path / "run", timeout="1ms", progress=listener)
     assert len(run.trials) == 1
-    assert listener.notes[-1] == "the time is over"
+    assert "the time is over" in listener.notes
     assert len(search(study, trials=3, run_dir=tmp_path / "run").trials) == 3
 
 
@@ -264,7 +265,7 @@ def test_a_small_space_ends_before_the_trials_do(tiny_model, pictures, tmp_path)
     listener = Listener()
     run = search(study, trials=50, run_dir=tmp_path / "run", sampler="random", progress=listener)
     assert len(run.trials) == study.space.size == 8
-    assert listener.notes[-1] == "every candidate of the space is measured"
+    assert "every candidate of the space is measured" in listener.notes
 
 
 def test_progress_is_told_of_every_trial(study, tmp_path):
@@ -353,3 +354,49 @@ def test_whatever_cannot_be_written_is_one_clear_line(tiny_model, pictures, tmp_
     with pytest.raises(InputError, match="cannot write to the run folder") as caught:
         search(study, trials=2, run_dir=tmp_path / "run")
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A function (step) after which the reference takes 10 ms alone and 10 + step ms beside a candidate."""
+
+    def patch(step):
+        class Clock:
+            name = "timing"
+
+            def measure(self, subject):
+                milliseconds = 10.0 if subject.is_reference else 10.0 + step
+                speedup = 1.0 if subject.is_reference else 2.0
+                readings = {"reference_ms": milliseconds, "reference_drift": 0.0, "speedup": speedup}
+                return {name: Reading(value, "") for name, value in readings.items()}
+
+        monkeypatch.setattr(evaluate_module, "Timing", Clock)
+
+    return patch
+
+
+def test_evaluate_warns_of_a_reference_whose_time_moved(study, clock):
+    clock(5.0)
+    evaluate(study, [Candidate()])
+    assert "the reference's own time moved" not in " ".join(study.warnings)
+    evaluate(study, [Candidate({"conv1": LayerChoice(4, 32)})])
+    assert "up to 50% (medians from 10.0 ms to 15.0 ms)" in study.warnings[-1]
+
+
+def test_evaluate_names_an_unknown_layer_before_anything_is_prepared(study, monkeypatch):
+    monkeypatch.setattr(study.builder, "prepare", lambda: pytest.fail("the preparation has begun"))
+    with pytest.raises(InputError, match=r"unknown layer 'conv11' \(did you mean 'conv1'\?\)"):
+        evaluate(study, [Candidate({"conv11": LayerChoice(4, 32)})])
+
+
+@pytest.mark.parametrize(("step", "told"), [(0.0, []), (5.0, ["up to 50% (medians from 10.0 ms to 15.0 ms)"])])
+def test_a_reference_whose_time_moved_is_told_at_the_end(study, tmp_path, clock, step, told):
+    clock(step)
+    listener = Listener()
+    search(study, trials=2, run_dir=tmp_path / "run", progress=listener)
+    notes = [note for note in listener.notes if "the reference's own time moved" in note]
+    assert len(notes) == len(told)
+    assert all(words in note for words, note in zip(told, notes, strict=True))
+    again = Listener()
+    search(study, trials=2, run_dir=tmp_path / "run", progress=again)
+    assert again.notes == []

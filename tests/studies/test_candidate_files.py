@@ -50,6 +50,22 @@ def test_an_unknown_layer_is_named_and_nothing_is_written(study_folder: Path, tm
     assert not (tmp_path / "m.onnx").exists()
 
 
+def test_an_unknown_layer_is_named_before_anything_is_prepared(study_folder: Path, tmp_path: Path, monkeypatch):
+    def fail(*_: object) -> None:
+        raise AssertionError("the preparation has begun")
+
+    monkeypatch.setattr("slimfront.spaces.build.Builder.prepare", fail)
+    study, wrong = load_study(study_folder), Candidate({"conv11": LayerChoice(4, 32)})
+    (tmp_path / "wrong.json").write_text(json.dumps(wrong.to_json()))
+    for call in (
+        lambda: given_candidates(study, [tmp_path / "wrong.json"], None),
+        lambda: build(study, wrong),
+        lambda: build_file(study, wrong, tmp_path / "m.onnx"),
+    ):
+        with pytest.raises(InputError, match=r"unknown layer 'conv11' \(did you mean 'conv1'\?\)"):
+            call()
+
+
 def test_a_folder_that_is_not_there_is_named(study_folder: Path, tmp_path: Path):
     with pytest.raises(InputError, match="no folder"):
         build_file(load_study(study_folder), CHOSEN, tmp_path / "none" / "m.onnx")

@@ -126,6 +126,22 @@ def test_data_that_is_not_finite(study_folder, pictures, value):
         load_study(study_folder).check()
 
 
+@pytest.mark.parametrize("value", [np.nan, -np.inf, 1e300])
+def test_values_that_are_not_finite_in_float32_are_refused_from_any_source(study_folder, tiny_model, pictures, value):
+    broken = pictures(4, 1).astype(np.float64)
+    broken[2, 0, 3, 3] = value
+    np.save(study_folder / "broken.npy", broken)
+    (study_folder / "data.py").write_text(
+        "from pathlib import Path\nimport numpy as np\n"
+        "def broken():\n    return {'input': np.load(Path(__file__).with_name('broken.npy'))}\n"
+    )
+    from_function = change(study_folder, '"calibration.npz"', '"data.py:broken"')
+    in_memory = Study(tiny_model, broken, pictures(3, 2))
+    for study in (from_function, in_memory):
+        with pytest.raises(InputError, match=r"data\.calibration: (input|x) has NaN or infinite values \(sample 2\)"):
+            study.check()
+
+
 @pytest.mark.parametrize(
     ("target", "words"),
     [

@@ -78,6 +78,8 @@ def test_what_later_versions_search_is_accepted_and_told():
         ({"model": {"file": "m.py:build"}}, ["[model]", "input_shape is missing"]),
         ({"model": {"weights": "w.pt"}}, ["[model]", "weights go with a PyTorch model"]),
         ({"model": {"input_shape": [1, 0]}}, ["model.input_shape must be above 0", "got 0"]),
+        ({"model": {"input_shape": 3}}, ["model.input_shape must be a list", "got 3"]),
+        ({"model": {"input_shape": {"style": [1, 0]}}}, ["model.input_shape.style must be above 0", "got 0"]),
         ({"data": {"calibraton": "x"}}, ["[data] unknown key 'calibraton'", "did you mean 'calibration'"]),
         ({"data": {"range": [1.0, 0.0]}}, ["data.range must be [black, white]", "[1.0, 0.0]"]),
         ({"data": {"range": [0, 1, 2]}}, ["data.range must have at most 2"]),
@@ -131,6 +133,7 @@ def test_a_file_that_is_no_toml_or_not_there(tmp_path):
     "tables",
     [
         {},
+        {"model": {"input_shape": {"image": [1, 3, 8, 8], "odd name": [1, 8]}}},
         {"model": {"input_shape": [1, 3, 8, 8]}, "data": {"test": "tést.npz", "range": [-1.0, 1.0]}},
         {"space": {"weight_bits": [4], "fixed": {'odd "name" [0].x': {"weight_bits": 8}}}},
         {"constraints": {"max_size": "1MB"}, "target": {"threads": 2}, "search": {"seed": 3}},

@@ -46,6 +46,20 @@ def test_free_axes_get_a_shape_to_measure_at(tiny_model: Path, tmp_path: Path):
     assert {"fill in data.calibration", "fill in data.evaluation", "check model.input_shape"} <= set(todo)
 
 
+def test_several_inputs_with_free_axes_get_a_table_of_shapes(tmp_path: Path):
+    import onnx
+
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 21]> g (float[N,3,H,W] x, float[N,8] z, float[1] k) => (float[N,3,H,W] y)'
+        " { y = Mul(x, k) }"
+    )
+    onnx.save(model, tmp_path / "two.onnx")
+    todo = init_study(tmp_path / "two.onnx", None, tmp_path / "study.toml")
+    shapes = tomllib.loads((tmp_path / "study.toml").read_text())["model"]["input_shape"]
+    assert shapes == {"x": [1, 3, 256, 256], "z": [1, 8]}
+    assert "check model.input_shape" in todo
+
+
 def test_names_with_quotes_and_newlines_stay_readable(tiny_model: Path, tmp_path: Path):
     odd = tmp_path / 'a "b"\\ c\n.onnx'
     odd.write_bytes(tiny_model.read_bytes())
@@ -78,5 +92,14 @@ def test_a_file_that_is_no_model_is_one_clear_line(content: bytes, tmp_path: Pat
 
 
 def test_a_folder_without_the_two_sets_says_what_is_wanted(tiny_model: Path, tmp_path: Path):
-    with pytest.raises(InputError, match=r"calibration\.npz and evaluation\.npz"):
+    with pytest.raises(InputError, match=r"calibration\.npz and evaluation\.npz") as caught:
         init_study(tiny_model, tmp_path, tmp_path / "study.toml")
+    assert "tiny_calibration.npz and tiny_evaluation.npz" in str(caught.value)
+    assert "folders of images named calibration and evaluation" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["tiny_calibration.npz", "calibration.npz", "calibration"])
+def test_data_are_found_under_each_of_the_names_told(name: str, tiny_model: Path, tmp_path: Path):
+    (tmp_path / name).mkdir() if name == "calibration" else np.savez(tmp_path / name)
+    init_study(tiny_model, tmp_path, tmp_path / "study.toml")
+    assert tomllib.loads((tmp_path / "study.toml").read_text())["data"]["calibration"] == name

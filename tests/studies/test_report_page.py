@@ -125,7 +125,7 @@ def test_a_study_that_is_gone_costs_the_pictures_only(run: Run, tmp_path: Path):
 
 
 def test_a_page_that_cannot_be_written_is_one_clear_line(run: Run, tmp_path: Path):
-    with pytest.raises(InputError, match="cannot write the report"):
+    with pytest.raises(InputError, match="cannot write"):
         report(run, tmp_path / "no folder" / "report.html")
 
 

@@ -58,6 +58,36 @@ def test_a_module_in_memory(in_memory, pictures):
     assert (study.evaluation.target == pictures(3, 3)).all()
 
 
+def test_a_pair_may_be_a_list_and_so_may_samples(in_memory, pictures):
+    inputs, target = pictures(3, 2), pictures(3, 3)
+    for pair in ((inputs, target), [inputs, target], [{"x": inputs}, target], {"x": inputs, "target": target}):
+        study = in_memory(evaluation=pair)
+        assert (study.evaluation.inputs["x"] == inputs).all()
+        assert (study.evaluation.target == target).all()
+    study = in_memory(evaluation=[inputs[0], inputs[1]])
+    assert (study.evaluation.inputs["x"] == inputs[:2]).all()
+    assert study.evaluation.target is None
+
+
+@pytest.mark.parametrize(
+    "wrong", [[np.zeros((3, 3, 16, 16)), np.zeros((3, 8)), 1], [[1.0], [2.0, 3.0]], object(), iter([1]), {"x": {}}]
+)
+def test_what_is_no_samples_is_told_what_is_accepted(in_memory, wrong):
+    with pytest.raises(
+        InputError, match=r"data\.evaluation: x cannot be read as an array.*; give an array \[N, \.\.\.\], a d"
+    ):
+        in_memory(evaluation=wrong).check()
+
+
+def test_tensors_are_samples_unless_they_have_a_gradient(in_memory, pictures):
+    import torch
+
+    tensor = torch.from_numpy(pictures(3, 2))
+    assert (in_memory(evaluation=tensor).evaluation.inputs["x"] == tensor.numpy()).all()
+    with pytest.raises(InputError, match=r"cannot be read as an array.*detach"):
+        in_memory(evaluation=tensor.clone().requires_grad_()).check()
+
+
 def test_a_module_needs_an_input_shape(in_memory):
     import torch
 
@@ -65,6 +95,31 @@ def test_a_module_needs_an_input_shape(in_memory):
         in_memory(model=torch.nn.Conv2d(3, 3, 1)).check()
     with pytest.raises(InputError, match=r"must be a torch\.nn.Module or the path of an ONNX file, but got int"):
         in_memory(model=3).check()
+
+
+def test_several_inputs_in_memory_are_saved_with_their_names(tmp_path, pictures):
+    import torch
+
+    class Masked(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = torch.nn.Conv2d(3, 3, 1)
+
+        def forward(self, image, mask):
+            return self.conv(image) * mask
+
+    def inputs(count, seed):
+        return {"image": pictures(count, seed), "mask": np.full((count, 1), seed, np.float32)}
+
+    def make(**shapes):
+        return Study(Masked(), inputs(4, 1), (inputs(3, 2), pictures(3, 3)), input_shape=shapes)
+
+    study = make(image=(1, 3, 16, 16), mask=(1, 1))
+    study.check()
+    study.save(tmp_path)
+    assert load_study(tmp_path).digest == study.digest
+    with pytest.raises(InputError, match=r"must share their first axis, the batch.*'mask': \[1, 1\]"):
+        make(image=(2, 3, 16, 16), mask=(1, 1)).check()
 
 
 def test_the_definition_is_plain_data_that_tells_studies_apart(in_memory, pictures):

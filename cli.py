@@ -328,8 +328,8 @@ def evaluate(
     told = [*loaded.warnings, *notes]
     screen.note(*told)
     with screen.steps() as progress:
-        loaded.builder.prepare(progress)
-    screen.result(measure(loaded, chosen), candidates_table)
+        measured = measure(loaded, chosen, progress)
+    screen.result(measured, candidates_table)
     screen.note(*(note for note in loaded.warnings if note not in told))
 
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ..spaces.build import file_size
 from ..spaces.kernels import integer_reads
 from ..spaces.session import CPU, infer, open_session
 from .samples import Samples
@@ -88,7 +89,7 @@ class OpenModel:
 
     @cached_property
     def _opened(self) -> tuple[ort.InferenceSession, Counter[str] | None]:
-        if self.path.stat().st_size > INSPECTED_BYTES:
+        if file_size(self.path) > INSPECTED_BYTES:
             return open_session(self.path, threads=self.threads, provider=self.provider), None
         with tempfile.TemporaryDirectory(prefix="slimfront-") as folder:
             optimized = Path(folder) / "optimized.onnx"

@@ -17,6 +17,7 @@ from ..objectives.timing import Timing
 from ..spaces.build import Built
 from ..spaces.candidate import Candidate
 from ..spaces.errors import BuildError, InputError
+from ..spaces.statistics import Progress
 from ..studies.reading_notes import reading_notes
 from ..studies.records import DONE, FAILED
 from ..studies.run import save_model_file
@@ -104,7 +105,7 @@ class Evaluator:
         return OpenModel(path, self.study.evaluation, self.study.graph.batch, target.threads, target.provider)
 
 
-def evaluate(study: Study, candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
+def evaluate(study: Study, candidates: Sequence[Candidate], progress: Progress | None = None) -> list[dict[str, Any]]:
     """Build and measure candidates outside any run; return their JSON forms in the order given (`trial` is None).
 
     What was unsteady about the timings is added to the study's warnings.
@@ -116,7 +117,7 @@ def evaluate(study: Study, candidates: Sequence[Candidate]) -> list[dict[str, An
     for candidate in candidates:
         candidate.check_layers(study.graph.layers)
     study.check()
-    study.builder.prepare()
+    study.builder.prepare(sorted({name for candidate in candidates for name in candidate.rounded}), progress)
     with tempfile.TemporaryDirectory(prefix="slimfront-") as folder:
         evaluator = Evaluator(study, Path(folder))
         timings = [_measure(evaluator, Candidate())[1]]

@@ -114,7 +114,7 @@ class _Search:
             if not prepared:
                 for warning in self.study.warnings:
                     self.progress.note(warning)
-                self.study.builder.prepare(self.progress.prepare)
+                self.study.builder.prepare(self.study.space.rounded, self.progress.prepare)
                 prepared = True
             if self._time_is_over():
                 self.progress.note("the time is over")

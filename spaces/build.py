@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -189,10 +189,17 @@ class Builder:
         """All layers rounded to all widths, each on its own."""
         return StaticRepair(self.statistics, self.rounding)
 
-    def prepare(self, progress: Progress | None = None) -> None:
-        """Gather statistics and round all layers to all widths, unless the cache has them."""
-        self.statistics.prepare(progress)
-        self.static.prepare(progress)
+    def prepare(self, layers: Collection[str] | None = None, progress: Progress | None = None) -> None:
+        """Gather statistics and round layers to all widths, unless the cache has them; a build then only assembles.
+
+        Args:
+            layers: names of those that will be rounded; None for all. Without any there is nothing to prepare.
+            progress: told what is being done, and the part of it that is done.
+        """
+        names = self.graph.layers if layers is None else layers
+        if names:
+            self.statistics.prepare(progress)
+            self.static.prepare(names, progress)
 
     def build(self, candidate: Candidate) -> Built:
         """Build a candidate.
@@ -214,8 +221,7 @@ class Builder:
 
     def lower(self, candidate: Candidate) -> Lowering:
         """Return the lowering of a candidate, not yet run."""
-        rounds = any(choice.weight_bits <= 8 for choice in candidate.layers.values())
-        graph = self.equalised if rounds else self.graph
+        graph = self.equalised if candidate.rounded else self.graph
         integer = integer_nodes(graph, candidate)
         return Lowering(graph, candidate, integer, lambda name: self.statistics.range(name), self._rounded(candidate))
 

@@ -65,12 +65,17 @@ class Candidate:
             raise InputError(f"repair must be one of {', '.join(REPAIRS)}, but got {self.repair!r}")
         kept = {name: choice for name, choice in sorted(self.layers.items()) if choice != UNCOMPRESSED}
         object.__setattr__(self, "layers", kept)
-        if not any(choice.weight_bits <= 8 for choice in kept.values()):
+        if not self.rounded:
             object.__setattr__(self, "repair", "static")  # nothing is rounded: the two are the same model
 
     def choice(self, layer: str) -> LayerChoice:
         """Return the layer's choice; uncompressed where the candidate does not name it."""
         return self.layers.get(layer, UNCOMPRESSED)
+
+    @property
+    def rounded(self) -> list[str]:
+        """Names of the layers whose weights are rounded to integers."""
+        return [name for name, choice in self.layers.items() if choice.weight_bits <= 8]
 
     def check_layers(self, known: Collection[str]) -> None:
         """Raise `InputError` with the nearest spelling where the candidate names a layer that is not ``known``."""

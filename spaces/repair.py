@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,11 +48,10 @@ class StaticRepair:
         self.store = Store(content_hash(statistics.key, method, VERSION))
         self._loaded: dict[str, dict[int, RoundedLayer]] = {}
 
-    def prepare(self, progress: Progress | None = None) -> None:
-        """Round every layer to every width unless the cache has it."""
-        layers = list(self.statistics.graph.layers.values())
-        for number, layer in enumerate(layers):
-            self._widths(layer)
+    def prepare(self, layers: Collection[str], progress: Progress | None = None) -> None:
+        """Round these layers to every width unless the cache has it."""
+        for number, name in enumerate(layers):
+            self._widths(self.statistics.graph.layers[name])
             if progress is not None:
                 progress("rounded weights", (number + 1) / len(layers))
 

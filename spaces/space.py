@@ -36,6 +36,11 @@ class Space:
             result *= len(choices)
         return result
 
+    @property
+    def rounded(self) -> list[str]:
+        """Names of the layers whose weights may be rounded to integers."""
+        return [name for name, choices in self.choices.items() if any(choice.weight_bits <= 8 for choice in choices)]
+
     def contains(self, candidate: Candidate) -> bool:
         """Whether the search could have proposed this candidate."""
         known = all(name in self.choices for name in candidate.layers)

@@ -85,7 +85,6 @@ def build(study: Study, candidate: Candidate | Mapping[str, Any]) -> bytes:
     if not isinstance(candidate, Candidate):
         candidate = Candidate.from_json(candidate)
     candidate.check_layers(study.graph.layers)
-    study.builder.prepare()
     return study.builder.build(candidate).to_bytes()
 
 
@@ -104,7 +103,7 @@ def build_file(
     check_output(path)
     candidate.check_layers(study.graph.layers)
     study.check()
-    study.builder.prepare(progress)
+    study.builder.prepare(candidate.rounded, progress)
     built = study.builder.build(candidate)
     try:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".slimfront-") as folder:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..spaces.candidate import Candidate
+from ..spaces.graph import EXTERNAL_ABOVE_BYTES
 from .bundle import MODEL_FILE
 from .texts import change_text, interval_text, number_text, ratio_text, size_text, time_text
 
@@ -56,12 +57,17 @@ output = session.run(None, {_feed(study.graph)})[0]  # {_output(study)}
 ## What it needs
 
 - {runtime} (opset {facts["opset"]}, IR version {facts["ir_version"]}); no custom operators.
-{_saturation(row)}- sha256 of {MODEL_FILE}: `{facts["sha256"]}`
+{_saturation(row)}- sha256 of {_files(row["size_bytes"])}: `{facts["sha256"]}`
 
 Measured with ONNX Runtime {environment["onnxruntime"]} ({environment["provider"]}) on {environment["cpu"]},
 {environment["system"]}, Python {environment["python"]}, slimfront {environment["slimfront"]}.
 `slimfront verify` on this folder measures it again.
 """
+
+
+def _files(size_bytes: int) -> str:
+    """Name what the checksum is of."""
+    return MODEL_FILE if size_bytes <= EXTERNAL_ABOVE_BYTES else f"{MODEL_FILE} followed by {MODEL_FILE}.data"
 
 
 def _summary(candidate: Candidate, graph: Graph) -> str:

@@ -224,9 +224,7 @@ class Run:
         """
         path = self.folder / "models" / f"{trial.candidate.key}.onnx"
         if not path.exists():
-            builder = self.load().builder
-            builder.prepare()
-            built = builder.build(trial.candidate)
+            built = self.load().builder.build(trial.candidate)
             if built.sha256 != trial.sha256:
                 raise SlimfrontError(
                     f"trial {trial.number} of {self.folder} cannot be built again as it was measured "

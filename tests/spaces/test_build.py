@@ -483,3 +483,13 @@ def test_large_models_keep_their_weights_beside_the_file(
     onnx.checker.check_model(str(path), full_check=True)
     with pytest.raises(InputError, match=r"larger than 2 GB.*save it to a file"):
         built.to_bytes()
+
+
+def test_only_what_will_be_rounded_is_prepared(network, x, tmp_path, monkeypatch):
+    monkeypatch.setenv("SLIMFRONT_CACHE", str(tmp_path))
+    builder = Builder(network, {"x": x})
+    builder.prepare(Candidate({name: LayerChoice(16) for name in network.layers}).rounded)
+    assert not list(tmp_path.rglob("*.np*"))
+    first = next(iter(network.layers))
+    builder.prepare(Candidate({first: LayerChoice(4)}).rounded)
+    assert len(list(tmp_path.rglob("rounded-*"))) == 1

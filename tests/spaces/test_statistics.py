@@ -172,7 +172,9 @@ def test_calibration_data_that_is_not_finite_is_refused(value, graph, noise):
 
 def test_progress_goes_from_nothing_to_all(graph, noise):
     told: list[tuple[str, float]] = []
-    Builder(graph, {"x": noise(2, 4, 7, 6, seed=9)}).prepare(lambda text, fraction: told.append((text, fraction)))
+    Builder(graph, {"x": noise(2, 4, 7, 6, seed=9)}).prepare(
+        progress=lambda text, fraction: told.append((text, fraction))
+    )
     for text in {text for text, _ in told}:
         fractions = [fraction for other, fraction in told if other == text]
         assert fractions == sorted(fractions) and fractions[-1] == 1.0

@@ -13,7 +13,7 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..spaces.build import file_size
+from ..spaces.errors import BuildError
 from ..spaces.kernels import integer_reads
 from ..spaces.session import CPU, infer, open_session
 from .samples import Samples
@@ -93,7 +94,11 @@ class OpenModel:
             return open_session(self.path, threads=self.threads, provider=self.provider), None
         with tempfile.TemporaryDirectory(prefix="slimfront-") as folder:
             optimized = Path(folder) / "optimized.onnx"
-            session = open_session(self.path, threads=self.threads, provider=self.provider, optimized_path=optimized)
+            open_as_set = partial(open_session, self.path, threads=self.threads, provider=self.provider)
+            try:
+                session = open_as_set(optimized_path=optimized)
+            except BuildError:  # with its weights unpacked the optimised graph may be too large to be written
+                return open_as_set(), None
             return session, integer_reads(optimized)
 
     @cached_property

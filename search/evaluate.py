@@ -128,14 +128,14 @@ def evaluate(study: Study, candidates: Sequence[Candidate], progress: Progress |
             trial = Trial(-1, candidate, "measured", sha256=sha256, readings=readings, reference_ms=reference_ms)
             rows.append({**trial.row(), "trial": None})
             timings.append(readings)
-    study.warnings += reading_notes(timings)
+    study.warnings += [note for note in reading_notes(timings) if note not in study.warnings]
     return rows
 
 
 def _fallbacks(built: Built, subject: Subject) -> dict[str, Reading]:
     """Return how many nodes that should run in integers do not, by the graph that ONNX Runtime made of the file."""
-    reads = subject.model.integer_reads
-    if not built.integer_weights or reads is None:
+    reads = subject.model.integer_reads if built.integer_weights else None
+    if reads is None:
         return {}
     lacking = built.fallbacks(reads)
     how = "kernels of the optimised graph" + (f"; in float: {', '.join(lacking)}" if lacking else "")

@@ -21,6 +21,7 @@ from .errors import InputError
 from .graph import EXTERNAL_ABOVE_BYTES, Graph, model_bytes, save_model, serialized
 from .lowering import Lowering
 from .repair import RoundedLayer, StaticRepair, round_layer, rounding_method
+from .rounding import VERSION as ROUNDING_VERSION
 from .rounding import Rounding
 from .session import infer, open_session
 from .statistics import Progress, Statistics
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 COMPARED_PARAMETERS = 10_000_000
+EQUALISATION = "equalisation-5"  # part of the cache key: raise it when the lowering changes
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ class Built:
             left[weight] -= 1
             if left[weight] < 0:
                 lacking.append(node)
-        merged = sum(count for count in left.values() if count > 0)  # ONNX Runtime stores equal weights once
+        merged = sum(count for count in left.values() if count > 0)  # ONNX Runtime computes equal weights once
         return lacking if len(lacking) > merged else []
 
     def to_bytes(self) -> bytes:
@@ -169,7 +171,7 @@ class Builder:
         other = equalised(self.graph, self.calibration)
         if other is self.graph:
             return plain
-        store = Store(content_hash("equalisation-4", plain.key, other.digest, self.rounding))
+        store = Store(content_hash(EQUALISATION, plain.key, other.digest, self.rounding, ROUNDING_VERSION))
         chosen = store.arrays("errors")
         equal = Statistics(other, self.calibration)
         if chosen is None:

@@ -109,7 +109,7 @@ class Lowering:
         outputs = []
         for value in self.graph.model.graph.outputs:
             self.emitter.owner = ""
-            result = self.float_value(value.name or "")
+            result = self.any_value(value)
             result.shape, result.type = value.shape, value.type
             outputs.append((value.name or "", result))
         return self.emitter.finish(inputs, outputs)

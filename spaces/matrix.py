@@ -61,6 +61,11 @@ def row_channels(layer: Layer) -> np.ndarray:
     )
 
 
+def has_own_biases(layer: Layer) -> bool:
+    """Whether a bias can be added to each row on its own: not for a MatMul, nor where phases share a channel's bias."""
+    return layer.op != "MatMul" and (layer.op != "ConvTranspose" or math.prod(layer.strides) == 1)
+
+
 def mask(layer: Layer) -> np.ndarray | None:
     """Return where the rows of a ConvTranspose have a tap, bool [G, R, D]; None where all have."""
     if layer.op != "ConvTranspose" or all(k % s == 0 for k, s in zip(layer.kernel, layer.strides, strict=True)):

@@ -10,7 +10,7 @@ import numpy as np
 from .cache import Store, content_hash
 from .errors import InputError, nearest
 from .graph import Layer
-from .matrix import from_matrix, has_matrix, mask, row_channels, to_matrix
+from .matrix import from_matrix, has_matrix, has_own_biases, mask, row_channels, to_matrix
 from .rounding import METHODS, VERSION, Rounding, Rows
 from .statistics import Progress, Statistics
 
@@ -35,7 +35,7 @@ class RoundedLayer:
 
 
 class StaticRepair:
-    """All layers rounded to all widths from the reference's statistics, each on its own.
+    """Layers rounded to all widths from the reference's statistics, each on its own.
 
     Args:
         statistics: the reference's; their cache entry also holds the rounded weights.
@@ -98,7 +98,7 @@ def round_layer(
         gram = mean = None
         if moments is not None:
             gram, mean = np.asarray(moments[0][group]), np.asarray(moments[1][group])
-            if with_bias:
+            if has_own_biases(layer):  # they will make good for the mean error
                 gram = gram - np.outer(mean, mean)
         first = channels[group].min()
         results.append(

@@ -14,9 +14,10 @@ from typing import Protocol
 
 import numpy as np
 
-VERSION = 5  # part of the cache key: raise it when results change
+VERSION = 6  # part of the cache key: raise it when results change
 BLOCK = 128
 SWEEPS = 2
+VALUES_AT_ONCE = 1 << 23  # weights times widths: what memory is bounded by
 CACHED_VALUES = 1 << 16  # of weights at a time in the search for scales: what stays in the processor's cache
 
 
@@ -139,7 +140,7 @@ class SecondOrderRounding:
         channels: np.ndarray,
         mask: np.ndarray | None = None,
     ) -> dict[int, Rows]:
-        """Round rows so that the squared error of the layer's output is small; never worse than plain on it."""
+        """Round rows so that the squared error of the layer's output is small: by the damped Gram matrix never above plain's."""
         if gram is None:
             return PlainRounding().round(weights, gram, mean, bits, channels, mask)
         hessian = damped(gram)
@@ -147,19 +148,42 @@ class SecondOrderRounding:
         hessian = hessian[np.ix_(order, order)]
         upper = inverse_factor(hessian)
         hessian = hessian.astype(np.float32)
-        columns = np.ascontiguousarray(weights.T[order], np.float32)
-        allowed = None if mask is None else np.ascontiguousarray(mask.T[order])
-        even, weighted = _stacks(columns, np.diag(hessian), bits, channels, allowed)
-        seen = np.tile(hessian @ columns, (1, len(bits)))  # what the weights make of the inputs
-        plain = _Codes.of(even, even.nearest(), hessian, seen)
-        found = _Codes.of(weighted, _second_order(weighted, upper), hessian, seen).refitted()
-        for _ in range(SWEEPS):
-            found = _descended(found, hessian).refitted()
-        codes, scale, zero = found.or_better(plain)
-        original = np.empty((len(weights) * len(bits), len(order)), np.float32)
-        original[:, order] = codes.T
-        cuts = {width: slice(i * len(weights), (i + 1) * len(weights)) for i, width in enumerate(bits)}
-        return {width: _rows(weights, original[cut], scale[cut], zero[cut], mean) for width, cut in cuts.items()}
+        codes = np.empty((len(bits), *weights.shape), np.int8)
+        scale, zero = np.empty((2, len(bits), len(weights)), np.float32)
+        for part in _parts(channels, max(1, VALUES_AT_ONCE // (len(order) * len(bits)))):
+            columns = np.ascontiguousarray(weights[part].T[order], np.float32)
+            allowed = None if mask is None else np.ascontiguousarray(mask[part].T[order])
+            _, own = np.unique(channels[part], return_inverse=True)
+            found = _rounded(columns, hessian, upper, bits, own, allowed)
+            codes[:, part[:, None], order] = found[0].reshape(len(order), len(bits), -1).transpose(1, 2, 0)
+            scale[:, part], zero[:, part] = (values.reshape(len(bits), -1) for values in found[1:])
+        return {width: _rows(weights, codes[i], scale[i], zero[i], mean) for i, width in enumerate(bits)}
+
+
+def _parts(channels: np.ndarray, rows: int) -> list[np.ndarray]:
+    """Return the indices of rows in parts of about ``rows``; all rows of a channel are in one."""
+    order = np.argsort(channels, kind="stable")
+    starts = np.flatnonzero(np.diff(channels[order], prepend=-1))
+    first = np.unique(starts // rows, return_index=True)[1]
+    return np.split(order, starts[first][1:])
+
+
+def _rounded(
+    columns: np.ndarray,
+    hessian: np.ndarray,
+    upper: np.ndarray,
+    bits: Sequence[int],
+    channels: np.ndarray,
+    mask: np.ndarray | None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return codes [D, B * R], scales and offsets [B * R] of the weights [D, R] at each of ``bits``."""
+    even, weighted = _stacks(columns, np.diag(hessian), bits, channels, mask)
+    seen = np.tile(hessian @ columns, (1, len(bits)))  # what the weights make of the inputs
+    plain = _Codes.of(even, even.nearest(), hessian, seen)
+    found = _Codes.of(weighted, _second_order(weighted, upper), hessian, seen).refitted()
+    for _ in range(SWEEPS):
+        found = _descended(found, hessian).refitted()
+    return found.or_better(plain)
 
 
 METHODS: Mapping[str, Callable[[], Rounding]] = {"plain": PlainRounding, "second-order": SecondOrderRounding}
@@ -220,15 +244,17 @@ def inverse_factor(hessian: np.ndarray) -> np.ndarray:
     """
     from scipy.linalg import lapack
 
-    size = np.trace(hessian) / len(hessian)
-    for attempt in range(8):
+    diagonal = np.diag_indices_from(hessian)
+    enough = np.abs(hessian).sum(axis=1).max()  # added to the diagonal, it makes any finite matrix positive definite
+    for part in (0.0, 1e-6, 1e-4, 1e-2, 1.0):
+        raised = hessian if part == 0 else hessian.copy()
+        raised[diagonal] += enough * part
         try:
-            reversed_factor = np.linalg.cholesky((hessian + np.eye(len(hessian)) * (size * attempt))[::-1, ::-1])
+            reversed_factor = np.linalg.cholesky(raised[::-1, ::-1])
         except np.linalg.LinAlgError:
             continue
-        inverse, _ = lapack.dtrtri(
-            reversed_factor.T, lower=0, overwrite_c=1
-        )  # of the transposed factor, column by column
+        # LAPACK reads column by column: to it the lower factor is the transposed, upper one
+        inverse, _ = lapack.dtrtri(reversed_factor.T, lower=0, overwrite_c=1)
         return np.ascontiguousarray(inverse.T[::-1, ::-1], np.float32)
     raise np.linalg.LinAlgError("the Gram matrix is not finite")
 
@@ -336,7 +362,8 @@ class _Codes:
 def damped(gram: np.ndarray) -> np.ndarray:
     """Return the Gram matrix, float64, with 1 % of its mean diagonal added: well conditioned for any calibration data."""
     result = gram.astype(np.float64)
-    result[np.diag_indices_from(result)] += 0.01 * np.trace(result) / len(result) + 1e-12
+    diagonal = np.maximum(np.diag(result), 0)  # float32 may leave less than no variance of an input that never changes
+    result[np.diag_indices_from(result)] = diagonal + 0.01 * diagonal.mean() + 1e-12
     return result
 
 

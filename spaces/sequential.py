@@ -7,6 +7,7 @@ The idea of matching the uncompressed outputs layer by layer is that of Optimal 
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from .cache import Store, content_hash
 from .candidate import Candidate
 from .graph import Graph, Layer
-from .matrix import columns, from_matrix, has_matrix, mask, row_channels, to_matrix
+from .matrix import columns, from_matrix, has_matrix, has_own_biases, mask, row_channels, to_matrix
 from .repair import RoundedLayer, round_layer
 from .rounding import VERSION as ROUNDING_VERSION
 from .session import batches
@@ -25,8 +26,10 @@ from .weights import per_channel, shifted_bias
 if TYPE_CHECKING:
     from .build import Builder
 
-VERSION = 3  # part of the cache key: raise it when results change
-RIDGE = 0.01  # of the mean diagonal of the Gram matrix
+VERSION = 5  # part of the cache key: raise it when results change
+RIDGES = (0.01, 0.1, 1.0, 10.0)  # of the mean diagonal of the Gram matrix
+NEARLY = 1.2  # times the least error on data that was not fitted
+NOISE = 1e-5  # of the mean diagonal before the mean is taken out: what float32 leaves of an input that never changes
 MEMORY_BYTES = 3_000_000_000  # of activations held; fewer calibration samples are used where all do not fit
 
 
@@ -78,47 +81,112 @@ def _refit(
         return builder.static.rounded(
             layer, bits
         )  # weights that serve several places keep the statistics of all of them
-    gram, mean, cross, mean_before = _moments(layer, compressed.inputs_of(name), reference.inputs_of(name))
     rows = to_matrix(layer, builder.equalised.weight(layer))
-    allowed = mask(layer)
-    fitted = np.empty_like(rows)
-    for group in range(len(rows)):
-        centred, crossed = gram[group], cross[group]
-        if layer.op != "MatMul":
-            centred = centred - np.outer(mean[group], mean[group])
-            crossed = crossed - np.outer(mean[group], mean_before[group])
-        ridge = RIDGE * np.trace(centred) / len(centred) + 1e-12
-        identity = ridge * np.eye(len(centred))
-        regular = centred + identity
-        target = (crossed + identity) @ rows[group].T
-        fitted[group] = np.linalg.solve(regular, target).T
-        if allowed is not None:
-            fitted[group] *= allowed[group]
-    rounded = round_layer(layer, from_matrix(layer, fitted), (gram, mean), builder.static.rounding, (bits,))[bits]
+    halves = _pairs(layer, compressed.inputs_of(name), reference.inputs_of(name), rows)
+    whole, rows = halves[0] + halves[1], rows.astype(np.float64)
+    fitted = _fit(layer, whole, rows, _best_ridge(layer, halves, rows))
+    moments = (whole.gram / whole.count, whole.now / whole.count)
+    weight = from_matrix(layer, fitted.astype(np.float32))
+    rounded = round_layer(layer, weight, moments, builder.static.rounding, (bits,))[bits]
     if layer.op == "MatMul":
         return rounded
-    moved = np.einsum("grd,gd->gr", rows, mean_before) - np.einsum("grd,gd->gr", fitted, mean)
+    moved = (np.einsum("grd,gd->gr", rows, whole.before) - np.einsum("grd,gd->gr", fitted, whole.now)) / whole.count
     return RoundedLayer(rounded.codes, rounded.scale, rounded.zero, rounded.shift + _by_channel(layer, moved))
 
 
-def _moments(
-    layer: Layer, now: list[np.ndarray], before: list[np.ndarray]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return E[x x^T], E[x], E[x y^T], E[y] for the inputs x now and y before, at the same sampled positions."""
+@dataclass(frozen=True)
+class _Pairs:
+    """Sums over ``count`` sampled positions of what a layer reads: x now, y before anything was rounded.
+
+    Attributes:
+        gram: x x^T [G, D, D].
+        cross: x y^T [G, D, D].
+        now: x [G, D].
+        before: y [G, D].
+        power: the squared outputs before, [G, R].
+    """
+
+    gram: np.ndarray
+    cross: np.ndarray
+    now: np.ndarray
+    before: np.ndarray
+    power: np.ndarray
+    count: int
+
+    @classmethod
+    def of(cls, x: np.ndarray, y: np.ndarray, rows: np.ndarray) -> _Pairs:
+        """Return the sums over columns [G, M, D] of a layer with weights [G, R, D]."""
+        turned = x.transpose(0, 2, 1)
+        power = np.square(y @ rows.transpose(0, 2, 1)).sum(axis=1)
+        return cls(turned @ x, turned @ y, x.sum(axis=1), y.sum(axis=1), power, x.shape[1])
+
+    def __add__(self, other: _Pairs) -> _Pairs:
+        return _Pairs(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
+
+    def means(self, group: int, centred: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Return E[x x^T] and E[x y^T] of a group, float64 [D, D], about the means where a bias makes good for these."""
+        gram, cross = (sums[group].astype(np.float64) / self.count for sums in (self.gram, self.cross))
+        if not centred:
+            return gram, cross
+        now, before = self.now[group] / self.count, self.before[group] / self.count
+        return gram - np.outer(now, now), cross - np.outer(now, before)
+
+
+def _pairs(layer: Layer, now: list[np.ndarray], before: list[np.ndarray], rows: np.ndarray) -> list[_Pairs]:
+    """Return the sums of two halves of the batches, at the same sampled positions now and before.
+
+    A single batch is cut in two by position; where there is but one position both halves are that.
+    """
     limit = columns_of_feed(layer, len(now))
-    sums = None
-    count = 0
+    halves: list[_Pairs | None] = [None, None]
     for number, (x, y) in enumerate(zip(now, before, strict=True)):
         a = columns(layer, x, limit, np.random.default_rng(number))
         b = columns(layer, y, limit, np.random.default_rng(number))
-        both = a.transpose(0, 2, 1) @ np.concatenate([a, b], axis=2)
-        part = [both, a.sum(axis=1), b.sum(axis=1)]
-        sums = part if sums is None else [s + p for s, p in zip(sums, part, strict=True)]
-        count += a.shape[1]
-    assert sums is not None
-    both, mean, mean_before = ((s / count).astype(np.float64) for s in sums)
-    gram, cross = np.split(both, 2, axis=2)
-    return gram, mean, cross, mean_before
+        cuts = [(number % 2, slice(None))] if len(now) > 1 else [(0, slice(0, None, 2)), (1, slice(1, None, 2))]
+        for half, cut in cuts:
+            if a[:, cut].size:
+                part, so_far = _Pairs.of(a[:, cut], b[:, cut], rows), halves[half]
+                halves[half] = part if so_far is None else so_far + part
+    found = [half for half in halves if half is not None]
+    return found * 2 if len(found) == 1 else found
+
+
+def _fit(layer: Layer, pairs: _Pairs, rows: np.ndarray, ridge: float) -> np.ndarray:
+    """Return weights [G, R, D] that give the reference's outputs on the inputs now, drawn towards ``rows`` by a ridge."""
+    allowed = mask(layer)
+    fitted = np.empty_like(rows)
+    for group in range(len(rows)):
+        gram, cross = pairs.means(group, has_own_biases(layer))
+        noise = NOISE * np.trace(pairs.gram[group]) / pairs.count
+        towards = ((ridge * max(np.trace(gram), 0.0) + noise) / len(gram) + 1e-12) * np.eye(len(gram))
+        fitted[group] = np.linalg.solve(gram + towards, (cross + towards) @ rows[group].T).T
+    return fitted if allowed is None else fitted * allowed
+
+
+def _best_ridge(layer: Layer, halves: list[_Pairs], rows: np.ndarray) -> float:
+    """Return the smallest ridge that is nearly the best when fitted on one half of the data and judged on the other.
+
+    A small one is preferred because errors made good here do not reach the layers that follow.
+    """
+    errors = {
+        ridge: sum(
+            _error(layer, judge, rows, _fit(layer, learn, rows, ridge)) for learn, judge in (halves, halves[::-1])
+        )
+        for ridge in RIDGES
+    }
+    return next(ridge for ridge in RIDGES if errors[ridge] <= NEARLY * min(errors.values()))
+
+
+def _error(layer: Layer, pairs: _Pairs, rows: np.ndarray, fitted: np.ndarray) -> float:
+    """Return the mean squared difference, summed over outputs, of fitted weights on x and the old ones on y."""
+    total = 0.0
+    for group in range(len(rows)):
+        gram, cross = pairs.means(group, has_own_biases(layer))
+        power = float(pairs.power[group].sum()) / pairs.count
+        if has_own_biases(layer):
+            power -= float(np.square(rows[group] @ pairs.before[group] / pairs.count).sum())
+        total += power + float(np.sum((fitted[group] @ gram - 2 * rows[group] @ cross.T) * fitted[group]))
+    return max(total, 0.0)
 
 
 def _by_channel(layer: Layer, rows: np.ndarray) -> np.ndarray:

@@ -54,7 +54,7 @@ def _writer(model: ir.Model, shuffle: ir.Node) -> ir.Node | None:
         node = value.producer()
         if node is not None and node.op_type == "Conv":
             constants = [v for v in node.inputs[1:] if v is not None]
-            alone = all(v.const_value is not None and len(v.uses()) == 1 for v in constants)
+            alone = all(v.const_value is not None and len(v.uses()) == 1 and v not in outputs for v in constants)
             return node if alone and node.attributes.get_int("group", 1) == 1 else None
         if node is None or node.op_type not in ELEMENTWISE:
             return None

@@ -1,4 +1,4 @@
-"""What calibration data tells about the reference: value ranges of all tensors, Gram matrices of all layers' inputs.
+"""What calibration data tells about a graph: value ranges of all tensors, Gram matrices of all layers' inputs.
 
 Gathered once per (graph, calibration data) with ONNX Runtime, in memory bounded by the largest layers, and cached.
 """
@@ -61,6 +61,15 @@ class Statistics:
 
     def moments(self, layer: Layer) -> tuple[np.ndarray, np.ndarray] | None:
         """Return the mean of x x^T [G, D, D] and of x [G, D] over a layer's unfolded inputs; None where it has no matrix."""
+        if not has_matrix(layer):
+            return None
+        found = self._moments(layer)
+        if found is None:  # never gathered, or lost from the cache
+            self._gather(None)
+            found = self._moments(layer)
+        return found
+
+    def _moments(self, layer: Layer) -> tuple[np.ndarray, np.ndarray] | None:
         gram = self.store.array(f"gram-{self._number(layer)}")
         mean = self.store.array(f"mean-{self._number(layer)}")
         return None if gram is None or mean is None else (gram, mean)

@@ -137,3 +137,20 @@ def test_a_stepwise_run_rounds_the_tensors_that_integers_hold(graph, x, builder,
         codes = found / np.float32(scale) + zero
         assert np.allclose(codes, np.round(codes), atol=1e-2)
         assert codes.min() > -0.01 and codes.max() < 255.01
+
+
+@pytest.mark.parametrize("repair", ["static", "sequential"])
+@pytest.mark.parametrize("count", [1, 7])
+def test_an_input_that_never_changes_is_no_trouble(repair, count, capture, weight, noise, run):
+    graph = capture(
+        "(float[1,6,8,8] x, float[1,16] t) => (float[n,c,h,w] y) { [k] a = Conv<pads=[1,1,1,1]>(x, w)\n"
+        "[p] b = Gemm(t, v)\n s = Reshape(b, shape)\n z = Add(a, s)\n r = Relu(z)\n [l] y = Conv(r, u) }",
+        w=weight(8, 6, 3, 3), v=weight(16, 8), u=weight(4, 8, 1, 1), shape=np.array([1, 8, 1, 1]),
+    )  # fmt: skip
+    data = {"x": noise(count, 6, 8, 8), "t": np.repeat(noise(1, 16), count, axis=0)}
+    built = Builder(graph, data).build(
+        Candidate({"k": LayerChoice(8), "p": LayerChoice(8), "l": LayerChoice(8)}, repair=repair)
+    )
+    one = {name: array[:1] for name, array in data.items()}
+    expected = run(Builder(graph, data).build(Candidate()), one)
+    assert np.sqrt(np.mean((run(built, one) - expected) ** 2)) < 0.02 * np.ptp(expected)

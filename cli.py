@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -36,7 +37,10 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, warning
 MaxSize = Annotated[str | None, typer.Option(help="Largest file, e.g. 1MB, 800kB, 1.5MiB.")]
 MaxLatency = Annotated[str | None, typer.Option(help="Longest time of a batch, e.g. 40ms, 0.1s.")]
 MinPsnr = Annotated[float | None, typer.Option(help="Least PSNR in dB.")]
-MaxDrop = Annotated[float | None, typer.Option(help="Largest loss against the reference in dB.")]
+MaxDrop = Annotated[
+    float | None,
+    typer.Option(help="Largest loss against the reference in dB (without targets: below a fidelity of 50 dB)."),
+]
 MinSpeedup = Annotated[float | None, typer.Option(help="Least speedup against the reference.")]
 
 
@@ -56,6 +60,8 @@ def main() -> None:
     """Run the command line. Exit status: 0 done, 1 failed, 2 wrong input, 130 interrupted."""
     try:
         sys.exit(app(prog_name="slimfront", standalone_mode=False))
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
     except InputError as error:
         _fail(str(error), 2)
     except SlimfrontError as error:
@@ -175,8 +181,11 @@ def search(
         screen.note("interrupted: everything finished is kept; the same command continues")
         raise typer.Exit(130) from None
     screen.result(done.to_json() | {"run": str(done.folder)}, search_table)
-    screen.hint(f"next: slimfront report {done.folder} -o report.html")
-    screen.hint(f"      slimfront ship {done.folder} --max-drop 0.5 --prefer size -o bundle")
+    folder = shlex.quote(str(done.folder))
+    screen.hint(f"next: slimfront report {folder} -o report.html")
+    screen.hint(
+        f"      slimfront ship {folder} {'--max-drop 0.5 --prefer size' if done.has_target else '--prefer knee'} -o bundle"
+    )
 
 
 @app.command(epilog="Example: slimfront front runs/painting --all --csv trials.csv")
@@ -233,13 +242,16 @@ def pick(
     quiet: Quiet = False,
 ) -> None:
     """Choose one candidate of a run by what it must keep."""
+    from .studies.pick import choice_notes
     from .studies.run import open_run
     from .studies.show import candidate_view
 
     screen = Screen(json, quiet)
-    chosen = open_run(run).pick(max_size, max_latency, min_psnr, max_drop, min_speedup, prefer.value)
+    opened = open_run(run)
+    chosen = opened.pick(max_size, max_latency, min_psnr, max_drop, min_speedup, prefer.value)
     screen.result(chosen.row(), candidate_view)
-    screen.hint(f"next: slimfront ship {run} --trial {chosen.number} -o bundle")
+    screen.note(*choice_notes(opened, chosen))
+    screen.hint(f"next: slimfront ship {shlex.quote(str(run))} --trial {chosen.number} -o bundle")
 
 
 @app.command(epilog="Example: slimfront ship runs/painting --trial 12 -o bundle")
@@ -257,16 +269,19 @@ def ship(
     quiet: Quiet = False,
 ) -> None:
     """Write a candidate as a bundle, measured again in a fresh process."""
+    from .studies.pick import choice_notes
     from .studies.run import open_run
-    from .studies.ship import choose, shipped
+    from .studies.ship import choose, shipped, shipped_notes
     from .studies.ship import ship as ship_trial
     from .studies.show import candidate_view
 
     screen = Screen(json, quiet)
     opened = open_run(run)
     chosen = choose(opened, trial, max_size, max_latency, min_psnr, max_drop, min_speedup, prefer.value)
-    screen.result(shipped(ship_trial(opened, chosen, output, screen.hint)), candidate_view)
-    screen.hint(f"shipped to {output}; check it anywhere with: slimfront verify {output}")
+    row = shipped(ship_trial(opened, chosen, output, screen.hint))
+    screen.note(*choice_notes(opened, chosen), *shipped_notes(chosen, row))
+    screen.result(row, candidate_view)
+    screen.hint(f"shipped to {output}; check it anywhere with: slimfront verify {shlex.quote(str(output))}")
 
 
 @app.command(epilog="Example: slimfront verify bundle")

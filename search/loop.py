@@ -110,6 +110,9 @@ class _Search:
     def go(self, sampler: str, seed: int) -> None:
         """Evaluate until the run has its trials, the space is exhausted or the time is over."""
         prepared = False
+        count = len(self.run.trials)
+        if count >= self.total:
+            self.progress.note(f"the run has {count} candidates already, and no more were asked for ({self.total})")
         for label, candidate in self._wanted(sampler, seed):
             if not prepared:
                 for warning in self.study.warnings:
@@ -123,6 +126,9 @@ class _Search:
         if self.durations:
             for note in reading_notes([trial.readings for trial in self.run.trials if trial.measured]):
                 self.progress.note(note)
+        measured = [trial for trial in self.run.trials if trial.measured]
+        if measured and all(self.run.violation(trial) for trial in measured):
+            self.progress.note(f"no candidate keeps the constraints yet: {self.run.limits}")
         if self.mirror:
             self.mirror.follow(self.run)
 

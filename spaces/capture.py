@@ -204,8 +204,10 @@ def _export(
                 module, args, kwargs=kwargs, dynamo=True, input_names=names, output_names=["output"], verbose=False
             )
         except Exception as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise InputError(f"PyTorch cannot export the module to ONNX: {reason}") from error
+            cause: BaseException = error
+            while cause.__cause__ is not None:
+                cause = cause.__cause__
+            raise InputError(f"PyTorch cannot export the module to ONNX: {one_line(cause)}") from error
     assert program is not None
     return program
 

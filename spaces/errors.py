@@ -24,7 +24,7 @@ def nearest(wrong: str, allowed: Iterable[str]) -> str:
     return f" (did you mean {matches[0]!r}?)" if matches else ""
 
 
-def one_line(error: Exception, most: int = 300) -> str:
+def one_line(error: BaseException, most: int = 300) -> str:
     """Return an error's text as one line of at most ``most`` characters; its type where it has no text."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= most else text[: most - 3] + "..."

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .errors import BuildError, InputError
+from .errors import InputError
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -181,7 +181,7 @@ def save_model(model: ir.Model, path: Path) -> None:
     """Write a model; above 2 GB the weights go to ``<path>.data`` beside it.
 
     Raises:
-        BuildError: the file cannot be written (disk full, folder read-only).
+        InputError: the file cannot be written (disk full, folder read-only).
     """
     import onnx_ir as ir
 
@@ -192,7 +192,10 @@ def save_model(model: ir.Model, path: Path) -> None:
         else:
             path.write_bytes(serialized(model))
     except OSError as error:
-        raise BuildError(f"cannot write {path}: {error.strerror or error}") from error
+        raise InputError(
+            f"cannot write {path}: {error.strerror or error}; make room there, or choose another folder "
+            "(for temporary files by TMPDIR)"
+        ) from error
 
 
 def _port(value: ir.Value, shape: tuple[int, ...] | None) -> Port:

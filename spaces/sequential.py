@@ -26,7 +26,7 @@ from .weights import per_channel, shifted_bias
 if TYPE_CHECKING:
     from .build import Builder
 
-VERSION = 5  # part of the cache key: raise it when results change
+VERSION = 6  # part of the cache key: raise it when results change
 RIDGES = (0.01, 0.1, 1.0, 10.0)  # of the mean diagonal of the Gram matrix
 NEARLY = 1.2  # times the least error on data that was not fitted
 NOISE = 1e-5  # of the mean diagonal before the mean is taken out: what float32 leaves of an input that never changes

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..spaces.candidate import Candidate
 from ..spaces.errors import InputError
 from .output import cannot_write, check_output
+from .trial import Trial
 
 if TYPE_CHECKING:
     from .study import Study
@@ -25,19 +26,27 @@ def read_candidate(path: Path) -> Candidate:
         InputError: the file is missing, no JSON, or no candidate.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_distinct)
     except FileNotFoundError:
         raise InputError(f"there is no candidate file {path}") from None
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not JSON that can be read: {error}") from error
     if isinstance(data, dict) and isinstance(data.get("candidate"), dict):
         data = data["candidate"]
     try:
         return Candidate.from_json(data)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"the key {twice!r} is there twice")
+    return dict(pairs)
 
 
 def given_candidates(study: Study, files: Sequence[Path], uniform: str | None) -> tuple[list[Candidate], list[str]]:
@@ -71,18 +80,20 @@ def _fitting(file: Path, study: Study) -> Candidate:
     return candidate
 
 
-def build(study: Study, candidate: Candidate | Mapping[str, Any]) -> bytes:
+def build(study: Study, candidate: Candidate | Trial | Mapping[str, Any]) -> bytes:
     """Return a candidate's ONNX model as bytes.
 
     Args:
         study: a study.
-        candidate: any valid candidate, offered by the study's space or not; or its JSON form.
+        candidate: any valid candidate, offered by the study's space or not; its JSON form; or a trial of a run.
 
     Raises:
         InputError: the study is wrong, the candidate is none or names an unknown layer, or the model is above 2 GB.
         BuildError: the candidate cannot be built.
     """
-    if not isinstance(candidate, Candidate):
+    if isinstance(candidate, Trial):
+        candidate = candidate.candidate
+    elif not isinstance(candidate, Candidate):
         candidate = Candidate.from_json(candidate)
     candidate.check_layers(study.graph.layers)
     return study.builder.build(candidate).to_bytes()

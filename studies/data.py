@@ -71,9 +71,14 @@ def as_inputs(arrays: Mapping[str, Any], graph: Graph, key: str) -> Arrays:
         name = "input" if len(graph.inputs) == 1 and "input" in arrays else port.name
         if name not in arrays:
             wanted = "'input'" if len(graph.inputs) == 1 else f"{port.name!r}"
-            close = nearest(wanted.strip("'"), arrays)
-            raise InputError(f"{key} must hold {wanted}, but has {', '.join(map(repr, arrays)) or 'nothing'}{close}")
+            raise InputError(f"{key} must hold {wanted}, but has {', '.join(map(repr, arrays)) or 'nothing'}")
         inputs[port.name] = _as_input(arrays[name], port, f"{key}: {name}")
+    known = [*inputs, "input", "target"] if len(inputs) == 1 else [*inputs, "target"]
+    unread = [name for name in arrays if name not in known]
+    if unread:
+        raise InputError(
+            f"{key} holds {unread[0]!r}, which nothing reads{nearest(unread[0], known)}; known: {', '.join(map(repr, known))}"
+        )
     counts = {name: len(array) for name, array in inputs.items()}
     if len(set(counts.values())) > 1:
         raise InputError(f"{key}: the inputs must have equally many samples, but got {counts}")

@@ -39,9 +39,19 @@ def pick(run: Run, limits: Limits, prefer: str = "knee") -> Trial:
     if not fitting:
         raise InputError(f"no measured candidate keeps {limits}; {_closest(run, measured, limits)}")
     points = np.array([run.point(trial) for trial in fitting])
-    kept = nondominated(points)
+    # without targets all fidelities above 50 dB count as one in a point: the best of them may look dominated
+    kept = nondominated(points) if prefer != "psnr" else np.ones(len(points), bool)
     fitting = [trial for trial, keep in zip(fitting, kept, strict=True) if keep]
     return fitting[_choose(points[kept], [trial.value("psnr_db") for trial in fitting], prefer)]
+
+
+def choice_notes(run: Run, chosen: Trial) -> list[str]:
+    """Return a note where the choice is the uncompressed model."""
+    if chosen.number != run.reference.number:
+        return []
+    return [
+        "this is the uncompressed model: nothing compressed that was measured suits better; loosen the limits, or search on"
+    ]
 
 
 def _choose(points: np.ndarray, psnr: Sequence[float], prefer: str) -> int:

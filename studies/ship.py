@@ -67,6 +67,17 @@ def shipped(folder: Path) -> dict[str, Any]:
     return dict(json.loads((folder / bundle.CANDIDATE_FILE).read_text(encoding="utf-8")))
 
 
+def shipped_notes(trial: Trial, row: Mapping[str, Any]) -> list[str]:
+    """Return a note where the file's speed, measured again, is surely not what the search measured."""
+    then = trial.readings["speedup"]
+    if then.low is None or then.high is None or (row["speedup_high"] >= then.low and row["speedup_low"] <= then.high):
+        return []
+    return [
+        f"the search measured a speedup of {then.value:.2f} ({then.low:.2f} to {then.high:.2f}), this file now "
+        f"{row['speedup']:.2f} ({row['speedup_low']:.2f} to {row['speedup_high']:.2f}), which is what its card says"
+    ]
+
+
 def choose(
     run: Run,
     trial: int | None = None,
@@ -129,6 +140,7 @@ def _facts(run: Run, trial: Trial, study: Study, part: Path) -> dict[str, Any]:
         "trial": trial.number,
         "sha256": trial.sha256,
         "size_bytes": int(trial.value("size_bytes")),
+        "candidate": trial.candidate.to_json(),
         "reference_size_bytes": int(run.reference.value("size_bytes")),
         "opset": form.opset,
         "ir_version": form.ir_version,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -47,6 +48,9 @@ class Parts(Protocol):
     def arrays(self, key: str, graph: Graph) -> Mapping[str, Any] | None:
         """Return the raw arrays of "calibration", "evaluation" or "test"; None where there are none."""
         ...
+
+
+MOST_THREADS_A_CORE = 8  # above it a session takes minutes to open
 
 
 class Study:
@@ -220,12 +224,20 @@ class Study:
                 f"target.provider {provider!r} is not in this ONNX Runtime{nearest(provider, available)}; "
                 f"available: {', '.join(available)}"
             )
+        threads, cores = self.settings.target.threads, os.cpu_count() or 1
+        if threads > MOST_THREADS_A_CORE * cores:
+            raise InputError(f"target.threads {threads} is too many for this machine, which has {cores} cores")
+        if threads > cores:
+            self._warn(f"target.threads is {threads}, but this machine has {cores} cores: its timings say little")
         _ = self.space
         sets = {"data.calibration": self.calibration, "data.evaluation": self.evaluation.inputs}
         if self.test is not None:
             sets["data.test"] = self.test.inputs
         data.check_distinct(sets)
-        self.warnings += [note for note in [*input_notes(sets), *self._output_notes] if note not in self.warnings]
+        self._warn(*input_notes(sets), *self._output_notes)
+
+    def _warn(self, *notes: str) -> None:
+        self.warnings += [note for note in notes if note not in self.warnings]
 
     def save(self, folder: Path) -> None:
         """Write the study as a folder with study.toml, the captured model and the samples."""

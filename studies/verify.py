@@ -22,7 +22,7 @@ from ..objectives.timing import Timing
 from ..spaces.build import file_hash
 from ..spaces.candidate import Candidate
 from ..spaces.errors import BuildError, InputError, SlimfrontError
-from .bundle import CHECK_FILE, MODEL_FILE, load_samples, read_bundle, save_samples
+from .bundle import CANDIDATE_FILE, CHECK_FILE, MODEL_FILE, load_samples, read_bundle, save_samples
 from .environment import current_environment
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def verify(folder: Path | str) -> dict[str, Any]:
     """
     folder = Path(folder)
     facts = read_bundle(folder)
-    checks = check_file(folder, facts)
+    checks = [*check_candidate(folder, facts), *check_file(folder, facts)]
     measured: dict[str, Any] = {}
     notes: list[str] = []
     if all(check.holds for check in checks):
@@ -85,13 +85,24 @@ def verify(folder: Path | str) -> dict[str, Any]:
     }
 
 
+def check_candidate(folder: Path, facts: Mapping[str, Any]) -> list[Check]:
+    """Check that candidate.json is there and names the candidate that was shipped."""
+    path = folder / CANDIDATE_FILE
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))["candidate"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return [Check("candidate", False, f"{CANDIDATE_FILE} is missing or cannot be read")]
+    same = found == facts["candidate"]
+    return [Check("candidate", same, "as shipped" if same else f"{CANDIDATE_FILE} names another than was shipped")]
+
+
 def check_file(folder: Path, facts: Mapping[str, Any]) -> list[Check]:
     """Check the file itself: its hash, that it runs, its outputs on the stored samples; end with what fails."""
     path = folder / MODEL_FILE
     if not path.exists():
         return [Check("file", False, f"{MODEL_FILE} is missing")]
-    sha256 = file_hash(path)
-    checks = [Check("sha256", sha256 == facts["sha256"], sha256)]
+    now, then = file_hash(path), facts["sha256"]
+    checks = [Check("sha256", now == then, now if now == then else f"{now}, at ship {then}")]
     if not checks[0].holds:
         return checks
     samples, outputs = load_samples(folder / CHECK_FILE)

@@ -310,7 +310,15 @@ def test_ship_then_verify_then_a_damaged_file(run_cli: Cli, run: Path, tmp_path:
 
     verified = run_cli("verify", bundle, "--json")
     checks = {check["name"]: check["holds"] for check in verified.json["checks"]}
-    assert {"sha256", "runs", "outputs", "psnr_db, evaluation data", "psnr_db, test data", "speedup"} == set(checks) - {
+    assert {
+        "candidate",
+        "sha256",
+        "runs",
+        "outputs",
+        "psnr_db, evaluation data",
+        "psnr_db, test data",
+        "speedup",
+    } == set(checks) - {
         "ssim, evaluation data",
         "ssim, test data",
     }

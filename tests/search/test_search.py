@@ -383,8 +383,15 @@ def test_evaluate_warns_of_a_reference_whose_time_moved(study, clock):
     assert "up to 50% (medians from 10.0 ms to 15.0 ms)" in study.warnings[-1]
 
 
+def test_constraints_that_nothing_keeps_are_told(tiny_model, pictures, tmp_path):
+    listener = Listener()
+    tight = Study(tiny_model, pictures(4, 1), pictures(3, 2), constraints={"max_size": 100})
+    search(tight, trials=2, run_dir=tmp_path / "run", progress=listener)
+    assert "no candidate keeps the constraints yet: size at most 100 bytes" in listener.notes
+
+
 def test_evaluate_names_an_unknown_layer_before_anything_is_prepared(study, monkeypatch):
-    monkeypatch.setattr(study.builder, "prepare", lambda: pytest.fail("the preparation has begun"))
+    monkeypatch.setattr(study.builder, "prepare", lambda *_: pytest.fail("the preparation has begun"))
     with pytest.raises(InputError, match=r"unknown layer 'conv11' \(did you mean 'conv1'\?\)"):
         evaluate(study, [Candidate({"conv11": LayerChoice(4, 32)})])
 
@@ -399,4 +406,4 @@ def test_a_reference_whose_time_moved_is_told_at_the_end(study, tmp_path, clock,
     assert all(words in note for words, note in zip(told, notes, strict=True))
     again = Listener()
     search(study, trials=2, run_dir=tmp_path / "run", progress=again)
-    assert again.notes == []
+    assert again.notes == ["the run has 2 candidates already, and no more were asked for (2)"]

@@ -15,9 +15,12 @@ import pytest
 from onnx import TensorProto, helper
 
 from slimfront.objectives.samples import Samples
+from slimfront.spaces.candidate import Candidate
 from slimfront.spaces.errors import InputError, SlimfrontError
 from slimfront.studies import bundle
+from slimfront.studies.pick import choice_notes
 from slimfront.studies.run import Run
+from slimfront.studies.ship import shipped_notes
 from slimfront.studies.verify import verify
 
 
@@ -79,8 +82,32 @@ def test_a_bundle_verifies_without_its_study(copy: Path):
     promised(copy, study=facts["study"] | {"source": "/no/such/study"})
     verified = verify(copy)
     assert verified["holds"]
-    assert [check["name"] for check in verified["checks"]] == ["sha256", "runs", "outputs"]
+    assert [check["name"] for check in verified["checks"]] == ["candidate", "sha256", "runs", "outputs"]
     assert "study" in verified["notes"][0]
+
+
+def test_a_speed_that_is_surely_not_the_searchs_is_told(run: Run):
+    trial = run.pick(prefer="size")
+    then = trial.readings["speedup"]
+    row = {"speedup": then.value, "speedup_low": then.low, "speedup_high": then.high}
+    assert shipped_notes(trial, row) == []
+    slower = {name: value / 2 for name, value in row.items()}
+    (note,) = shipped_notes(trial, slower)
+    assert f"{then.value:.2f}" in note and f"{slower['speedup']:.2f}" in note
+
+
+def test_choosing_the_uncompressed_model_is_told(run: Run):
+    assert len(choice_notes(run, run.reference)) == 1
+    assert choice_notes(run, run.pick(prefer="size")) == []
+
+
+def test_a_changed_or_lost_candidate_fails(copy: Path):
+    path = copy / bundle.CANDIDATE_FILE
+    document = json.loads(path.read_text())
+    path.write_text(json.dumps(document | {"candidate": Candidate().to_json()}))
+    assert verify(copy)["failed"] == ["candidate"]
+    path.unlink()
+    assert verify(copy)["failed"] == ["candidate"]
 
 
 def test_a_changed_file_fails(copy: Path):
@@ -153,9 +180,11 @@ def test_samples_come_back_as_they_were(pictures: Callable, tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("opset", "ir_version", "least"),
-    [(17, 8, "1.17"), (21, 10, "1.18"), (21, 11, "1.23"), (22, 10, "1.21"), (99, 10, None)],
+    [(17, 8, "1.22"), (21, 10, "1.22"), (21, 11, "1.23"), (25, 10, "1.24"), (99, 10, None)],
 )
-def test_least_runtime_is_the_newer_of_the_two(opset: int, ir_version: int, least: str | None, tmp_path: Path):
+def test_least_runtime_is_the_newest_that_anything_needs(
+    opset: int, ir_version: int, least: str | None, tmp_path: Path
+):
     value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
     graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", value[:1], value[1:])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version)

@@ -22,7 +22,18 @@ def test_a_candidate_is_read_alone_or_from_a_measured_one(document: dict, tmp_pa
     assert read_candidate(tmp_path / "candidate.json") == CHOSEN
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"layer": {}}', '{"layers": {"conv1": {"weight_bits": 9}}}'])
+BROKEN = [
+    "",
+    "{",
+    "[]",
+    "[" * 100_000,
+    '{"layers": {"a": {}, "a": {}}}',
+    '{"layer": {}}',
+    '{"layers": {"a": {"weight_bits": 9}}}',
+]
+
+
+@pytest.mark.parametrize("text", BROKEN, ids=range(len(BROKEN)))
 def test_what_is_no_candidate_names_the_file(text: str, tmp_path: Path):
     (tmp_path / "candidate.json").write_text(text)
     with pytest.raises(InputError, match=r"candidate\.json"):

@@ -95,8 +95,12 @@ def test_a_function_of_a_python_file(study_folder, pictures):
 @pytest.mark.parametrize(
     ("arrays", "words"),
     [
-        ({"inputs": (4, "float32")}, ["data.calibration must hold 'input'", "has 'inputs'", "did you mean 'inputs'"]),
+        ({"inputs": (4, "float32")}, ["data.calibration must hold 'input'", "has 'inputs'"]),
         ({}, ["must hold 'input'", "has nothing"]),
+        (
+            {"input": (4, "float32"), "targets": (4, "float32")},
+            ["holds 'targets', which nothing reads", "did you mean 'target'"],
+        ),
         ({"input": (4, "uint8")}, ["data.calibration: input must be float32", "got uint8"]),
         ({"input": (4, "U3")}, ["must be float32"]),
         ({"input": (0, "float32")}, ["at least one sample"]),

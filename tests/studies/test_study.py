@@ -1,6 +1,7 @@
 """Studies: from files, by name, in memory; what makes them the same; what is refused."""
 
 import json
+import os
 
 import numpy as np
 import onnx
@@ -205,3 +206,12 @@ def test_build_gives_the_onnx_bytes_of_a_candidate(in_memory):
     assert len(small) < len(build(study, Candidate()))
     with pytest.raises(InputError, match="unknown layer"):
         build(study, Candidate(layers={layer + "x": LayerChoice(4, 32)}))
+
+
+def test_more_threads_than_cores_are_told_and_far_too_many_refused(tiny_model, pictures):
+    cores = os.cpu_count() or 1
+    study = Study(tiny_model, pictures(4, 1), pictures(3, 2), threads=cores + 1)
+    study.check()
+    assert f"target.threads is {cores + 1}" in study.warnings[0]
+    with pytest.raises(InputError, match=r"target\.threads 100000 is too many"):
+        Study(tiny_model, pictures(4, 1), pictures(3, 2), threads=100_000).check()

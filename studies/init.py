@@ -18,7 +18,7 @@ FREE_AXIS = 256  # height and width to measure at, where the model leaves them f
 KINDS = ("calibration", "evaluation", "test")
 REST = (
     "",
-    "# [space]  # without it: weight bits 2-8 and 32, activation bits 8 and 32",
+    "# [space]  # without it: weight bits 2-6, 8 and 32, activation bits 8 and 32",
     "# weight_bits = [4, 8]",
     "# activation_bits = [8, 32]",
     "",

@@ -128,7 +128,7 @@ def evaluate(study: Study, candidates: Sequence[Candidate], progress: Progress |
             trial = Trial(-1, candidate, "measured", sha256=sha256, readings=readings, reference_ms=reference_ms)
             rows.append({**trial.row(), "trial": None})
             timings.append(readings)
-    study.warnings += [note for note in reading_notes(timings) if note not in study.warnings]
+    study.warn(*reading_notes(timings))
     return rows
 
 

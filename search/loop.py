@@ -123,10 +123,10 @@ class _Search:
                 self.progress.note("the time is over")
                 break
             self._evaluate(label, candidate)
-        if self.durations:
-            for note in reading_notes([trial.readings for trial in self.run.trials if trial.measured]):
-                self.progress.note(note)
         measured = [trial for trial in self.run.trials if trial.measured]
+        if self.durations:
+            for note in reading_notes([trial.readings for trial in measured]):
+                self.progress.note(note)
         if measured and all(self.run.violation(trial) for trial in measured):
             self.progress.note(f"no candidate keeps the constraints yet: {self.run.limits}")
         if self.mirror:

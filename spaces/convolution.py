@@ -12,7 +12,7 @@ import numpy as np
 from . import nhwc
 from .candidate import LayerChoice
 from .graph import Layer
-from .weights import integer_weight, safe_scale, shifted_bias
+from .weights import integer_bias, integer_weight, safe_scale, shifted_bias
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -82,7 +82,7 @@ def _convolution(
         tensors: the captured tensors that are read and written.
         weight: int8 [O, I, k...].
         scale: of the weights [O].
-        bias: float [O].
+        bias: float [O], or None.
         layer: that the convolution is written for.
         taps: its kernel size.
         attributes: of the Conv.
@@ -102,8 +102,8 @@ def _convolution(
         read = replace(read, value=_padded(lowering, read.value, whole, np.uint8(read.zero)))
     x = lowering.dequantise(read) if lacking_in else lowering.dequantised(source)
     inputs = [x, lowering.decoded(weight, scale)]
-    if bias is not None:
-        inputs.append(emitter.integer_bias(bias, emitter.constant(np.float32(read.scale)), scale))
+    integers = integer_bias(lowering, bias, source, scale)
+    inputs += [] if integers is None else [integers]
     lowering.quantise(target, emitter.op("Conv", *inputs, attributes=attributes))
     quant = lowering.quantised(target)
     if lacking_out:

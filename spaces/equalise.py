@@ -75,9 +75,8 @@ def _groups(graph: Graph) -> dict[str, list[str]]:
     """Return the sets of tensors [N, C, H, W] whose channels can be rescaled together."""
     union = _Union()
     union.freeze([port.name for port in (*graph.inputs, *graph.outputs)])
-    bounded: set[str] = (
-        set()
-    )  # outputs of ops that fix their own scale: a product with one of these is homogeneous in the other
+    # outputs of ops that fix their own scale: a product with one of these is homogeneous in the other
+    bounded: set[str] = set()
     for node in graph.model.graph:
         read = [v.name or "" for v in node.inputs if v is not None and v.const_value is None]
         written = [v.name or "" for v in node.outputs]

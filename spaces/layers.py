@@ -56,7 +56,7 @@ def _integer_product(lowering: Lowering, node: ir.Node, layer: Layer, choice: La
     op = "Gemm" if layer.op == "Gemm" or len(lowering.graph.shapes[source]) == 2 else "MatMul"
     zero = [lowering.emitter.constant(np.zeros(layer.channels, np.int8))] if op == "Gemm" else []
     decoded = lowering.decoded(weight, scale, *zero, axis=layer.channel_axis)
-    bias = integer_bias(lowering, node, layer, rounded, source, scale)
+    bias = integer_bias(lowering, shifted_bias(node, layer, rounded), source, scale)
     inputs = [x, decoded] + ([] if bias is None else [bias])
     lowering.set_float(target, lowering.emitter.op(op, *inputs, attributes=node.attributes))
     if op == "MatMul":

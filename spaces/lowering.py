@@ -83,7 +83,7 @@ class Lowering:
         self._from_integer: set[str] = set()
         self._quantised: dict[str, Quant] = {}
         self._dequantised: dict[str, ir.Value] = {}
-        self._weights: dict[str, ir.Value] = {}
+        self.weights: dict[str, ir.Value] = {}
         self.grids: dict[str, tuple[float, int]] = {}
         self.integer_products: set[str] = set()
         self.integer_weights: list[tuple[str, ir.Value]] = []

@@ -78,9 +78,8 @@ def _refit(
     builder: Builder, layer: Layer, bits: int, reference: Stepwise, compressed: Stepwise, name: str
 ) -> RoundedLayer:
     if len(layer.nodes) > 1 or not has_matrix(layer):
-        return builder.static.rounded(
-            layer, bits
-        )  # weights that serve several places keep the statistics of all of them
+        # weights that serve several places keep the statistics of all of them
+        return builder.static.rounded(layer, bits)
     rows = to_matrix(layer, builder.equalised.weight(layer))
     halves = _pairs(layer, compressed.inputs_of(name), reference.inputs_of(name), rows)
     whole, rows = halves[0] + halves[1], rows.astype(np.float64)

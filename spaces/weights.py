@@ -25,8 +25,8 @@ def float_weight(lowering: Lowering, layer: Layer, choice: LayerChoice) -> ir.Va
     Raises:
         BuildError: float16 cannot store it.
     """
-    if layer.name in lowering._weights:
-        return lowering._weights[layer.name]
+    if layer.name in lowering.weights:
+        return lowering.weights[layer.name]
     emitter = lowering.emitter
     if choice.weight_bits == 32:
         value = emitter.constant(lowering.graph.weight(layer), shared=False)
@@ -40,15 +40,15 @@ def float_weight(lowering: Lowering, layer: Layer, choice: LayerChoice) -> ir.Va
         rounded = lowering.rounded(layer.name)
         codes = emitter.op("Cast", _stored_codes(lowering, layer, choice, rounded), to=1)
         value = emitter.op("Mul", codes, emitter.constant(per_channel(layer, rounded.scale)))
-    lowering._weights[layer.name] = value
+    lowering.weights[layer.name] = value
     return value
 
 
 def integer_weight(lowering: Lowering, layer: Layer, choice: LayerChoice) -> ir.Value:
     """Return a layer's int8 codes in its stored layout; once for all its nodes."""
-    if layer.name not in lowering._weights:
-        lowering._weights[layer.name] = _stored_codes(lowering, layer, choice, lowering.rounded(layer.name))
-    return lowering._weights[layer.name]
+    if layer.name not in lowering.weights:
+        lowering.weights[layer.name] = _stored_codes(lowering, layer, choice, lowering.rounded(layer.name))
+    return lowering.weights[layer.name]
 
 
 def _stored_codes(lowering: Lowering, layer: Layer, choice: LayerChoice, rounded: RoundedLayer) -> ir.Value:
@@ -81,11 +81,8 @@ def shifted_bias(node: ir.Node, layer: Layer, rounded: RoundedLayer | None) -> n
     return rounded.shift if bias is None else bias + rounded.shift
 
 
-def integer_bias(
-    lowering: Lowering, node: ir.Node, layer: Layer, rounded: RoundedLayer, source: str, scale: ir.Value
-) -> ir.Value | None:
-    """Return the int32 bias of an integer kernel [O], or None where there is none."""
-    bias = shifted_bias(node, layer, rounded)
+def integer_bias(lowering: Lowering, bias: np.ndarray | None, source: str, scale: ir.Value) -> ir.Value | None:
+    """Return a float bias [O] as the int32 one of an integer kernel that reads ``source``, or None where there is none."""
     if bias is None:
         return None
     input_scale = lowering.emitter.constant(np.float32(lowering.quantised(source).scale))

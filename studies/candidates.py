@@ -95,7 +95,6 @@ def build(study: Study, candidate: Candidate | Trial | Mapping[str, Any]) -> byt
         candidate = candidate.candidate
     elif not isinstance(candidate, Candidate):
         candidate = Candidate.from_json(candidate)
-    candidate.check_layers(study.graph.layers)
     return study.builder.build(candidate).to_bytes()
 
 

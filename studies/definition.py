@@ -32,12 +32,11 @@ UNCOMPRESSED_ONLY = (32,)
 Positive = Annotated[int, Field(gt=0)]
 Range = tuple[float, float]
 Shape = tuple[Positive, ...]
-InputShape = (
-    Annotated[  # of the first input, or of several by name; the tags keep an error to the kind that was written
-        Annotated[Shape, Tag("list")] | Annotated[dict[str, Shape], Tag("table")],
-        Discriminator(lambda value: "table" if isinstance(value, dict) else "list"),
-    ]
-)
+# of the first input, or of several by name; the tags keep an error to the kind that was written
+InputShape = Annotated[
+    Annotated[Shape, Tag("list")] | Annotated[dict[str, Shape], Tag("table")],
+    Discriminator(lambda value: "table" if isinstance(value, dict) else "list"),
+]
 
 
 def _one_of(value: int, allowed: Iterable[int]) -> int:

@@ -228,15 +228,16 @@ class Study:
         if threads > MOST_THREADS_A_CORE * cores:
             raise InputError(f"target.threads {threads} is too many for this machine, which has {cores} cores")
         if threads > cores:
-            self._warn(f"target.threads is {threads}, but this machine has {cores} cores: its timings say little")
+            self.warn(f"target.threads is {threads}, but this machine has {cores} cores: its timings say little")
         _ = self.space
         sets = {"data.calibration": self.calibration, "data.evaluation": self.evaluation.inputs}
         if self.test is not None:
             sets["data.test"] = self.test.inputs
         data.check_distinct(sets)
-        self._warn(*input_notes(sets), *self._output_notes)
+        self.warn(*input_notes(sets), *self._output_notes)
 
-    def _warn(self, *notes: str) -> None:
+    def warn(self, *notes: str) -> None:
+        """Add notes to the warnings, each once."""
         self.warnings += [note for note in notes if note not in self.warnings]
 
     def save(self, folder: Path) -> None:

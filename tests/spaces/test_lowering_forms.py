@@ -167,15 +167,20 @@ def steps_off(found: np.ndarray, expected: np.ndarray) -> float:
     return float(np.sqrt(np.mean((found - expected) ** 2)) * 255 / (expected.max() - expected.min()))
 
 
+def gives_what_the_op_gives(built, x: np.ndarray, run, expected: np.ndarray, *, most: float) -> None:
+    """Check a built model against the plain ops, and its own optimised graph against the written one."""
+    found = run(built, x)
+    assert steps_off(found, expected) < most
+    assert steps_off(run(built, x, optimize=False), found) < 0.5
+
+
 @pytest.mark.parametrize("form", INTEGER_FORMS)
 def test_an_op_between_integer_layers_runs_in_integers_and_gives_what_the_op_gives(
     form, between, run, reference, optimized, uniform_candidate
 ):
     graph, builder, x = between(*INTEGER_FORMS[form])
     built = builder.build(uniform_candidate(graph, 8, 8))
-    found = run(built, x[:1])
-    assert steps_off(found, reference(graph, x[:1])) < 1.5
-    assert steps_off(run(built, x[:1], optimize=False), found) < 0.5
+    gives_what_the_op_gives(built, x[:1], run, reference(graph, x[:1]), most=1.5)
     look = optimized(built)
     ops = look.ops
     assert look.integer_kernels == built.integer_kernels >= 2
@@ -199,9 +204,7 @@ def test_an_op_without_integer_form_gives_what_the_op_gives_between_integer_laye
 ):
     graph, builder, x = between(*FLOAT_FORMS[form])
     built = builder.build(uniform_candidate(graph, 8, 8))
-    found = run(built, x[:1])
-    assert steps_off(found, reference(graph, x[:1])) < 2.0
-    assert steps_off(run(built, x[:1], optimize=False), found) < 0.5
+    gives_what_the_op_gives(built, x[:1], run, reference(graph, x[:1]), most=2.0)
     ops = optimized(built).ops
     assert ops["QLinearConv"] == built.integer_kernels == 2
     assert not any(ops[op] for op in FLOAT)

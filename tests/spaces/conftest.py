@@ -117,6 +117,25 @@ def optimized(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., SimpleN
 
 
 @pytest.fixture(scope="session")
+def exact_bits() -> int:
+    """The widest integer weights that this machine multiplies exactly: 7 where its kernels saturate, 8 elsewhere."""
+    from slimfront.spaces.saturation import saturates
+
+    return 7 if saturates() else 8
+
+
+@pytest.fixture(scope="session")
+def skip_saturated(exact_bits: int) -> Callable[[int], None]:
+    """A function (bits) that skips a test of integer weights of a width that saturates here; test 7 bits beside 8."""
+
+    def skip(bits: int) -> None:
+        if bits > exact_bits:
+            pytest.skip(f"integer weights of {bits} bits saturate on this processor, which has no VNNI")
+
+    return skip
+
+
+@pytest.fixture(scope="session")
 def uniform_candidate() -> Callable[..., object]:
     """A function (graph, weight_bits, activation_bits=32, repair="static") that returns the uniform candidate."""
     from slimfront.spaces.space import uniform

@@ -51,7 +51,7 @@ def test_the_digest_follows_weights_structure_and_shape(capture, conv_file, weig
 
 
 @pytest.mark.parametrize("opset", [9, 10, 11, 13, 17, 21, 22])
-def test_old_and_new_opsets_are_brought_to_one_form(opset, onnx_file, weight, noise, run, reference):
+def test_old_and_new_opsets_are_brought_to_one_form(opset, onnx_file, weight, noise, run, reference, exact_bits):
     modes = {9: 'Upsample<mode="nearest">(r, s)', 10: 'Resize<mode="nearest">(r, s)'}
     at_floor = 'Resize<mode="nearest",nearest_mode="floor",coordinate_transformation_mode="asymmetric">'
     resize = modes.get(opset, f"{at_floor}(r, {'e' if opset == 11 else ''}, s)")
@@ -69,7 +69,7 @@ def test_old_and_new_opsets_are_brought_to_one_form(opset, onnx_file, weight, no
     x = noise(1, 4, 8, 8)
     assert np.allclose(reference(graph, x), run(path, x), atol=1e-6)
     built = Builder(graph, {"x": noise(2, 4, 8, 8)}, rounding="plain").build(
-        Candidate({"k": LayerChoice(8, 8), "l": LayerChoice(8, 8)})
+        Candidate({"k": LayerChoice(exact_bits, 8), "l": LayerChoice(exact_bits, 8)})
     )
     assert np.sqrt(np.mean((run(built, x) - run(path, x)) ** 2)) < 0.03
 
@@ -147,7 +147,9 @@ def test_a_computed_weight_is_frozen(capture, weight):
     assert list(graph.layers) == ["l"] and graph.frozen == (("k", "its weight is not a constant"),)
 
 
-def test_models_of_two_inputs_are_captured_and_built(capture, weight, noise, run, reference, uniform_candidate):
+def test_models_of_two_inputs_are_captured_and_built(
+    capture, weight, noise, run, reference, uniform_candidate, exact_bits
+):
     graph = capture(
         "(float[1,4,8,8] x, float[1,4,8,8] z) => (float[n,c,h,w] y) { [k] a = Conv<pads=[1,1,1,1]>(x, w)\n"
         "[l] b = Conv<pads=[1,1,1,1]>(z, v)\n c = Concat<axis=1>(a, b)\n [m] y = Conv(c, u) }",
@@ -155,7 +157,7 @@ def test_models_of_two_inputs_are_captured_and_built(capture, weight, noise, run
     )  # fmt: skip
     assert [port.name for port in graph.inputs] == ["x", "z"]
     feed = {"x": noise(4, 4, 8, 8), "z": noise(4, 4, 8, 8, seed=1)}
-    built = Builder(graph, feed).build(uniform_candidate(graph, 8, 8))
+    built = Builder(graph, feed).build(uniform_candidate(graph, exact_bits, 8))
     one = {name: array[:1] for name, array in feed.items()}
     expected = reference(graph, one)
     assert np.sqrt(np.mean((run(built, one) - expected) ** 2)) < 2 * (expected.max() - expected.min()) / 255

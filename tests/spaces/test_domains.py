@@ -89,7 +89,7 @@ def test_nothing_runs_in_integers_without_integer_layers(graph):
     ],
 )  # fmt: skip
 def test_the_layers_with_integer_kernels_are_known_and_build(
-    text, shape, able, capture, weight, noise, run, reference, optimized
+    text, shape, able, capture, weight, noise, run, reference, optimized, exact_bits
 ):
     from slimfront.spaces.build import Builder
 
@@ -97,7 +97,7 @@ def test_the_layers_with_integer_kernels_are_known_and_build(
     assert can_run_integer(graph, graph.layers["k"]) == able
     x = noise(4, 4, 8, 8)
     builder = Builder(graph, {"x": x}, rounding="plain")
-    candidate = Candidate({"k": LayerChoice(8, 8)})
+    candidate = Candidate({"k": LayerChoice(exact_bits, 8)})
     if able:
         built = builder.build(candidate)
         look = optimized(built)

@@ -97,11 +97,13 @@ def test_where_nothing_can_be_rescaled_the_graph_stays(name, network, noise):
 
 
 @pytest.mark.parametrize("name", ["chain", "residual", "transposed"])
-def test_equalisation_is_taken_only_where_it_lowers_the_error(name, network, noise, run, reference, uniform_candidate):
+def test_equalisation_is_taken_only_where_it_lowers_the_error(
+    name, network, noise, run, reference, uniform_candidate, exact_bits
+):
     graph = network(name)
     x = noise(4, 4, 8, 8)
     builder = Builder(graph, {"x": x})
-    found = builder.build(uniform_candidate(graph, 8, 8))
+    found = builder.build(uniform_candidate(graph, exact_bits, 8))
     expected = np.concatenate([reference(graph, one[None]) for one in x])
     error = np.mean((np.concatenate([run(found, one[None]) for one in x]) - expected) ** 2)
     assert np.sqrt(error) < 1.5 * np.ptp(expected) / 255

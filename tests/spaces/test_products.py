@@ -74,11 +74,13 @@ def captured(capture, weight):
 
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("form", FORMS)
-def test_matrix_products_run_in_integers(form, bits, captured, noise, run, reference, optimized, uniform_candidate):
+def test_matrix_products_run_in_integers(
+    form, bits, captured, noise, run, reference, optimized, uniform_candidate, exact_bits
+):
     graph = captured(form)
     shape = graph.inputs[0].shape
     x = noise(4 * shape[0], *shape[1:])
-    built = Builder(graph, {"x": x}, rounding="plain").build(uniform_candidate(graph, bits, 8))
+    built = Builder(graph, {"x": x}, rounding="plain").build(uniform_candidate(graph, min(bits, exact_bits), 8))
     expected = reference(graph, x[: shape[0]])
     found = run(built, x[: shape[0]])
     step = (expected.max() - expected.min()) / 255

@@ -41,7 +41,7 @@ def scaling(tmp_path: Path, pictures: Pictures) -> Callable[..., Study]:
         model.graph.initializer.append(numpy_helper.from_array(kernel, "w"))
         onnx.save(model, tmp_path / "scaling.onnx")
         samples = [np.float32(largest) * pictures(3, seed) for seed in (1, 2)]
-        return Study(tmp_path / "scaling.onnx", *samples, **changes)
+        return Study(tmp_path / "scaling.onnx", *samples, saturation_safe=True, **changes)
 
     return make
 

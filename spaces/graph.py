@@ -66,6 +66,17 @@ class Layer:
         return 1
 
     @property
+    def input_axis(self) -> int:
+        """The axis of the stored weight that counts input channels (within a group for Conv)."""
+        return 1 if self.op == "Conv" or self.transposed else 0
+
+    @property
+    def depthwise(self) -> bool:
+        """Whether each input channel has outputs of its own."""
+        inputs = self.shape[0] // self.group if self.op == "ConvTranspose" else self.shape[self.input_axis]
+        return self.group > 1 and inputs == 1
+
+    @property
     def channels(self) -> int:
         """Number of output channels."""
         return self.shape[self.channel_axis] * (self.group if self.op == "ConvTranspose" else 1)
@@ -82,12 +93,18 @@ class Graph:
     Args:
         model: float32 ONNX, opset 21 or later, constants lifted to initializers, nodes uniquely named.
         input_shapes: the shape to measure at, by input name; needed where an input has free axes.
+        shapes: of all tensors at that shape, by name, where they are known already.
     """
 
-    def __init__(self, model: ir.Model, input_shapes: dict[str, tuple[int, ...]]) -> None:
+    def __init__(
+        self,
+        model: ir.Model,
+        input_shapes: dict[str, tuple[int, ...]],
+        shapes: dict[str, tuple[int, ...]] | None = None,
+    ) -> None:
         self.model = model
         self.inputs = tuple(_port(value, input_shapes.get(value.name or "")) for value in model.graph.inputs)
-        self.shapes = _infer_shapes(model, {port.name: port.shape for port in self.inputs})
+        self.shapes = shapes or _infer_shapes(model, {port.name: port.shape for port in self.inputs})
         self.outputs = tuple(_port(v, self.shapes.get(v.name or "")) for v in model.graph.outputs)
         self.layers = _find_layers(model)
         self.frozen = _frozen(model, self.layers)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .packing import DOMAIN, bias_function, unpack_function
+from .packing import DOMAIN, bias_function, sparse_function, unpack_function
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -77,10 +77,16 @@ class Emitter:
 
     def unpack(self, bits: int, planes: list[np.ndarray], shape: tuple[int, ...], zero: np.ndarray) -> ir.Value:
         """Call the function that unpacks weights of ``bits``."""
-        self._need(f"Unpack{bits}", lambda: unpack_function(bits, self.opset))
-        packed = [self.constant(plane, shared=False) for plane in planes]
-        arguments = [*packed, self.constant(np.array(shape, np.int64)), self.constant(zero)]
-        return self.op(f"Unpack{bits}", *arguments, domain=DOMAIN)
+        return self._unpack(f"Unpack{bits}", lambda: unpack_function(bits, self.opset), planes, shape, zero)
+
+    def unpack_sparse(
+        self, bits: int, packed: list[np.ndarray], shape: tuple[int, ...], zero: np.ndarray | None = None
+    ) -> ir.Value:
+        """Call the function that puts the weights that are not zero where the bitmask says (`packing.pack_sparse`).
+
+        ``zero`` is for weights below 8 bits.
+        """
+        return self._unpack(f"Sparse{bits}", lambda: sparse_function(bits, self.opset), packed, shape, zero)
 
     def integer_bias(self, bias: np.ndarray, input_scale: ir.Value, weight_scale: ir.Value) -> ir.Value:
         """Call the function that turns a float bias into the int32 one of an integer kernel."""
@@ -114,6 +120,23 @@ class Emitter:
         model = ir.Model(graph, ir_version=IR_VERSION, producer_name="slimfront", functions=functions)
         passes.RemoveUnusedNodesPass()(model)
         return model
+
+    def _unpack(
+        self,
+        name: str,
+        make: Callable[[], ir.Function],
+        packed: list[np.ndarray],
+        shape: tuple[int, ...],
+        zero: np.ndarray | None,
+    ) -> ir.Value:
+        self._need(name, make)
+        stored = [self.constant(array, shared=False) for array in packed]
+        arguments = [
+            *stored,
+            self.constant(np.array(shape, np.int64)),
+            *([] if zero is None else [self.constant(zero)]),
+        ]
+        return self.op(name, *arguments, domain=DOMAIN)
 
     def _need(self, name: str, make: Callable[[], ir.Function]) -> None:
         if name not in self._functions:

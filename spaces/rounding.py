@@ -8,7 +8,7 @@ bias is solved exactly (its row of the Gram matrix is eliminated first), and coo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -27,9 +27,15 @@ class Grid:
 
     Few bits use a step of two, so that a channel can have levels on both sides of zero without wasting one
     (zero = 2**bits - 1 is the mid-rise grid, e.g. -3, -1, 1, 3).
+
+    Attributes:
+        bits: 2 to 8.
+        sparse: None for a layer without sparsity. Else whether its zeros are left out of the file: where they are not, 0 has to
+            be one of the codes; where they are, all channels share an offset, which costs less than it gains to store.
     """
 
     bits: int
+    sparse: bool | None = None
 
     @property
     def step(self) -> int:
@@ -40,7 +46,10 @@ class Grid:
     def zeros(self) -> tuple[int, ...]:
         """The offsets that a channel may choose from."""
         half = self.step << (self.bits - 1)
-        return (half - 1, half, half - 2) if self.step == 2 else (half,)
+        if self.step == 1:
+            return (half,)
+        without, within = (half - 1,), (half, half - 2)  # 0 as a code
+        return without + within if self.sparse is None else without if self.sparse else within
 
     @property
     def lowest(self) -> int:
@@ -87,6 +96,7 @@ class Rounding(Protocol):
         bits: Sequence[int],
         channels: np.ndarray,
         mask: np.ndarray | None = None,
+        sparse: Collection[int] | None = None,
     ) -> dict[int, Rows]:
         """Round rows [R, D] to each of ``bits``.
 
@@ -96,7 +106,9 @@ class Rounding(Protocol):
             mean: mean input [D], None where the layer has no bias.
             bits: widths of 2 to 8.
             channels: output channel of each row [R]; rows of one channel share their scale.
-            mask: False where a weight is structurally zero, bool [R, D].
+            mask: False where a weight is zero, structurally or by sparsity, bool [R, D].
+            sparse: None for a layer without sparsity, else those of the widths at which masked weights are left out of the file
+                (`packing.sparse_widths`); at the others they are stored as codes, of which 0 has to be one.
         """
         ...
 
@@ -114,11 +126,12 @@ class PlainRounding:
         bits: Sequence[int],
         channels: np.ndarray,
         mask: np.ndarray | None = None,
+        sparse: Collection[int] | None = None,
     ) -> dict[int, Rows]:
         """Round rows without regard to the inputs (the Gram matrix only shifts the bias)."""
         result = {}
         for width in bits:
-            grid = Grid(width)
+            grid = _grid(width, sparse)
             even = np.ones((1, weights.shape[1]), np.float32)
             (scale,), (zero,) = search_scales(weights.T, even, grid, channels, None if mask is None else mask.T)
             codes = grid.nearest(weights / scale[:, None], zero[:, None])
@@ -139,25 +152,31 @@ class SecondOrderRounding:
         bits: Sequence[int],
         channels: np.ndarray,
         mask: np.ndarray | None = None,
+        sparse: Collection[int] | None = None,
     ) -> dict[int, Rows]:
         """Round rows so that the squared error of the layer's output is small: by the damped Gram matrix never above plain's."""
         if gram is None:
-            return PlainRounding().round(weights, gram, mean, bits, channels, mask)
+            return PlainRounding().round(weights, gram, mean, bits, channels, mask, sparse)
         hessian = damped(gram)
         order = np.argsort(-np.diag(hessian), kind="stable")
         hessian = hessian[np.ix_(order, order)]
         upper = inverse_factor(hessian)
         hessian = hessian.astype(np.float32)
+        grids = [_grid(width, sparse) for width in bits]
         codes = np.empty((len(bits), *weights.shape), np.int8)
         scale, zero = np.empty((2, len(bits), len(weights)), np.float32)
         for part in _parts(channels, max(1, VALUES_AT_ONCE // (len(order) * len(bits)))):
             columns = np.ascontiguousarray(weights[part].T[order], np.float32)
             allowed = None if mask is None else np.ascontiguousarray(mask[part].T[order])
             _, own = np.unique(channels[part], return_inverse=True)
-            found = _rounded(columns, hessian, upper, bits, own, allowed)
+            found = _rounded(columns, hessian, upper, grids, own, allowed)
             codes[:, part[:, None], order] = found[0].reshape(len(order), len(bits), -1).transpose(1, 2, 0)
             scale[:, part], zero[:, part] = (values.reshape(len(bits), -1) for values in found[1:])
         return {width: _rows(weights, codes[i], scale[i], zero[i], mean) for i, width in enumerate(bits)}
+
+
+def _grid(width: int, sparse: Collection[int] | None) -> Grid:
+    return Grid(width, None if sparse is None else width in sparse)
 
 
 def _parts(channels: np.ndarray, rows: int) -> list[np.ndarray]:
@@ -172,13 +191,13 @@ def _rounded(
     columns: np.ndarray,
     hessian: np.ndarray,
     upper: np.ndarray,
-    bits: Sequence[int],
+    grids: Sequence[Grid],
     channels: np.ndarray,
     mask: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return codes [D, B * R], scales and offsets [B * R] of the weights [D, R] at each of ``bits``."""
-    even, weighted = _stacks(columns, np.diag(hessian), bits, channels, mask)
-    seen = np.tile(hessian @ columns, (1, len(bits)))  # what the weights make of the inputs
+    """Return codes [D, B * R], scales and offsets [B * R] of the weights [D, R] on each of ``grids``."""
+    even, weighted = _stacks(columns, np.diag(hessian), grids, channels, mask)
+    seen = np.tile(hessian @ columns, (1, len(grids)))  # what the weights make of the inputs
     plain = _Codes.of(even, even.nearest(), hessian, seen)
     found = _Codes.of(weighted, _second_order(weighted, upper), hessian, seen).refitted()
     for _ in range(SWEEPS):
@@ -288,10 +307,9 @@ class _Stack:
 
 
 def _stacks(
-    columns: np.ndarray, importance: np.ndarray, bits: Sequence[int], channels: np.ndarray, mask: np.ndarray | None
+    columns: np.ndarray, importance: np.ndarray, grids: Sequence[Grid], channels: np.ndarray, mask: np.ndarray | None
 ) -> list[_Stack]:
     """Return the stack with scales of least squared weight error, and the one of errors weighted by ``importance`` [D]."""
-    grids = [Grid(width) for width in bits]
     weightings = np.stack([np.ones_like(importance), importance])
     found = [search_scales(columns, weightings, grid, channels, mask) for grid in grids]
     count, per_width = columns.shape[1], int(channels.max()) + 1
@@ -300,14 +318,14 @@ def _stacks(
         return np.repeat(np.array(values, np.float32), count)
 
     shared = _Stack(
-        weights=np.tile(columns, (1, len(bits))),
+        weights=np.tile(columns, (1, len(grids))),
         scale=np.empty(0),
         zero=np.empty(0),
         step=each([grid.step for grid in grids]),
         low=each([grid.lowest for grid in grids]),
         high=each([grid.highest for grid in grids]),
-        channels=np.concatenate([channels + i * per_width for i in range(len(bits))]),
-        mask=None if mask is None else np.tile(mask, (1, len(bits))),
+        channels=np.concatenate([channels + i * per_width for i in range(len(grids))]),
+        mask=None if mask is None else np.tile(mask, (1, len(grids))),
     )
     return [
         replace(

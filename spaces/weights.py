@@ -9,8 +9,8 @@ import numpy as np
 from .candidate import LayerChoice
 from .errors import BuildError
 from .graph import Layer, node_bias
-from .packing import pack
-from .repair import RoundedLayer
+from .packing import is_sparse, pack, pack_sparse
+from .repair import FloatLayer, RoundedLayer
 from .rounding import Grid
 
 if TYPE_CHECKING:
@@ -28,14 +28,8 @@ def float_weight(lowering: Lowering, layer: Layer, choice: LayerChoice) -> ir.Va
     if layer.name in lowering.weights:
         return lowering.weights[layer.name]
     emitter = lowering.emitter
-    if choice.weight_bits == 32:
-        value = emitter.constant(lowering.graph.weight(layer), shared=False)
-    elif choice.weight_bits == 16:
-        with np.errstate(over="ignore"):
-            half = lowering.graph.weight(layer).astype(np.float16)
-        if not np.isfinite(half).all():
-            raise BuildError(f"layer {layer.name!r} has weights beyond float16: weight_bits 16 cannot store it")
-        value = emitter.op("Cast", emitter.constant(half, shared=False), to=1)
+    if choice.weight_bits > 8:
+        value = _stored_floats(lowering, layer, choice)
     else:
         rounded = lowering.rounded(layer.name)
         codes = emitter.op("Cast", _stored_codes(lowering, layer, choice, rounded), to=1)
@@ -51,16 +45,43 @@ def integer_weight(lowering: Lowering, layer: Layer, choice: LayerChoice) -> ir.
     return lowering.weights[layer.name]
 
 
+def _stored_floats(lowering: Lowering, layer: Layer, choice: LayerChoice) -> ir.Value:
+    """Return the float32 weight of a layer with 16 or 32 bits: stored as it is, or without its zeros."""
+    emitter, bits = lowering.emitter, choice.weight_bits
+    weight = lowering.graph.weight(layer)
+    if bits == 16:
+        with np.errstate(over="ignore"):
+            weight = weight.astype(np.float16)
+        if not np.isfinite(weight).all():
+            raise BuildError(f"layer {layer.name!r} has weights beyond float16: weight_bits 16 cannot store it")
+    if _without_zeros(choice, weight):
+        return emitter.unpack_sparse(bits, pack_sparse(weight != 0, weight, bits), layer.shape)
+    stored = emitter.constant(weight, shared=False)
+    return stored if bits == 32 else emitter.op("Cast", stored, to=1)
+
+
 def _stored_codes(lowering: Lowering, layer: Layer, choice: LayerChoice, rounded: RoundedLayer) -> ir.Value:
-    """Return the int8 codes of a layer: stored as they are at 8 bits, packed below."""
-    bits = choice.weight_bits
+    """Return the int8 codes of a layer: stored as they are at 8 bits, packed below; or without its zeros."""
+    emitter, bits, codes = lowering.emitter, choice.weight_bits, rounded.codes
+    sparse = _without_zeros(choice, codes)
     if bits == 8:
-        return lowering.emitter.constant(rounded.codes, shared=False)
+        if sparse:
+            return emitter.unpack_sparse(bits, pack_sparse(codes != 0, codes, bits), layer.shape)
+        return emitter.constant(codes, shared=False)
     zero = per_channel(layer, rounded.zero)
-    steps = (rounded.codes.astype(np.int16) + zero) // Grid(bits).step
+    steps, off_grid = np.divmod(codes.astype(np.int16) + zero, Grid(bits).step)
     if np.all(zero == zero.flat[0]):
         zero = zero.flat[0]
-    return lowering.emitter.unpack(bits, pack(steps, bits), layer.shape, np.asarray(zero, np.uint8))
+    zero = np.asarray(zero, np.uint8)
+    # a grid without 0 was chosen for the whole layer: channels that were removed since may have been those with the zeros
+    if sparse or (choice.sparsity and off_grid.any()):
+        return emitter.unpack_sparse(bits, pack_sparse(codes != 0, steps, bits), layer.shape, zero)
+    return emitter.unpack(bits, pack(steps, bits), layer.shape, zero)
+
+
+def _without_zeros(choice: LayerChoice, stored: np.ndarray) -> bool:
+    """Whether a weight is smaller as a bitmask and what is not zero."""
+    return bool(choice.sparsity) and is_sparse(stored.size, int(np.count_nonzero(stored)), choice.weight_bits)
 
 
 def per_channel(layer: Layer, values: np.ndarray) -> np.ndarray:
@@ -73,8 +94,8 @@ def per_channel(layer: Layer, values: np.ndarray) -> np.ndarray:
     return values.reshape(shape)
 
 
-def shifted_bias(node: ir.Node, layer: Layer, rounded: RoundedLayer | None) -> np.ndarray | None:
-    """Return a node's bias [O] with the rounding's shift, or None where there is neither."""
+def shifted_bias(node: ir.Node, layer: Layer, rounded: RoundedLayer | FloatLayer | None) -> np.ndarray | None:
+    """Return a node's bias [O] with the shift of its repaired weights, or None where there is neither."""
     bias = node_bias(node, layer)
     if rounded is None or not rounded.shift.any():
         return bias

@@ -197,3 +197,37 @@ def test_masked_weights_have_no_say_in_the_grid(method):
     gram = np.eye(10, dtype=np.float32)
     rows = METHODS[method]().round(weights, gram, None, (2,), np.arange(1), mask)[2]
     assert np.allclose(rows.codes * rows.scale[:, None], weights, atol=1e-5)
+
+
+# --- sparse layers --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bits", WIDTHS)
+def test_a_sparse_layer_that_keeps_its_zeros_has_a_code_for_them(bits):
+    zeros = Grid(bits, sparse=False).zeros
+    assert set(zeros) < set(Grid(bits).zeros) or bits > 4
+    for zero in zeros:
+        assert Grid(bits, sparse=False).nearest(np.zeros(1), zero) == 0
+
+
+@pytest.mark.parametrize("bits", WIDTHS)
+def test_a_sparse_layer_that_leaves_its_zeros_out_has_one_offset(bits):
+    assert len(Grid(bits, sparse=True).zeros) == 1
+    assert set(Grid(bits, sparse=True).zeros) <= set(Grid(bits).zeros)
+
+
+@pytest.mark.parametrize("method", METHOD_NAMES)
+@settings(max_examples=25, deadline=None)
+@given(layer=layers, sparsity=st.sampled_from([0.2, 0.5, 0.8]), left_out=st.sets(st.sampled_from(WIDTHS)))
+def test_codes_of_a_sparse_layer_lie_on_its_grids(method, layer, sparsity, left_out):
+    weights, gram, mean = layer
+    mask = np.random.default_rng(0).random(weights.shape) >= sparsity
+    found = METHODS[method]().round(weights * mask, gram, mean, WIDTHS, np.arange(len(weights)), mask, sparse=left_out)
+    for bits, rows in found.items():
+        grid = Grid(bits, sparse=bits in left_out)
+        stored = mask if bits in left_out else np.ones_like(mask)
+        steps = ((rows.codes.astype(int) + rows.zero[:, None]) / grid.step)[stored]
+        assert set(rows.zero.tolist()) <= set(grid.zeros)
+        assert not rows.codes[~mask].any()
+        assert np.array_equal(steps, np.round(steps))
+        assert np.all(steps >= grid.lowest) and np.all(steps <= grid.highest)

@@ -30,7 +30,7 @@ Candidates = Annotated[list[Path] | None, typer.Argument(metavar="[CANDIDATE.jso
 OneCandidate = Annotated[Path | None, typer.Argument(metavar="[CANDIDATE.json]", help="Candidate file.")]
 Uniform = Annotated[
     str | None,
-    typer.Option("--uniform", help="One choice for all layers, e.g. weight_bits=4,activation_bits=8."),
+    typer.Option("--uniform", help="One choice for all, e.g. weight_bits=4,activation_bits=8,pruning_ratio=0.25."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, nothing else there.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, warnings and hints.")]
@@ -145,14 +145,16 @@ def space(study: StudyName, json: Json = False, quiet: Quiet = False) -> None:
 
 @app.command(epilog="Example: slimfront profile painting")
 def profile(study: StudyName, json: Json = False, quiet: Quiet = False) -> None:
-    """Show parameters, bytes and milliseconds per layer: what to compress first."""
+    """Show bytes and milliseconds per layer, and what fewer bits or channels of each cost: what to compress first."""
     from .studies.profile import profile as measure
     from .studies.show import profile_table
     from .studies.study import load_study
 
     screen = Screen(json, quiet)
     loaded = load_study(study)
-    screen.result(measure(loaded), profile_table)
+    with screen.steps() as progress:
+        measured = measure(loaded, progress)
+    screen.result(measured, profile_table)
     screen.note(*loaded.warnings)
 
 

@@ -17,6 +17,7 @@ from ..objectives.timing import Timing
 from ..spaces.build import Built
 from ..spaces.candidate import Candidate
 from ..spaces.errors import BuildError, InputError
+from ..spaces.groups import fitting
 from ..spaces.statistics import Progress
 from ..studies.reading_notes import reading_notes
 from ..studies.records import DONE, FAILED
@@ -111,13 +112,16 @@ def evaluate(study: Study, candidates: Sequence[Candidate], progress: Progress |
     What was unsteady about the timings is added to the study's warnings.
 
     Raises:
-        InputError: the study is wrong, or a candidate names a layer that the model has not.
+        InputError: the study is wrong, or a candidate names a layer or a channel group that the model has not.
         BuildError: a candidate cannot be built or does not run.
     """
-    for candidate in candidates:
-        candidate.check_layers(study.graph.layers)
+    candidates = [fitting(study.graph, candidate) for candidate in candidates]
     study.check()
-    study.builder.prepare(sorted({name for candidate in candidates for name in candidate.rounded}), progress)
+    study.prepare(
+        sorted({name for candidate in candidates for name in candidate.rounded}),
+        sorted({name for candidate in candidates for name in candidate.groups}),
+        progress,
+    )
     with tempfile.TemporaryDirectory(prefix="slimfront-") as folder:
         evaluator = Evaluator(study, Path(folder))
         timings = [_measure(evaluator, Candidate())[1]]

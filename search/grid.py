@@ -1,15 +1,16 @@
-"""The space as a grid: each varying layer an axis, each candidate a vector of indices into the layers' choices."""
+"""The space as a grid: what varies is an axis each, a candidate a vector of indices into the axes' options."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..spaces.candidate import Candidate, LayerChoice
-from ..spaces.space import Space
+from ..spaces.candidate import Candidate
+from ..spaces.space import Axis, Space, make_candidate
 
 Vector = NDArray[np.int64]
 ENUMERABLE = 100_000  # points of a space that may be walked through one by one
@@ -20,34 +21,34 @@ class Grid:
     """Candidates of a space as vectors.
 
     Attributes:
-        axes: choices of each varying layer, by layer.
-        lengths: number of choices ``[L]``.
+        axes: what varies: layers, then channel groups.
+        lengths: number of options of each ``[L]``.
     """
 
     def __init__(self, space: Space) -> None:
-        self.axes = {layer: choices for layer, choices in space.choices.items() if len(choices) > 1}
-        self.held = {layer: choices[0] for layer, choices in space.choices.items() if len(choices) == 1}
-        self.lengths = np.array([len(choices) for choices in self.axes.values()], dtype=np.int64)
-        self._index = [{choice: i for i, choice in enumerate(choices)} for choices in self.axes.values()]
+        self.axes = tuple(axis for axis in space.axes if len(axis.options) > 1)
+        self.held = [(axis, axis.options[0]) for axis in space.axes if len(axis.options) == 1]
+        self.lengths = np.array([len(axis.options) for axis in self.axes], dtype=np.int64)
+        self._index = [{option: i for i, option in enumerate(axis.options)} for axis in self.axes]
         self._space = space
 
     def encode(self, candidate: Candidate) -> Vector | None:
         """Return the candidate's vector ``[L]``; None where it lies outside the space."""
         if not self._space.contains(candidate):
             return None
-        choices = map(candidate.choice, self.axes)
-        return np.array([index[choice] for index, choice in zip(self._index, choices, strict=True)], dtype=np.int64)
+        options = [index[axis.of(candidate)] for axis, index in zip(self.axes, self._index, strict=True)]
+        return np.array(options, dtype=np.int64)
 
     def decode(self, vector: Iterable[int]) -> Candidate:
         """Return the candidate of a vector ``[L]``."""
-        chosen = {layer: options[i] for (layer, options), i in zip(self.axes.items(), vector, strict=True)}
-        return Candidate(layers=self.held | chosen)
+        chosen = [(axis, axis.options[i]) for axis, i in zip(self.axes, vector, strict=True)]
+        return make_candidate([*self.held, *chosen])
 
-    def values(self, value: Callable[[str, LayerChoice], float]) -> NDArray[np.float64]:
-        """Return ``[L, K]``: a number for each layer and choice, 0 where a layer has fewer choices."""
+    def values(self, value: Callable[[Axis, Any], float]) -> NDArray[np.float64]:
+        """Return ``[L, K]``: a number for each axis and option, 0 where an axis has fewer options."""
         table = np.zeros((len(self.lengths), int(self.lengths.max(initial=1))))
-        for row, (layer, choices) in zip(table, self.axes.items(), strict=True):
-            row[: len(choices)] = [value(layer, choice) for choice in choices]
+        for row, axis in zip(table, self.axes, strict=True):
+            row[: len(axis.options)] = [value(axis, option) for option in axis.options]
         return table
 
     def random(self, random: np.random.Generator, count: int) -> NDArray[np.int64]:
@@ -55,11 +56,11 @@ class Grid:
         return random.integers(0, self.lengths, size=(count, len(self.lengths)))
 
     def mutate(self, vectors: NDArray[np.int64], random: np.random.Generator, most: int = 3) -> NDArray[np.int64]:
-        """Return a copy of ``vectors [N, L]`` with 1 to ``most`` layers of each drawn anew."""
-        layers = len(self.lengths)
-        share = random.integers(1, most + 1, size=(len(vectors), 1)) / layers
+        """Return a copy of ``vectors [N, L]`` with 1 to ``most`` options of each drawn anew."""
+        axes = len(self.lengths)
+        share = random.integers(1, most + 1, size=(len(vectors), 1)) / axes
         hit = random.random(vectors.shape) < share
-        hit[np.arange(len(vectors)), random.integers(0, layers, len(vectors))] = True
+        hit[np.arange(len(vectors)), random.integers(0, axes, len(vectors))] = True
         return np.where(hit, self.random(random, len(vectors)), vectors)
 
     def walk(self) -> Iterator[Candidate]:

@@ -10,13 +10,16 @@ from pathlib import Path
 
 from ..spaces.candidate import Candidate
 from ..spaces.errors import InputError
+from ..spaces.sensitivity import sensitivity
+from ..spaces.space import Option
+from ..spaces.work import channel_shares, multiply_adds
 from ..studies.definition import check_sampler
 from ..studies.environment import Environment, current_environment
-from ..studies.front import FULL_FIDELITY_DB, full_drop_db
+from ..studies.front import FULL_FIDELITY_DB, WORST, full_drop_db
 from ..studies.limits import parse_time
 from ..studies.reading_notes import reading_notes
 from ..studies.records import FAILED, Record, RecordFile
-from ..studies.run import RECORDS_FILE, Run, make_folder, start_run
+from ..studies.run import RECORDS_FILE, Run, make_folder, start_run, use_kernel_step
 from ..studies.study import Study, load_study
 from ..studies.trial import REFERENCE_LABEL, Trial
 from .evaluate import Evaluator
@@ -24,7 +27,7 @@ from .mirror import Mirror
 from .progress import Progress, Silent
 from .proposers import Observation, Point, Task, make_proposer
 from .start import start_points
-from .work import multiply_adds
+from .twins import EVERY, sequential_twin
 
 SUSPICIOUS_PSNR_DB = 12.0  # a trained reference stands higher against its targets, unless a range is wrong
 
@@ -66,10 +69,13 @@ def search(
         sampler = check_sampler(sampler or settings.sampler)
     except ValueError as error:
         raise InputError(f"sampler {error}") from None
+    folder = Path(run_dir) if run_dir is not None else Path("runs") / study.name
+    use_kernel_step(folder, study)
     study.check()
     if not study.space.varies:
-        raise InputError("nothing varies in the study's space: give [space] weight_bits or activation_bits more values")
-    folder = Path(run_dir) if run_dir is not None else Path("runs") / study.name
+        raise InputError(
+            "nothing varies in the study's space: give [space] weight_bits, activation_bits or pruning_ratios more values"
+        )
     mirror = Mirror(storage, study) if storage else None
     make_folder(folder)
     target = study.settings.target
@@ -115,9 +121,13 @@ class _Search:
             self.progress.note(f"the run has {count} candidates already, and no more were asked for ({self.total})")
         for label, candidate in self._wanted(sampler, seed):
             if not prepared:
-                for warning in self.study.warnings:
+                told = list(self.study.warnings)
+                for warning in told:
                     self.progress.note(warning)
-                self.study.builder.prepare(self.study.space.rounded, self.progress.prepare)
+                space = self.study.space
+                self.study.prepare(space.rounded, space.pruned, self.progress.prepare)
+                for warning in self.study.warnings[len(told) :]:
+                    self.progress.note(warning)
                 prepared = True
             if self._time_is_over():
                 self.progress.note("the time is over")
@@ -139,20 +149,47 @@ class _Search:
         for label, candidate in start_points(self.study.space):
             if self._room() and self._known(candidate) is None:
                 yield label, candidate
+        if not self._room():
+            return
+        proposer = make_proposer(sampler, self._task(sampler, seed))
         while self._room():
-            task = Task(
-                self.study.space,
-                {name: layer.parameters for name, layer in self.study.graph.layers.items()},
-                multiply_adds(self.study.graph),
-                seed,
-                full_drop_db(self.run.has_target),
-                self._limits(),
+            history = self._history()
+            due = len(history) % EVERY == 0
+            twin = (
+                sequential_twin(history, [min(pair) for pair in zip(WORST, self._limits(), strict=True)])
+                if due
+                else None
             )
-            proposals = make_proposer(sampler, task).propose(self._history(), 1)
+            proposals = [twin] if twin else proposer.propose(history, 1)
             if not proposals:
                 self.progress.note("every candidate of the space is measured")
                 return
             yield "", proposals[0]
+
+    def _task(self, sampler: str, seed: int) -> Task:
+        graph = self.study.graph
+        return Task(
+            self.study.space,
+            {name: layer.parameters for name, layer in graph.layers.items()},
+            multiply_adds(graph),
+            channel_shares(graph),
+            self._errors() if sampler == "frontier" else {},
+            seed,
+            full_drop_db(self.run.has_target),
+            self._limits(),
+        )
+
+    def _errors(self) -> dict[str, dict[Option, float]]:
+        """Return the predicted error of each option, in parts of that of the reference (or of full fidelity)."""
+        found = sensitivity(self.study.builder, self.study.space, self.progress.prepare)
+        reference_db = self.run.reference.value("psnr_db") if self.run.has_target else FULL_FIDELITY_DB
+        low, high = self.study.settings.data.range
+        whole = (high - low) ** 2 * 10.0 ** (-reference_db / 10.0)
+        return {
+            axis.label: {option: found.error(axis.name, option) / whole for option in axis.options}
+            for axis in self.study.space.axes
+            if len(axis.options) > 1
+        }
 
     def _room(self) -> bool:
         return len(self.run.all_trials) < self.total

@@ -13,7 +13,7 @@ from ..studies.run import Run
 from ..studies.study import Study
 from ..studies.trial import Trial
 from .grid import Grid
-from .proposers import Observation, distributions, frozen_trial
+from .proposers import Observation, frozen_trial
 
 if TYPE_CHECKING:
     import optuna
@@ -65,7 +65,7 @@ class Mirror:
         del notes["candidate"]
         return frozen_trial(
             Observation(trial.candidate, point, violation),
-            distributions(self.axes) if self.space.contains(trial.candidate) else {},
+            self.axes if self.space.contains(trial.candidate) else (),
             user_attrs={key: value for key, value in notes.items() if value not in (None, "")},
         )
 

@@ -6,15 +6,15 @@ proposes what it would have proposed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from ..spaces.candidate import Candidate, LayerChoice
-from ..spaces.space import Space
+from ..spaces.space import Axis, Option, Space, make_candidate
 from .grid import Grid, distinct
 
 if TYPE_CHECKING:
@@ -48,6 +48,8 @@ class Task:
         parameters: weights and biases by layer.
         work: multiply-adds by layer.
         seed: makes proposals repeatable.
+        shares: by channel group, the part of the inputs of each layer and of the outputs of each layer that it is.
+        errors: by label of an axis, the predicted error of each option, in parts of the error that a drop of 0 stands for.
         drop_db: decibels that a drop of 1 stands for.
         limits: the study's constraints as the largest point that keeps them.
     """
@@ -55,6 +57,8 @@ class Task:
     space: Space
     parameters: Mapping[str, int]
     work: Mapping[str, int]
+    shares: Mapping[str, tuple[Mapping[str, float], Mapping[str, float]]] = field(default_factory=dict)
+    errors: Mapping[str, Mapping[Option, float]] = field(default_factory=dict)
     seed: int = 0
     drop_db: float = 3.0
     limits: Point = NO_LIMIT
@@ -122,7 +126,8 @@ class OptunaProposer:
 
         def ask() -> Candidate:
             params = study.ask(self.distributions).params
-            return Candidate(layers=self.grid.held | {layer: parse_choice(text) for layer, text in params.items()})
+            asked = [(axis, parse_option(axis, params[axis.label])) for axis in self.grid.axes]
+            return make_candidate([*self.grid.held, *asked])
 
         random = np.random.default_rng([self.task.seed, len(history)])
         known = [observation.candidate for observation in history]
@@ -151,7 +156,7 @@ class OptunaProposer:
         for observation in history:
             if not self.task.space.contains(observation.candidate):
                 continue  # the reference, where the space leaves nothing uncompressed
-            trials.append(frozen_trial(observation, self.distributions, complete // self.POPULATION))
+            trials.append(frozen_trial(observation, self.grid.axes, complete // self.POPULATION))
             complete += observation.point is not None
         return trials
 
@@ -169,27 +174,29 @@ def _one_torch_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def distributions(axes: Mapping[str, Sequence[LayerChoice]]) -> dict[str, Any]:
-    """Return one categorical distribution for each varying layer, its choices written "4/8"."""
+def distributions(axes: Iterable[Axis]) -> dict[str, Any]:
+    """Return one categorical distribution for each axis, its options written "4/8" or "0.25"."""
     from optuna.distributions import CategoricalDistribution
 
-    return {layer: CategoricalDistribution([choice_text(c) for c in choices]) for layer, choices in axes.items()}
+    return {axis.label: CategoricalDistribution([option_text(option) for option in axis.options]) for axis in axes}
 
 
-def choice_text(choice: LayerChoice) -> str:
-    """Return weight bits and activation bits as "4/8"."""
-    return f"{choice.weight_bits}/{choice.activation_bits}"
+def option_text(option: Option) -> str:
+    """Return weight bits, activation bits and (where there is one) sparsity as "4/8/0.75", a pruning ratio as "0.25"."""
+    if not isinstance(option, LayerChoice):
+        return repr(option)
+    sparsity = f"/{option.sparsity!r}" if option.sparsity else ""
+    return f"{option.weight_bits}/{option.activation_bits}{sparsity}"
 
 
-def parse_choice(text: str) -> LayerChoice:
-    """Read what `choice_text` wrote."""
-    weight, activation = text.split("/")
-    return LayerChoice(int(weight), int(activation))
+def parse_option(axis: Axis, text: str) -> Option:
+    """Return the axis's option that `option_text` wrote."""
+    return next(option for option in axis.options if option_text(option) == text)
 
 
 def frozen_trial(
     observation: Observation,
-    distributions: Mapping[str, Any],
+    axes: Sequence[Axis],
     generation: int = 0,
     user_attrs: Mapping[str, Any] | None = None,
 ) -> optuna.trial.FrozenTrial:
@@ -200,8 +207,8 @@ def frozen_trial(
     return optuna.trial.create_trial(
         state=optuna.trial.TrialState.COMPLETE if done else optuna.trial.TrialState.FAIL,
         values=observation.point,
-        params={layer: choice_text(observation.candidate.choice(layer)) for layer in distributions},
-        distributions=dict(distributions),
+        params={axis.label: option_text(axis.of(observation.candidate)) for axis in axes},
+        distributions=distributions(axes),
         user_attrs=dict(user_attrs or {}),
         system_attrs={"NSGAIISampler:generation": generation},
         constraints={"limits": observation.violation} if done else None,

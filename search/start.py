@@ -1,4 +1,4 @@
-"""The candidates that every search begins with: the reference, then one uniform candidate for each weight width."""
+"""The candidates that every search begins with: the reference, then uniform ones from wide to narrow."""
 
 from __future__ import annotations
 
@@ -8,23 +8,50 @@ from ..spaces.candidate import Candidate, LayerChoice
 from ..spaces.space import Space
 from ..studies.trial import REFERENCE_LABEL
 
+PRUNED_AT = 8  # weight bits of the uniform candidates that are pruned as well, or the next width offered
+
 
 def start_points(space: Space) -> list[tuple[str, Candidate]]:
-    """Return labels and candidates: ("reference", ...), ("uniform 8/8", ...), ... from wide to narrow.
+    """Return labels and candidates: ("reference", ...), ("uniform 8/8", ...), ..., ("uniform 8/8, pruned 0.25", ...).
 
     A layer that does not offer the width takes the next wider one that it offers; activations are 8 bits where it
-    offers them.
+    offers them. A group takes the offered ratio that is nearest to a quarter, and to a half.
     """
     points = [(REFERENCE_LABEL, Candidate())]
-    widths = {choice.weight_bits for choices in space.choices.values() for choice in choices} - {32}
-    for width in sorted(widths, reverse=True):
-        candidate = Candidate(layers={name: _choice(choices, width) for name, choices in space.choices.items()})
-        activation = 8 if any(choice.integer for choice in candidate.layers.values()) else 32
-        if all(candidate != other for _, other in points):
-            points.append((f"uniform {width}/{activation}", candidate))
+    widths = sorted(
+        {choice.weight_bits for choices in space.choices.values() for choice in choices} - {32}, reverse=True
+    )
+    for width in widths:
+        _add(points, _label(space, width), _uniform(space, width))
+    at = min(widths, key=lambda width: abs(width - PRUNED_AT), default=32)
+    for ratio in (0.25, 0.5) if space.pruned else ():
+        groups = {name: _nearest(ratios, ratio) for name, ratios in space.ratios.items()}
+        label = f"{_label(space, at)}, pruned {ratio:g}" if widths else f"pruned {ratio:g}"
+        _add(points, label, Candidate(_uniform(space, at).layers, groups))
     return points
+
+
+def _add(points: list[tuple[str, Candidate]], label: str, candidate: Candidate) -> None:
+    if all(candidate != other for _, other in points):
+        points.append((label, candidate))
+
+
+def _uniform(space: Space, width: int) -> Candidate:
+    held = {name: ratios[0] for name, ratios in space.ratios.items()}
+    return Candidate({name: _choice(choices, width) for name, choices in space.choices.items()}, held)
+
+
+def _label(space: Space, width: int) -> str:
+    integer = any(_choice(choices, width).integer for choices in space.choices.values())
+    return f"uniform {width}/{8 if integer else 32}"
+
+
+def _nearest(ratios: Sequence[float], wanted: float) -> float:
+    return min(ratios, key=lambda ratio: abs(ratio - wanted))
 
 
 def _choice(choices: Sequence[LayerChoice], width: int) -> LayerChoice:
     wide_enough = [choice for choice in choices if choice.weight_bits >= width]
-    return min(wide_enough or [max(choices)], key=lambda choice: (choice.weight_bits, choice.activation_bits))
+    return min(
+        wide_enough or [max(choices)], key=lambda choice: (choice.weight_bits, choice.activation_bits, choice.sparsity)
+    )

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,8 +19,11 @@ from .domains import can_run_integer, integer_nodes
 from .equalise import equalised
 from .errors import InputError
 from .graph import EXTERNAL_ABOVE_BYTES, Graph, model_bytes, save_model, serialized
+from .groups import fitting
 from .lowering import Lowering
-from .repair import RoundedLayer, StaticRepair, round_layer, rounding_method
+from .narrow import Removed, kept_inputs, kept_outputs
+from .prune import Pruner, pruned, with_weights
+from .repair import FloatLayer, RoundedLayer, StaticRepair, round_layer, rounding_method, take
 from .rounding import VERSION as ROUNDING_VERSION
 from .rounding import Rounding
 from .session import infer, open_session
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 COMPARED_PARAMETERS = 10_000_000
-EQUALISATION = "equalisation-5"  # part of the cache key: raise it when the lowering changes
+EQUALISATION = "equalisation-6"  # part of the cache key: raise it when the lowering changes
 
 
 @dataclass(frozen=True)
@@ -144,6 +147,8 @@ class Builder:
         graph: the captured reference.
         calibration: inputs by name, [N, ...].
         rounding: name of a rounding method (`rounding.METHODS`).
+        importance: name of a criterion for channels (`importance.METHODS`).
+        sparsify: name of a method that chooses which single weights are zeroed (`sparsity.METHODS`).
     """
 
     def __init__(
@@ -152,17 +157,21 @@ class Builder:
         calibration: Mapping[str, np.ndarray],
         *,
         rounding: str = "second-order",
+        importance: str = "output-energy",
+        sparsify: str = "second-order",
     ) -> None:
         self.graph = graph
         self.calibration = calibration
         self.rounding = rounding
+        self.importance = importance
+        self.sparsify = sparsify
 
     @cached_property
     def statistics(self) -> Statistics:
         """Ranges and Gram matrices of the graph that rounded candidates are made from.
 
         That graph is the reference, or the same function with equalised channels: whichever comes closer to the
-        reference's outputs on the calibration data when all layers run in integers, at 8 and at 4 bits. Above
+        reference's outputs on the calibration data when all layers run in integers, at 7 and at 4 bits. Above
         `COMPARED_PARAMETERS` rounding everything twice takes too long, and the reference is taken.
         """
         plain = Statistics(self.graph, self.calibration)
@@ -189,28 +198,42 @@ class Builder:
     @cached_property
     def static(self) -> StaticRepair:
         """All layers rounded to all widths, each on its own."""
-        return StaticRepair(self.statistics, self.rounding)
+        return StaticRepair(self.statistics, self.rounding, self.sparsify)
 
-    def prepare(self, layers: Collection[str] | None = None, progress: Progress | None = None) -> None:
-        """Gather statistics and round layers to all widths, unless the cache has them; a build then only assembles.
+    @cached_property
+    def pruner(self) -> Pruner:
+        """Says which channels a candidate's pruning ratios keep."""
+        return Pruner(self.statistics, self.importance)
+
+    def prepare(
+        self,
+        layers: Collection[str] | None = None,
+        groups: Collection[str] = (),
+        progress: Progress | None = None,
+    ) -> None:
+        """Gather statistics, round layers to all widths and order channels, unless the cache has it all.
+
+        A build then assembles; what a layer becomes with fewer inputs is made when it is first asked for, and kept.
 
         Args:
-            layers: names of those that will be rounded; None for all. Without any there is nothing to prepare.
+            layers: names of those that will be rounded; None for all.
+            groups: names of the channel groups that will be pruned. Without any of both there is nothing to prepare.
             progress: told what is being done, and the part of it that is done.
         """
         names = self.graph.layers if layers is None else layers
-        if names:
+        if names or groups:
             self.statistics.prepare(progress)
+            self.pruner.prepare(groups, progress)
             self.static.prepare(names, progress)
 
     def build(self, candidate: Candidate) -> Built:
         """Build a candidate.
 
         Raises:
-            InputError: the candidate names a layer that the graph has not.
+            InputError: the candidate names a layer or a channel group that the graph has not.
             BuildError: it cannot be built.
         """
-        candidate.check_layers(self.graph.layers)
+        candidate = fitting(self.graph, candidate)
         lowering = self.lower(candidate)
         model = lowering.run()
         owners = {
@@ -223,22 +246,50 @@ class Builder:
 
     def lower(self, candidate: Candidate) -> Lowering:
         """Return the lowering of a candidate, not yet run."""
-        graph = self.equalised if candidate.rounded else self.graph
+        graph = self.equalised if candidate.repaired else self.graph
+        removed = self.removed(candidate)
+        repair = self._repair(candidate)
+        if removed:
+            graph = pruned(graph, removed)
+        changed = {
+            name: repair(name)
+            for name, layer in self.graph.layers.items()
+            if not candidate.choice(name).rounded
+            and (candidate.choice(name).sparsity or kept_inputs(layer, removed) is not None)
+        }
+        if changed:
+            graph = with_weights(graph, changed)
         integer = integer_nodes(graph, candidate)
-        return Lowering(graph, candidate, integer, lambda name: self.statistics.range(name), self._rounded(candidate))
+        return Lowering(graph, candidate, integer, lambda name: self.statistics.range(name), repair)
 
-    def _rounded(self, candidate: Candidate) -> Callable[[str], RoundedLayer]:
+    def removed(self, candidate: Candidate) -> Removed:
+        """Return the entries of each axis that go with the channels that a candidate removes."""
+        return self.pruner.removed(candidate.groups) if candidate.groups else {}
+
+    def static_layer(self, candidate: Candidate, name: str) -> RoundedLayer | FloatLayer:
+        """Return a layer's weights, with the channels that stay, as static repair leaves them."""
+        layer, choice, removed = self.equalised.layers[name], candidate.choice(name), self.removed(candidate)
+        kept = kept_inputs(layer, removed)
+        found: RoundedLayer | FloatLayer
+        if choice.rounded:
+            found = self.static.rounded(layer, choice.weight_bits, choice.sparsity, kept)
+        else:
+            found = self.static.fitted(layer, choice.sparsity, kept)
+        return take(layer, found, kept_outputs(layer, removed))
+
+    def _repair(self, candidate: Candidate) -> Callable[[str], Any]:
+        """Return what gives a layer's repaired weights by its name: rounded, or in float where it is not rounded."""
         if candidate.repair == "sequential":
             from .sequential import sequential_repair
 
             return sequential_repair(self, candidate).__getitem__
-        return lambda name: self.static.rounded(self.equalised.layers[name], candidate.choice(name).weight_bits)
+        return lambda name: self.static_layer(candidate, name)
 
 
 def _integer_error(reference: Graph, statistics: Statistics, rounding: Rounding) -> float:
-    """Return the geometric mean, over 8 and 4 bits, of the mean squared output error on the calibration data.
+    """Return the geometric mean, over 7 and 4 bits, of the mean squared output error on the calibration data.
 
-    All layers run in integers.
+    All layers run in integers, at widths that no machine saturates: the choice is the same on all.
     """
     statistics.prepare()
     graph = statistics.graph
@@ -246,10 +297,10 @@ def _integer_error(reference: Graph, statistics: Statistics, rounding: Rounding)
     integer = [name for name, layer in graph.layers.items() if can_run_integer(graph, layer)]
     layers = [graph.layers[name] for name in integer]
     found = {
-        layer.name: round_layer(layer, graph.weight(layer), statistics.moments(layer), rounding, (8, 4))
+        layer.name: round_layer(layer, graph.weight(layer), statistics.moments(layer), rounding, (7, 4))
         for layer in layers
     }
-    for bits in (8, 4):
+    for bits in (7, 4):
         candidate = Candidate({name: LayerChoice(bits, 8) for name in integer})
         lowering = Lowering(
             graph,

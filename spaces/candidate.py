@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -15,14 +15,22 @@ VERSION = 1
 WEIGHT_BITS = (2, 3, 4, 5, 6, 7, 8, 16, 32)
 ACTIVATION_BITS = (8, 32)
 REPAIRS = ("static", "sequential")
+SHARE_DIGITS = 6  # of ratios and sparsities: enough for groups of any size
 
 
 @dataclass(frozen=True, order=True)
 class LayerChoice:
-    """How one layer is compressed: bits of its weights (2-8, 16, 32) and of its activations (8, 32)."""
+    """How one layer is compressed.
+
+    Attributes:
+        weight_bits: 2-8, 16 or 32.
+        activation_bits: 8 or 32.
+        sparsity: the fraction of single weights that are zero, from 0 to below 1.
+    """
 
     weight_bits: int = 32
     activation_bits: int = 32
+    sparsity: float = 0.0
 
     def __post_init__(self) -> None:
         for name, value, allowed in (
@@ -36,11 +44,28 @@ class LayerChoice:
                 f"activation_bits 8 needs weight_bits 2-8, but got weight_bits {self.weight_bits}: "
                 "integer kernels take integer weights"
             )
+        object.__setattr__(self, "sparsity", share("sparsity", self.sparsity))
 
     @property
     def integer(self) -> bool:
         """Whether the layer runs in integer kernels."""
         return self.activation_bits == 8
+
+    @property
+    def rounded(self) -> bool:
+        """Whether the weights are rounded to integers."""
+        return self.weight_bits <= 8
+
+
+def share(name: str, value: object) -> float:
+    """Return a pruning ratio or sparsity as a number.
+
+    Raises:
+        InputError: it is no number from 0 to below 1.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 <= value < 1.0:
+        raise InputError(f"{name} must be a number from 0 to below 1, but got {value!r}")
+    return round(float(value), SHARE_DIGITS)
 
 
 UNCOMPRESSED = LayerChoice()
@@ -52,11 +77,13 @@ class Candidate:
 
     Attributes:
         layers: choices by layer name; a layer that is absent is uncompressed.
+        groups: pruning ratios by channel group; a group that is absent keeps all its channels.
         base: "reference", or the content id of another graph that the run holds.
-        repair: how rounding is made good: "static" or "sequential".
+        repair: how rounding and pruning are made good: "static" or "sequential".
     """
 
     layers: Mapping[str, LayerChoice] = field(default_factory=dict)
+    groups: Mapping[str, float] = field(default_factory=dict)
     base: str = "reference"
     repair: str = "static"
 
@@ -65,8 +92,10 @@ class Candidate:
             raise InputError(f"repair must be one of {', '.join(REPAIRS)}, but got {self.repair!r}")
         kept = {name: choice for name, choice in sorted(self.layers.items()) if choice != UNCOMPRESSED}
         object.__setattr__(self, "layers", kept)
-        if not self.rounded:
-            object.__setattr__(self, "repair", "static")  # nothing is rounded: the two are the same model
+        ratios = {name: share("pruning_ratio", ratio) for name, ratio in sorted(self.groups.items())}
+        object.__setattr__(self, "groups", {name: ratio for name, ratio in ratios.items() if ratio})
+        if not self.repaired:
+            object.__setattr__(self, "repair", "static")  # nothing is to be made good: the two are the same model
 
     def choice(self, layer: str) -> LayerChoice:
         """Return the layer's choice; uncompressed where the candidate does not name it."""
@@ -75,7 +104,16 @@ class Candidate:
     @property
     def rounded(self) -> list[str]:
         """Names of the layers whose weights are rounded to integers."""
-        return [name for name, choice in self.layers.items() if choice.weight_bits <= 8]
+        return [name for name, choice in self.layers.items() if choice.rounded]
+
+    @property
+    def repaired(self) -> bool:
+        """Whether weights are changed (rounded, zeroed or removed), so that there is something to be made good."""
+        return bool(self.groups) or any(choice.rounded or choice.sparsity for choice in self.layers.values())
+
+    def ratio(self, group: str) -> float:
+        """Return the group's pruning ratio; 0 where the candidate does not name it."""
+        return self.groups.get(group, 0.0)
 
     def check_layers(self, known: Collection[str]) -> None:
         """Raise `InputError` with the nearest spelling where the candidate names a layer that is not ``known``."""
@@ -97,14 +135,12 @@ class Candidate:
     def to_json(self) -> dict[str, Any]:
         """Return the canonical JSON form (design: "A candidate")."""
         layers = {
-            name: {
-                key: value
-                for key, value in (("weight_bits", c.weight_bits), ("activation_bits", c.activation_bits))
-                if value != 32
-            }
-            for name, c in self.layers.items()
+            name: {key: value for key, value in asdict(choice).items() if value != getattr(UNCOMPRESSED, key)}
+            for name, choice in self.layers.items()
         }
-        return {"version": VERSION, "base": self.base, "layers": layers, "repair": self.repair}
+        groups = {name: {"pruning_ratio": ratio} for name, ratio in self.groups.items()}
+        data = {"version": VERSION, "base": self.base, "layers": layers, "groups": groups, "repair": self.repair}
+        return data if groups else {key: value for key, value in data.items() if key != "groups"}
 
     @classmethod
     def from_json(cls, data: Any) -> Candidate:
@@ -114,16 +150,18 @@ class Candidate:
         _check_keys("candidate", data, ("version", "base", "layers", "groups", "repair", "student", "weights"))
         if data.get("version", VERSION) != VERSION:
             raise InputError(f"candidate version must be {VERSION}, but got {data['version']!r}")
-        for later in ("groups", "student", "weights"):
+        for later in ("student", "weights"):
             if data.get(later):
                 raise InputError(f"candidate key {later!r} is not supported by this version of slimfront")
         if data.get("base", "reference") != "reference":
             raise InputError(f"candidate base must be 'reference', but got {data['base']!r}")
-        layers = data.get("layers", {})
-        if not isinstance(layers, Mapping):
-            raise InputError(f"candidate key 'layers' must be an object of layer names, but got {layers!r}")
+        layers, groups = data.get("layers", {}), data.get("groups", {})
+        for key, value, of in (("layers", layers, "layer"), ("groups", groups, "group")):
+            if not isinstance(value, Mapping):
+                raise InputError(f"candidate key {key!r} must be an object of {of} names, but got {value!r}")
         return cls(
             layers={name: _layer_choice(name, choice) for name, choice in layers.items()},
+            groups={name: _ratio(name, choice) for name, choice in groups.items()},
             base=data.get("base", "reference"),
             repair=data.get("repair", "static"),
         )
@@ -133,12 +171,22 @@ def _layer_choice(name: str, data: Any) -> LayerChoice:
     if not isinstance(data, Mapping):
         raise InputError(f"layer {name!r}: the choice must be an object, but got {data!r}")
     _check_keys(f"layer {name!r}", data, ("weight_bits", "activation_bits", "sparsity", "form"))
-    if data.get("sparsity", 0.0) != 0.0 or data.get("form", "native") != "native":
-        raise InputError(f"layer {name!r}: sparsity and form are not supported by this version of slimfront")
+    if data.get("form", "native") != "native":
+        raise InputError(f"layer {name!r}: form is not supported by this version of slimfront")
     try:
-        return LayerChoice(data.get("weight_bits", 32), data.get("activation_bits", 32))
+        return LayerChoice(**{key: value for key, value in data.items() if key != "form"})
     except InputError as error:
         raise InputError(f"layer {name!r}: {error}") from None
+
+
+def _ratio(name: str, data: Any) -> float:
+    if not isinstance(data, Mapping):
+        raise InputError(f"group {name!r}: the choice must be an object, but got {data!r}")
+    _check_keys(f"group {name!r}", data, ("pruning_ratio",))
+    try:
+        return share("pruning_ratio", data.get("pruning_ratio", 0.0))
+    except InputError as error:
+        raise InputError(f"group {name!r}: {error}") from None
 
 
 def _check_keys(where: str, data: Mapping[str, Any], allowed: tuple[str, ...]) -> None:

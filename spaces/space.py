@@ -1,50 +1,105 @@
-"""The space of candidates: for every layer the choices that the search may make."""
+"""The space of candidates: for every layer and channel group the choices that the search may make."""
 
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from .candidate import ACTIVATION_BITS, REPAIRS, WEIGHT_BITS, Candidate, LayerChoice
+from .candidate import ACTIVATION_BITS, REPAIRS, WEIGHT_BITS, Candidate, LayerChoice, share
 from .domains import can_run_integer
 from .errors import InputError, nearest
 from .graph import Graph, Layer
+from .groups import channel_groups
+from .matrix import has_matrix
+from .widths import STEP, offered_ratios
+
+HALF_A_CHANNEL = 0.02  # ratios that differ by less are called the same
+SHOWN = 4  # names in a note
 
 DEFAULT_WEIGHT_BITS = (2, 3, 4, 5, 6, 8, 32)
-UNIFORM_KEYS = ("weight_bits", "activation_bits", "repair")
+UNIFORM_KEYS = ("weight_bits", "activation_bits", "pruning_ratio", "sparsity", "repair")
+CHOICE_KEYS = ("weight_bits", "activation_bits", "sparsity")
+
+Option = LayerChoice | float
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One thing to choose: bits and sparsity of a layer, or the pruning ratio of a channel group."""
+
+    name: str
+    options: tuple[Option, ...]
+    is_group: bool = False
+
+    @property
+    def label(self) -> str:
+        """A name that no other axis has."""
+        return f"{self.name} pruning_ratio" if self.is_group else self.name
+
+    def of(self, candidate: Candidate) -> Option:
+        """Return what a candidate chose."""
+        return candidate.ratio(self.name) if self.is_group else candidate.choice(self.name)
 
 
 @dataclass(frozen=True)
 class Space:
-    """The choices of every layer of a graph; a layer with one choice is fixed."""
+    """The choices of a graph's layers and channel groups; one that has a single choice is fixed.
+
+    Attributes:
+        choices: by layer name.
+        ratios: pruning ratios by channel group.
+    """
 
     choices: Mapping[str, tuple[LayerChoice, ...]]
+    ratios: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+    @cached_property
+    def axes(self) -> tuple[Axis, ...]:
+        """All layers, then all groups."""
+        layers = [Axis(name, choices) for name, choices in self.choices.items()]
+        return (*layers, *(Axis(name, ratios, is_group=True) for name, ratios in self.ratios.items()))
 
     @property
     def varies(self) -> bool:
         """Whether there is anything to search."""
-        return any(len(choices) > 1 for choices in self.choices.values())
+        return any(len(axis.options) > 1 for axis in self.axes)
 
     @cached_property
     def size(self) -> int:
         """Number of points."""
-        result = 1
-        for choices in self.choices.values():
-            result *= len(choices)
-        return result
+        return math.prod(len(axis.options) for axis in self.axes)
 
     @property
     def rounded(self) -> list[str]:
         """Names of the layers whose weights may be rounded to integers."""
-        return [name for name, choices in self.choices.items() if any(choice.weight_bits <= 8 for choice in choices)]
+        return [name for name, choices in self.choices.items() if any(choice.rounded for choice in choices)]
+
+    @property
+    def pruned(self) -> list[str]:
+        """Names of the channel groups that may lose channels."""
+        return [name for name, ratios in self.ratios.items() if any(ratios)]
 
     def contains(self, candidate: Candidate) -> bool:
         """Whether the search could have proposed this candidate."""
         known = all(name in self.choices for name in candidate.layers)
-        return known and all(candidate.choice(name) in choices for name, choices in self.choices.items())
+        known = known and all(name in self.ratios for name in candidate.groups)
+        return known and all(axis.of(candidate) in axis.options for axis in self.axes)
+
+
+def make_candidate(options: Iterable[tuple[Axis, Option]]) -> Candidate:
+    """Return the candidate that takes these options."""
+    layers: dict[str, LayerChoice] = {}
+    groups: dict[str, float] = {}
+    for axis, option in options:
+        if isinstance(option, LayerChoice):
+            layers[axis.name] = option
+        else:
+            groups[axis.name] = option
+    return Candidate(layers, groups)
 
 
 def make_space(
@@ -52,18 +107,22 @@ def make_space(
     *,
     weight_bits: Sequence[int] = DEFAULT_WEIGHT_BITS,
     activation_bits: Sequence[int] = ACTIVATION_BITS,
-    fixed: Mapping[str, Mapping[str, int]] | None = None,
+    pruning_ratios: Sequence[float] = (0.0,),
+    sparsities: Sequence[float] = (0.0,),
+    fixed: Mapping[str, Mapping[str, Any]] | None = None,
     saturation_safe: bool = False,
+    step: int = STEP,
 ) -> Space:
-    """Return the space of a graph: the valid pairs of bits that each layer's op can have.
+    """Return the space of a graph: what each layer's op can have, and the ratios that lead to widths the kernels like.
 
     Args:
-        weight_bits, activation_bits: what the study offers.
-        fixed: choices by layer name or glob; where several match, the last one counts, an exact name most.
+        weight_bits, activation_bits, pruning_ratios, sparsities: what the study offers.
+        fixed: choices by layer (or group) name or glob; where several match, the last one counts, an exact name most.
         saturation_safe: integer layers get at most 7 bits, so that no product saturates on machines without VNNI.
+        step: of output channels in which kernels get cheaper (`widths.offered_ratios`).
 
     Raises:
-        InputError: a width that does not exist, a fixed layer that the graph has not, no valid pair for a layer.
+        InputError: a value that does not exist, a fixed layer that the graph has not, no valid pair for a layer.
     """
     for bits, allowed, key in (
         (weight_bits, WEIGHT_BITS, "weight_bits"),
@@ -72,20 +131,28 @@ def make_space(
         wrong = [value for value in bits if value not in allowed]
         if wrong or not bits:
             raise InputError(f"space.{key}: {list(bits)} is not a choice of {', '.join(map(str, allowed))}")
-    held = _held(graph, fixed or {})
+    shares = tuple(dict.fromkeys(share("space.sparsities", value) for value in sparsities)) or (0.0,)
+    wanted = tuple(dict.fromkeys(share("space.pruning_ratios", value) for value in pruning_ratios)) or (0.0,)
+    held, held_ratios = _held(graph, fixed or {})
     choices: dict[str, tuple[LayerChoice, ...]] = {}
     for name, layer in graph.layers.items():
         if name in held:
             choices[name] = (held[name],)
             continue
-        offered = _pairs(graph, layer, weight_bits, activation_bits, saturation_safe)
-        if not offered:
+        pairs = _pairs(graph, layer, weight_bits, activation_bits, saturation_safe)
+        if not pairs:
             raise InputError(
                 f"space: no pair of weight_bits {list(weight_bits)} and activation_bits {list(activation_bits)} "
                 f"fits layer {name!r} ({layer.op}); add activation_bits 32"
             )
-        choices[name] = offered
-    return Space(choices)
+        choices[name] = tuple(
+            replace(pair, sparsity=value) for value in sorted(shares if has_matrix(layer) else (0.0,)) for pair in pairs
+        )
+    ratios = {
+        name: (held_ratios[name],) if name in held_ratios else offered_ratios(group, graph.layers, wanted, step)
+        for name, group in channel_groups(graph).groups.items()
+    }
+    return Space(choices, ratios)
 
 
 def _pairs(
@@ -101,29 +168,41 @@ def _pairs(
     )
 
 
-def _held(graph: Graph, fixed: Mapping[str, Mapping[str, int]]) -> dict[str, LayerChoice]:
-    held = {}
-    for pattern, values in sorted(fixed.items(), key=lambda item: item[0] in graph.layers):
-        names = [pattern] if pattern in graph.layers else fnmatch.filter(graph.layers, pattern)
-        if not names:
-            raise InputError(f"space.fixed: there is no layer {pattern!r}{nearest(pattern, graph.layers)}")
-        unknown = [key for key in values if key not in ("weight_bits", "activation_bits")]
+def _held(graph: Graph, fixed: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, LayerChoice], dict[str, float]]:
+    """Return the choices of layers and the ratios of groups that are held."""
+    held: dict[str, LayerChoice] = {}
+    ratios: dict[str, float] = {}
+    channels = channel_groups(graph)
+    names = dict.fromkeys((*graph.layers, *channels.groups))
+    for pattern, values in sorted(fixed.items(), key=lambda item: item[0] in names):
+        found = [pattern] if pattern in names else fnmatch.filter(names, pattern)
+        where = f"space.fixed.{pattern!r}"
+        if not found:
+            raise InputError(f"space.fixed: there is no layer {pattern!r}{nearest(pattern, names)}")
+        allowed = (*CHOICE_KEYS, "pruning_ratio")
+        unknown = [key for key in values if key not in allowed]
         if unknown:
             raise InputError(
-                f"space.fixed.{pattern!r}: unknown key {unknown[0]!r}{nearest(unknown[0], UNIFORM_KEYS)}; "
-                "allowed: weight_bits, activation_bits"
+                f"{where}: unknown key {unknown[0]!r}{nearest(unknown[0], allowed)}; allowed: {', '.join(allowed)}"
             )
+        choice_values = {key: value for key, value in values.items() if key in CHOICE_KEYS}
         try:
-            choice = LayerChoice(**values)
+            choice = LayerChoice(**choice_values)
+            ratio = share("pruning_ratio", values["pruning_ratio"]) if "pruning_ratio" in values else None
+            if ratio is not None and not any(name in channels.groups for name in found):
+                channels.group(found[0])  # says which op froze it
         except InputError as error:
-            raise InputError(f"space.fixed.{pattern!r}: {error}") from None
-        for name in names:
+            raise InputError(f"{where}: {error}") from None
+        for name in found:
+            if ratio is not None and name in channels.groups:
+                group = channels.groups[name]
+                ratios[name] = group.ratio(group.kept(ratio))
+            if name not in graph.layers or not choice_values:
+                continue
             if choice.integer and not can_run_integer(graph, graph.layers[name]):
-                raise InputError(
-                    f"space.fixed.{pattern!r}: layer {name!r} has no integer kernel; activation_bits must be 32"
-                )
+                raise InputError(f"{where}: layer {name!r} has no integer kernel; activation_bits must be 32")
             held[name] = choice
-    return held
+    return held, ratios
 
 
 def layer_activation_bits(graph: Graph, layer: Layer) -> tuple[int, ...]:
@@ -132,7 +211,7 @@ def layer_activation_bits(graph: Graph, layer: Layer) -> tuple[int, ...]:
 
 
 def parse_uniform(text: str) -> dict[str, Any]:
-    """Read ``weight_bits=4,activation_bits=8,repair=static``.
+    """Read ``weight_bits=4,activation_bits=8,pruning_ratio=0.25,repair=static``.
 
     Raises:
         InputError: no or an unknown key, one that stands twice, no value, or one that is no number.
@@ -148,22 +227,28 @@ def parse_uniform(text: str) -> dict[str, Any]:
             raise InputError(f"--uniform: {part!r} needs a value, as in weight_bits=4,activation_bits=8")
         if key in values:
             raise InputError(f"--uniform: {key} must stand once, but got {values[key]!r} and {value!r}")
-        if key == "repair":
-            values[key] = value
-        elif value.isdecimal():
-            values[key] = int(value)
-        else:
-            raise InputError(f"--uniform: {key} must be a whole number, but got {value!r}")
+        values[key] = value if key == "repair" else _number(key, value)
     if not values:
         raise InputError(f"--uniform needs values, as in weight_bits=4,activation_bits=8, but got {text!r}")
     return values
 
 
+def _number(key: str, text: str) -> int | float:
+    if key in ("weight_bits", "activation_bits"):
+        if text.isdecimal():
+            return int(text)
+        raise InputError(f"--uniform: {key} must be a whole number, but got {text!r}")
+    try:
+        return share(f"--uniform: {key}", float(text))
+    except ValueError:
+        raise InputError(f"--uniform: {key} must be a number from 0 to below 1, but got {text!r}") from None
+
+
 def uniform(graph: Graph, values: Mapping[str, Any]) -> tuple[Candidate, list[str]]:
-    """Return the candidate that gives every layer the same choice, and notes on layers that cannot have it.
+    """Return the candidate that gives every layer and group the same choice, and notes on those that cannot have it.
 
     Args:
-        values: any of weight_bits, activation_bits, repair; what is absent is uncompressed.
+        values: any of weight_bits, activation_bits, pruning_ratio, sparsity, repair; what is absent is uncompressed.
 
     Raises:
         InputError: an unknown key, or a choice that no layer could have.
@@ -173,16 +258,39 @@ def uniform(graph: Graph, values: Mapping[str, Any]) -> tuple[Candidate, list[st
             raise InputError(
                 f"uniform: unknown key {key!r}{nearest(key, UNIFORM_KEYS)}; allowed: {', '.join(UNIFORM_KEYS)}"
             )
-    wanted = LayerChoice(values.get("weight_bits", 32), values.get("activation_bits", 32))
+    wanted = LayerChoice(**{key: values[key] for key in CHOICE_KEYS if key in values})
+    ratio = share("pruning_ratio", values.get("pruning_ratio", 0.0))
     repair = values.get("repair", "static")
     if repair not in REPAIRS:
         raise InputError(f"repair must be one of {', '.join(REPAIRS)}, but got {repair!r}")
-    layers, floats = {}, []
+    layers: dict[str, LayerChoice] = {}
+    floats, dense = [], []
     for name, layer in graph.layers.items():
-        if wanted.activation_bits in layer_activation_bits(graph, layer):
-            layers[name] = wanted
-        else:
-            layers[name] = LayerChoice(wanted.weight_bits, 32)
+        layers[name] = wanted
+        if wanted.activation_bits not in layer_activation_bits(graph, layer):
+            layers[name] = replace(layers[name], activation_bits=32)
             floats.append(name)
+        if wanted.sparsity and not has_matrix(layer):
+            layers[name] = replace(layers[name], sparsity=0.0)
+            dense.append(name)
+    channels = channel_groups(graph)
+    groups = {name: group.ratio(group.kept(ratio)) for name, group in channels.groups.items()} if ratio else {}
     notes = [f"no integer kernel, so activation_bits is 32: {', '.join(floats)}"] if floats else []
-    return Candidate(layers, repair=repair), notes
+    notes += [f"no sparse form, so sparsity is 0: {', '.join(dense)}"] if dense else []
+    if ratio:
+        notes += _ratio_notes(ratio, groups, channels.frozen)
+    return Candidate(layers, groups, repair=repair), notes
+
+
+def _ratio_notes(ratio: float, groups: Mapping[str, float], frozen: Mapping[str, str]) -> list[str]:
+    """Say which groups cannot have a ratio."""
+    notes = []
+    if not groups:
+        notes.append("no channels can be removed from this model, so pruning_ratio is 0")
+    elif frozen:
+        notes.append(f"all channels stay in {', '.join(frozen)} (slimfront space says why)")
+    other = [f"{name} {found:g}" for name, found in groups.items() if abs(found - ratio) > HALF_A_CHANNEL]
+    if other:
+        shown = ", ".join(other[:SHOWN]) + (f" and {len(other) - SHOWN} more" if len(other) > SHOWN else "")
+        notes.append(f"whole blocks of channels go, so pruning_ratio is not {ratio:g} but: {shown}")
+    return notes

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..spaces.candidate import Candidate
 from ..spaces.errors import InputError
+from ..spaces.groups import fitting
 from .output import cannot_write, check_output
 from .trial import Trial
 
@@ -74,10 +75,9 @@ def given_candidates(study: Study, files: Sequence[Path], uniform: str | None) -
 def _fitting(file: Path, study: Study) -> Candidate:
     candidate = read_candidate(file)
     try:
-        candidate.check_layers(study.graph.layers)
+        return fitting(study.graph, candidate)
     except InputError as error:
-        raise InputError(f"{file}: {error}; `slimfront space` lists the layers") from None
-    return candidate
+        raise InputError(f"{file}: {error}; `slimfront space` lists layers and groups") from None
 
 
 def build(study: Study, candidate: Candidate | Trial | Mapping[str, Any]) -> bytes:
@@ -111,9 +111,9 @@ def build_file(
         BuildError: the candidate cannot be built.
     """
     check_output(path)
-    candidate.check_layers(study.graph.layers)
+    candidate = fitting(study.graph, candidate)
     study.check()
-    study.builder.prepare(candidate.rounded, progress)
+    study.prepare(candidate.rounded, list(candidate.groups), progress)
     built = study.builder.build(candidate)
     try:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".slimfront-") as folder:

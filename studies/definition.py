@@ -27,6 +27,7 @@ from .limits import Limits
 SAMPLERS = ("frontier", "tpe", "nsga2", "gp", "random")
 DEFAULT_WEIGHT_BITS = (2, 3, 4, 5, 6, 8, 32)
 DEFAULT_ACTIVATION_BITS = (8, 32)
+DEFAULT_PRUNING_RATIOS = (0.0, 0.125, 0.25, 0.375, 0.5)
 UNCOMPRESSED_ONLY = (32,)
 
 Positive = Annotated[int, Field(gt=0)]
@@ -43,6 +44,15 @@ def _one_of(value: int, allowed: Iterable[int]) -> int:
     if value not in allowed:
         raise ValueError(f"must be one of {', '.join(map(str, allowed))}, but got {value!r}")
     return value
+
+
+def _shares_of(values: tuple[float, ...]) -> tuple[float, ...]:
+    if not values:
+        raise ValueError("must list at least one value, but is empty")
+    for value in values:
+        if not 0.0 <= value < 1.0:
+            raise ValueError(f"must be from 0 to below 1, but got {value!r}")
+    return tuple(dict.fromkeys(values))
 
 
 def _choices(values: tuple[int, ...], allowed: tuple[int, ...]) -> tuple[int, ...]:
@@ -97,15 +107,22 @@ class DataTable(Table):
 
 
 class FixedChoice(Table):
-    """The choice that a layer of ``[space.fixed]`` is held at."""
+    """What a layer, or a channel group, of ``[space.fixed]`` is held at."""
 
-    weight_bits: int = 32
+    weight_bits: int | None = None
     activation_bits: int | None = None
+    sparsity: float | None = None
+    pruning_ratio: float | None = None
 
     @field_validator("weight_bits")
     @classmethod
-    def _weight(cls, value: int) -> int:
-        return _one_of(value, WEIGHT_BITS)
+    def _weight(cls, value: int | None) -> int | None:
+        return None if value is None else _one_of(value, WEIGHT_BITS)
+
+    @field_validator("sparsity", "pruning_ratio")
+    @classmethod
+    def _share(cls, value: float | None) -> float | None:
+        return None if value is None else _shares_of((value,))[0]
 
     @field_validator("activation_bits")
     @classmethod
@@ -114,8 +131,9 @@ class FixedChoice(Table):
 
     @model_validator(mode="after")
     def _pair(self) -> FixedChoice:
-        if self.activation_bits == 8 and self.weight_bits > 8:
-            raise ValueError(f"activation_bits 8 needs weight_bits 2-8, but got weight_bits {self.weight_bits}")
+        weight_bits = 32 if self.weight_bits is None else self.weight_bits
+        if self.activation_bits == 8 and weight_bits > 8:
+            raise ValueError(f"activation_bits 8 needs weight_bits 2-8, but got weight_bits {weight_bits}")
         return self
 
 
@@ -142,10 +160,7 @@ class SpaceTable(Table):
     @field_validator("pruning_ratios", "sparsities")
     @classmethod
     def _shares(cls, values: tuple[float, ...]) -> tuple[float, ...]:
-        for value in values:
-            if not 0.0 <= value < 1.0:
-                raise ValueError(f"must be shares from 0 to below 1, but got {value!r}")
-        return values
+        return _shares_of(values)
 
     @model_validator(mode="after")
     def _pairs(self) -> SpaceTable:
@@ -194,7 +209,11 @@ class Settings(Table):
     name: str
     model: ModelTable
     data: DataTable
-    space: SpaceTable = SpaceTable(weight_bits=DEFAULT_WEIGHT_BITS, activation_bits=DEFAULT_ACTIVATION_BITS)
+    space: SpaceTable = SpaceTable(
+        weight_bits=DEFAULT_WEIGHT_BITS,
+        activation_bits=DEFAULT_ACTIVATION_BITS,
+        pruning_ratios=DEFAULT_PRUNING_RATIOS,
+    )
     constraints: ConstraintsTable = ConstraintsTable()
     target: TargetTable = TargetTable()
     search: SearchTable = SearchTable()
@@ -215,8 +234,6 @@ class Settings(Table):
     def later(self) -> list[str]:
         """Return what the file asks for that this version does not search."""
         wanted = {
-            "space.pruning_ratios": any(self.space.pruning_ratios),
-            "space.sparsities": any(self.space.sparsities),
             "space.students": bool(self.space.students),
             "training": bool(self.training),
         }

@@ -6,6 +6,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..spaces.groups import channel_groups
 from .study import STUDY_FILE, ready_made
 
 if TYPE_CHECKING:
@@ -32,14 +33,28 @@ def describe_space(study: Study) -> dict[str, Any]:
                 "parameters": layer.parameters,
                 "weight_bits": sorted({choice.weight_bits for choice in choices}),
                 "activation_bits": sorted({choice.activation_bits for choice in choices}),
-                "sparsities": [0.0],
+                "sparsities": sorted({choice.sparsity for choice in choices}),
                 "forms": ["native"],
             }
         )
         if len(choices) == 1:
             frozen.append({"name": name, "reason": _why_fixed(study, name)})
     frozen += [{"name": name, "reason": reason} for name, reason in study.graph.frozen]
-    return {"layers": layers, "groups": [], "frozen": frozen}
+    channels = channel_groups(study.graph)
+    groups = [
+        {
+            "name": name,
+            "channels": group.channels,
+            "layers": list(group.layers),
+            "pruning_ratios": list(study.space.ratios[name]),
+        }
+        for name, group in channels.groups.items()
+    ]
+    frozen += [
+        {"name": name, "reason": f"no output channel can be removed: {reason}"}
+        for name, reason in channels.frozen.items()
+    ]
+    return {"layers": layers, "groups": groups, "frozen": frozen}
 
 
 def _why_fixed(study: Study, layer: str) -> str:

@@ -64,12 +64,15 @@ summary { cursor: pointer; color: var(--accent); font-weight: 500; }
   font-size: 15px; }
 .numbers b { font-weight: 600; }
 .numbers span { color: var(--muted); font-size: 14px; }
-.strip { display: flex; flex-wrap: wrap; gap: 5px 2px; margin: 0 0 8px; }
+.strip { display: flex; flex-wrap: wrap; gap: 11px 2px; margin: 0 0 12px; }
 .strip i { width: 23px; height: 27px; border-radius: 3px; font: 600 12px/21px system-ui, sans-serif; text-align: center;
   border: 1px solid rgba(28, 36, 48, .18); position: relative; color: var(--ink); font-style: normal; }
 .strip i::after { content: ""; position: absolute; left: 3px; right: 3px; bottom: 3px; height: 2px; }
 .strip i.integer::after { background: currentColor; }
 .strip i.float::after { background: repeating-linear-gradient(90deg, currentColor 0 2px, transparent 2px 5px); }
+.strip i.pruned::before { content: ""; position: absolute; left: -1px; right: -1px; bottom: -7px; height: 4px;
+  border-radius: 2px; background: linear-gradient(90deg, var(--accent) var(--kept), #e3e8ea var(--kept)); }
+.strip i.sparse { text-decoration: underline dotted; text-underline-offset: 1px; }
 .strip .b2 { background: #06393e; color: #fff; }
 .strip .b3 { background: #0b6b74; color: #fff; }
 .strip .b4 { background: #22808a; color: #fff; }

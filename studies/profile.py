@@ -1,4 +1,4 @@
-"""Profile: where the reference's bytes and milliseconds go, layer by layer: what to compress first."""
+"""Profile: where the reference's bytes and milliseconds go, and what compressing each layer costs: what to compress first."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..objectives.quality import CAP_DB
+from ..spaces.groups import channel_groups
+from ..spaces.sensitivity import sensitivity
 from ..spaces.session import batches, open_session
+from ..spaces.statistics import Progress
 
 if TYPE_CHECKING:
     from ..spaces.graph import Graph
@@ -27,13 +31,15 @@ SECONDS = 3.0
 WEIGHT_OPS = ("Conv", "Gemm", "MatMul")  # what is in the name of every kernel that runs a layer
 
 
-def profile(study: Study) -> dict[str, Any]:
-    """Measure the reference with ONNX Runtime's own profile, on one batch of calibration inputs.
+def profile(study: Study, progress: Progress | None = None) -> dict[str, Any]:
+    """Measure the reference with ONNX Runtime's own profile, and predict what each compression alone costs.
 
     Returns:
         ``study``, ``parameters`` and ``bytes`` (float32) of the whole, ``latency_ms`` of one batch, ``layers`` (name,
-        op, parameters, bytes, ms, share), the slowest first, and ``other`` (ms, share): the nodes that are no layer.
-        Shares are of the sum of all nodes' times.
+        op, parameters, bytes, ms, share, weight_bits_db), the slowest first, ``groups`` (name, channels, layers, ratios_db)
+        and ``other`` (ms, share): the nodes that are no layer. Shares are of the sum of all nodes' times. ``weight_bits_db``
+        and ``ratios_db`` give, for each width and pruning ratio of the study's space, the predicted PSNR against the
+        reference's output with that layer or group alone compressed, at most 100 dB.
 
     Raises:
         InputError: the study is wrong.
@@ -46,6 +52,7 @@ def profile(study: Study) -> dict[str, Any]:
         graph.save(model)
         latency_ms = _latency_ms(model, feed, study)
         events = _events(model, feed, study, Path(folder) / "profile")
+    curves, groups = _curves(study, progress)
     times = layer_times(events, graph)
     total = sum(times.values())
     layers = [
@@ -56,6 +63,7 @@ def profile(study: Study) -> dict[str, Any]:
             "bytes": FLOAT32_BYTES * layer.parameters,
             "ms": times.get(layer.name, 0.0),
             "share": times.get(layer.name, 0.0) / total if total else 0.0,
+            "weight_bits_db": curves[layer.name],
         }
         for layer in graph.layers.values()
     ]
@@ -65,8 +73,39 @@ def profile(study: Study) -> dict[str, Any]:
         "bytes": FLOAT32_BYTES * graph.parameters,
         "latency_ms": latency_ms,
         "layers": sorted(layers, key=lambda layer: -layer["ms"]),
+        "groups": groups,
         "other": {"ms": times.get("", 0.0), "share": times.get("", 0.0) / total if total else 0.0},
     }
+
+
+def _curves(study: Study, progress: Progress | None) -> tuple[dict[str, dict[str, float]], list[dict[str, Any]]]:
+    """Return the predicted dB over weight bits by layer, and channel groups with theirs over pruning ratios."""
+    space = study.space
+    study.prepare(space.rounded, space.pruned, progress)
+    found = sensitivity(study.builder, space, progress)
+    low, high = study.settings.data.range
+
+    def decibels(error: float) -> float:
+        return float(min(CAP_DB, -10.0 * np.log10(max(error / (high - low) ** 2, 1e-30))))
+
+    layers = {
+        name: {
+            str(bits): decibels(found.bits[name][bits])
+            for bits in sorted({choice.weight_bits for choice in choices if choice.rounded})
+            if bits in found.bits[name]
+        }
+        for name, choices in space.choices.items()
+    }
+    groups = [
+        {
+            "name": name,
+            "channels": group.channels,
+            "layers": list(group.layers),
+            "ratios_db": {f"{ratio:g}": decibels(error) for ratio, error in found.ratios.get(name, {}).items()},
+        }
+        for name, group in channel_groups(study.graph).groups.items()
+    ]
+    return layers, groups
 
 
 def layer_times(events: Sequence[Mapping[str, Any]], graph: Graph) -> dict[str, float]:

@@ -12,6 +12,7 @@ from ..spaces.errors import InputError
 from . import figures, pictures
 from .output import check_output, write_output
 from .sections import report_page
+from .strip import Network
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,7 +49,7 @@ def report(run: Run, path: Path, progress: Progress | None = None) -> list[str]:
             notes.append("the model's outputs are no pictures: the report shows none")
     except InputError as error:
         notes.append(f"the report has no pictures: {error}")
-    text = report_page(run, run_frame(run), gallery, list(study.graph.layers) if study else None, notes)
+    text = report_page(run, run_frame(run), gallery, Network.of_graph(study.graph) if study else None, notes)
     write_output(path, text.encode())
     return notes
 

@@ -214,6 +214,7 @@ class Run:
         source = self._about["study"]["source"]
         study = load_study(stored if source is None else source)
         check_same_study(self.folder, self._about, study)
+        use_kernel_step(self.folder, study)
         return study
 
     def model_path(self, trial: Trial) -> Path:
@@ -263,6 +264,7 @@ def start_run(folder: Path, study: Study, environment: Environment) -> None:
                     "digest": study.digest,
                     "definition": study.definition,
                 },
+                "kernel_step": study.kernel_step if study.space.pruned else None,
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
             }
             _write_whole(folder / RUN_FILE, json.dumps(about, indent=1))
@@ -275,6 +277,14 @@ def start_run(folder: Path, study: Study, environment: Environment) -> None:
         path = folder / "environments" / f"{environment.digest}.json"
         if not path.exists():
             _write_whole(path, json.dumps(environment.to_json(), indent=1))
+
+
+def use_kernel_step(folder: Path, study: Study) -> None:
+    """Give a study the widths that the run in this folder, if there is one, was begun with."""
+    if (folder / RUN_FILE).exists():
+        step = _read_run_file(folder).get("kernel_step")
+        if isinstance(step, int) and "space" not in vars(study):
+            study.kernel_step = step
 
 
 def make_folder(folder: Path) -> None:

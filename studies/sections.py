@@ -30,7 +30,7 @@ def report_page(
     run: Run,
     frame: pd.DataFrame,
     gallery: pictures.Gallery | None,
-    layers: Sequence[str] | None = None,
+    network: strip.Network | None = None,
     notes: Sequence[str] = (),
 ) -> str:
     """Return the report as one HTML text.
@@ -39,13 +39,12 @@ def report_page(
         run: the run.
         frame: its candidates, as `run_frame` gives them.
         gallery: its pictures, or None.
-        layers: all layer names in the graph's order; by default those that candidates name.
+        network: its layers; by default what the candidates tell of them.
         notes: what the page lacks and why.
     """
     front = run.front_trials()
     reference = run.reference.row()
-    if layers is None:
-        layers = sorted({name for trial in run.trials for name in trial.candidate.layers})
+    network = network or strip.Network.of_run(run)
     drawn = figures.front_figures(frame)
     data = {
         "figures": {name: json.loads(figure.to_json()) for name, figure in drawn.items()},
@@ -57,7 +56,7 @@ def report_page(
     body = (
         _views_section(run)
         + _table_section(front, run.reference, run.has_target)
-        + _members_section(front, reference, gallery, layers, run.has_target)
+        + _members_section(front, reference, gallery, network, run.has_target)
         + _others_section(run, {trial.number for trial in front})
     )
     header = _header(run, front, reference, notes)
@@ -168,7 +167,7 @@ def _members_section(
     front: Sequence[Trial],
     reference: dict[str, Any],
     gallery: pictures.Gallery | None,
-    layers: Sequence[str],
+    network: strip.Network,
     has_target: bool,
 ) -> str:
     how = ""
@@ -178,16 +177,19 @@ def _members_section(
             f"its place. Differences are amplified {gallery.factor} times; black is no difference.</p>"
         )
     members = "".join(
-        _member(trial, reference, gallery, layers, has_target) for trial in front if trial.number != reference["trial"]
+        _member(trial, reference, gallery, network, has_target) for trial in front if trial.number != reference["trial"]
     )
-    return f"<section><h2>Pictures and bits per layer</h2>{how}{strip.legend_html()}{members}</section>"
+    candidates = [trial.candidate for trial in front]
+    sparse = any(choice.sparsity for candidate in candidates for choice in candidate.layers.values())
+    legend = strip.legend_html(any(candidate.groups for candidate in candidates), sparse)
+    return f"<section><h2>Pictures, bits and channels per layer</h2>{how}{legend}{members}</section>"
 
 
 def _member(
     trial: Trial,
     reference: dict[str, Any],
     gallery: pictures.Gallery | None,
-    layers: Sequence[str],
+    network: strip.Network,
     has_target: bool,
 ) -> str:
     row = trial.row()
@@ -200,13 +202,13 @@ def _member(
         f"<b>{number_text(row['psnr_db'])} dB</b>{change}",
         f"<b>{number_text(row['ssim'], 4)}</b> <span>SSIM</span>",
     )
-    repair = f", {trial.candidate.repair} repair" if trial.candidate.layers else ""
+    repair = f", {trial.candidate.repair} repair" if trial.candidate.repaired else ""
     return (
         f'<article class="member" id="trial-{trial.number}" data-trial="{trial.number}">'
         f"<div><h3>Trial {trial.number}{label}</h3><a href='#front' class='note'>back to the front</a></div>"
         f"<ul class='numbers'>{''.join(f'<li>{number}</li>' for number in numbers)}</ul>"
-        f"{strip.strip_html(trial.candidate, layers)}"
-        f"<p class='note'>{html.escape(strip.summary_text(trial.candidate, layers) + repair)}</p>"
+        f"{strip.strip_html(trial.candidate, network)}"
+        f"<p class='note'>{html.escape(strip.summary_text(trial.candidate, network) + repair)}</p>"
         f"{_comparisons(trial, gallery)}</article>"
     )
 

@@ -29,17 +29,27 @@ def space_table(space: Row) -> RenderableType:
     """Layers and their choices, then what is frozen."""
     from rich.console import Group
 
-    table = _table("layer", "op", ">parameters", "weight bits", "activation bits")
+    sparse = any(any(layer["sparsities"]) for layer in space["layers"])
+    table = _table("layer", "op", ">parameters", "weight bits", "activation bits", *["sparsities"][: int(sparse)])
     for layer in space["layers"]:
-        bits = (" ".join(map(str, layer[key])) for key in ("weight_bits", "activation_bits"))
+        keys = ("weight_bits", "activation_bits", *["sparsities"][: int(sparse)])
+        bits = (" ".join(f"{value:g}" for value in layer[key]) for key in keys)
         table.add_row(layer["name"], layer["op"], f"{layer['parameters']:,}", *bits)
     lines: list[RenderableType] = [table]
+    if space["groups"]:
+        groups = _table("channel group", ">channels", "pruning ratios", "layers")
+        for group in space["groups"]:
+            ratios = " ".join(f"{ratio:.4g}" for ratio in group["pruning_ratios"])
+            groups.add_row(group["name"], str(group["channels"]), ratios, ", ".join(group["layers"]))
+        lines += ["", groups, ""]
     lines += [f"frozen: {frozen['name']}: {frozen['reason']}" for frozen in space["frozen"]]
     return Group(*lines)
 
 
 def profile_table(profile: Row) -> RenderableType:
-    """Where the reference's bytes and milliseconds go, the slowest layer first."""
+    """Where the reference's bytes and milliseconds go, the slowest layer first; then what each compression costs."""
+    from rich.console import Group
+
     table = _table("layer", "op", ">parameters", ">bytes", ">time", ">share")
     for layer in profile["layers"]:
         share = f"{100 * layer['share']:.1f} %"
@@ -50,7 +60,24 @@ def profile_table(profile: Row) -> RenderableType:
     table.add_row("between the layers", "", "", "", time_text(rest["ms"]), f"{100 * rest['share']:.1f} %")
     whole = f"{profile['parameters']:,}", size_text(profile["bytes"]), time_text(profile["latency_ms"])
     table.add_row("the whole model", "", *whole, "")
-    return table
+    lines: list[RenderableType] = [table]
+    for what, rows, key in (("layer", profile["layers"], "weight_bits_db"), ("group", profile["groups"], "ratios_db")):
+        lines += _curves(what, rows, key)
+    return Group(*lines)
+
+
+def _curves(what: str, rows: Sequence[Row], key: str) -> list[RenderableType]:
+    """Return a table of the predicted dB over bits or ratios, what may be compressed furthest first."""
+    rows = [row for row in rows if row[key]]
+    if not rows:
+        return []
+    options = sorted({float(option) for row in rows for option in row[key]})
+    of = "weights rounded to so many bits" if what == "layer" else "this part of the channels removed"
+    table = _table(what, *(f">{option:g}" for option in options))
+    for row in sorted(rows, key=lambda row: -sum(row[key].values()) / len(row[key])):
+        values = {float(option): decibels for option, decibels in row[key].items()}
+        table.add_row(row["name"], *(number_text(values.get(option), 1) for option in options))
+    return ["", f"dB against the reference's output with one {what} alone compressed ({of}), predicted", table]
 
 
 def front_table(front: Row) -> RenderableType:
@@ -143,13 +170,20 @@ def lines_view(facts: Row) -> RenderableType:
 
 
 def _layers_text(candidate: Row) -> str:
-    """Weight bits and how often: ``4b ×12, 8b ×29, 40 integer, sequential``; what is not named is uncompressed."""
+    """Weight bits and how often: ``4b ×12, 8b ×29, 40 integer, −25–50 % of 6 groups``; what is not named is uncompressed."""
     layers = candidate["layers"].values()
     widths = Counter(layer.get("weight_bits", 32) for layer in layers)
     parts = [f"{bits}b ×{count}" for bits, count in sorted(widths.items())]
     integer = sum(layer.get("activation_bits", 32) == 8 for layer in layers)
     if layers:
         parts.append(f"{integer} integer")
+    ratios = [group["pruning_ratio"] for group in candidate.get("groups", {}).values()]
+    if ratios:
+        low, high = (f"{100 * end:.0f}" for end in (min(ratios), max(ratios)))
+        parts.append(f"−{low if low == high else f'{low}–{high}'} % of {len(ratios)} group{'s'[: len(ratios) > 1]}")
+    sparse = [layer["sparsity"] for layer in layers if layer.get("sparsity")]
+    if sparse:
+        parts.append(f"{len(sparse)} sparse")
     if candidate.get("repair", "static") != "static":
         parts.append(candidate["repair"])
     return ", ".join(parts) or "uncompressed"

@@ -1,48 +1,102 @@
-"""The strip of bits per layer: one cell a layer, coloured by weight bits, integer or float marked."""
+"""The strip of a candidate: one cell a layer, coloured by weight bits, under it how many channels stay."""
 
 from __future__ import annotations
 
 import html
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from ..spaces.candidate import Candidate, LayerChoice
+from ..spaces.work import channel_shares
+
+if TYPE_CHECKING:
+    from ..spaces.graph import Graph
+    from .run import Run
 
 LEGEND_BITS = (2, 3, 4, 5, 6, 8, 16, 32)
+LEGEND_REMOVED = 0.5
 
 
-def strip_html(candidate: Candidate, layers: Sequence[str]) -> str:
+@dataclass(frozen=True)
+class Network:
+    """What a strip needs to know of a network.
+
+    Attributes:
+        layers: names, in the order of the data.
+        shares: by layer, the part of its output channels that each channel group is.
+    """
+
+    layers: tuple[str, ...]
+    shares: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    @classmethod
+    def of_graph(cls, graph: Graph) -> Network:
+        """Return the network of a captured graph."""
+        shares: dict[str, dict[str, float]] = {}
+        for group, (_, outputs) in channel_shares(graph).items():
+            for layer, share in outputs.items():
+                shares.setdefault(layer, {})[group] = share
+        return cls(tuple(graph.layers), shares)
+
+    @classmethod
+    def of_run(cls, run: Run) -> Network:
+        """Return what a run's candidates tell of the network where the study cannot be loaded; a group is named by a layer."""
+        layers = {name: None for trial in run.trials for name in (*trial.candidate.layers, *trial.candidate.groups)}
+        return cls(tuple(sorted(layers)), {name: {name: 1.0} for name in layers})
+
+    def removed(self, candidate: Candidate, layer: str) -> float:
+        """Return the part of a layer's output channels that a candidate removes."""
+        return sum(share * candidate.ratio(group) for group, share in self.shares.get(layer, {}).items())
+
+
+def strip_html(candidate: Candidate, network: Network) -> str:
     """Return the strip of a candidate as HTML, its layers in the graph's order."""
-    cells = "".join(_cell(candidate.choice(name), f"{name}: {choice_text(candidate.choice(name))}") for name in layers)
-    return f'<div class="strip" role="img" aria-label="{html.escape(summary_text(candidate, layers))}">{cells}</div>'
+    cells = ""
+    for name in network.layers:
+        choice, removed = candidate.choice(name), network.removed(candidate, name)
+        cells += _cell(choice, f"{name}: {choice_text(choice, removed)}", removed=removed)
+    return f'<div class="strip" role="img" aria-label="{html.escape(summary_text(candidate, network))}">{cells}</div>'
 
 
-def legend_html() -> str:
-    """Return the legend of the strips."""
+def legend_html(pruned: bool, sparse: bool) -> str:
+    """Return the legend of the strips; marks of pruning and sparsity only where they occur."""
     cells = "".join(_cell(LayerChoice(bits, 32), choice_text(LayerChoice(bits, 32)), kind="") for bits in LEGEND_BITS)
-    kinds = _cell(LayerChoice(8, 8), "integer"), _cell(LayerChoice(8, 32), "float")
-    parts = (
+    parts = [
         ("a cell is a layer, in the order of the data; its number is the bits of the weights", cells),
-        ("runs in integer kernels", kinds[0]),
-        ("in float kernels", kinds[1]),
-    )
+        ("runs in integer kernels", _cell(LayerChoice(8, 8), "integer")),
+        ("in float kernels", _cell(LayerChoice(8, 32), "float")),
+    ]
+    if pruned:
+        half = _cell(LayerChoice(8, 32), "half of the channels", kind="", removed=LEGEND_REMOVED)
+        parts.append(("the bar under it: the part of its channels that stays", half))
+    if sparse:
+        parts.append(("some of its weights are zero", _cell(LayerChoice(8, 32, 0.5), "sparse", kind="")))
     shown = "".join(f'<span><span class="strip" aria-hidden="true">{cell}</span>{text}</span>' for text, cell in parts)
     return f'<div class="key">{shown}</div>'
 
 
-def choice_text(choice: LayerChoice) -> str:
-    """A layer's choice in words: "4-bit weights, integer kernels"."""
-    return f"{choice.weight_bits}-bit weights, {'integer' if choice.integer else 'float'} kernels"
+def choice_text(choice: LayerChoice, removed: float = 0.0) -> str:
+    """A layer's choice in words: "4-bit weights, integer kernels, 25 % of its channels removed"."""
+    text = f"{choice.weight_bits}-bit weights, {'integer' if choice.integer else 'float'} kernels"
+    text += f", {choice.sparsity:.0%} of the weights zero" if choice.sparsity else ""
+    return text + (f", {removed:.0%} of its channels removed" if removed else "")
 
 
-def summary_text(candidate: Candidate, layers: Sequence[str]) -> str:
-    """A candidate in a line: "41 layers: 12 at 4 bits, 29 at 8 bits; 40 in integer kernels"."""
-    bits = Counter(candidate.choice(name).weight_bits for name in layers)
-    integer = sum(candidate.choice(name).integer for name in layers)
+def summary_text(candidate: Candidate, network: Network) -> str:
+    """A candidate in a line: "41 layers: 12 at 4 bits, 29 at 8 bits; 40 in integer kernels; 8 lost channels"."""
+    choices = [candidate.choice(name) for name in network.layers]
+    bits = Counter(choice.weight_bits for choice in choices)
     widths = ", ".join(f"{count} at {width} bits" for width, count in sorted(bits.items()))
-    return f"{len(layers)} layers: {widths}; {integer} in integer kernels"
+    text = f"{len(choices)} layers: {widths}; {sum(choice.integer for choice in choices)} in integer kernels"
+    pruned = sum(network.removed(candidate, name) > 0 for name in network.layers)
+    sparse = sum(choice.sparsity > 0 for choice in choices)
+    return text + (f"; {pruned} lost channels" if pruned else "") + (f"; {sparse} sparse" if sparse else "")
 
 
-def _cell(choice: LayerChoice, title: str, kind: str | None = None) -> str:
+def _cell(choice: LayerChoice, title: str, kind: str | None = None, removed: float = 0.0) -> str:
     kind = ("integer" if choice.integer else "float") if kind is None else kind
-    return f'<i class="b{choice.weight_bits} {kind}" title="{html.escape(title)}">{choice.weight_bits}</i>'
+    classes = f"b{choice.weight_bits} {kind}" + (" sparse" if choice.sparsity else "")
+    style = f' style="--kept: {1 - removed:.1%}"' if removed else ""
+    return f'<i class="{classes}{" pruned" if removed else ""}"{style} title="{html.escape(title)}">{choice.weight_bits}</i>'

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -12,21 +12,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..objectives.samples import Samples
+from ..objectives.widths import kernel_step
 from ..spaces.build import Builder
 from ..spaces.cache import content_hash
 from ..spaces.capture import InputShape, capture_module, capture_onnx, load_module
 from ..spaces.errors import InputError, nearest
 from ..spaces.graph import Graph
+from ..spaces.saturation import saturation_notes
 from ..spaces.space import Space, make_space
-from . import data
+from ..spaces.statistics import Progress
+from ..spaces.widths import STEP
+from . import calibration_notes, data
 from .definition import (
     DEFAULT_ACTIVATION_BITS,
+    DEFAULT_PRUNING_RATIOS,
     DEFAULT_WEIGHT_BITS,
     Settings,
     parse_settings,
     read_settings,
     to_toml,
 )
+from .environment import current_environment
 from .range_notes import input_notes, output_notes
 
 if TYPE_CHECKING:
@@ -69,7 +75,10 @@ class Study:
         range: black and white in the model's output; a uint8 target is scaled from 0..255 to it.
         weight_bits: widths that each layer may take: 2-8, 16, 32.
         activation_bits: 8 and 32; (32,) keeps all layers in float kernels.
-        fixed: layers (or globs) held at a choice, e.g. {"conv_in": {"weight_bits": 8}}.
+        pruning_ratios: fractions of its channels that a channel group may lose, from 0 to below 1; each is moved to the
+            nearest width that the kernels like.
+        sparsities: fractions of its single weights that a layer may have at zero; they lower size, not time.
+        fixed: layers or groups (or globs) held at a choice, e.g. {"conv_in": {"weight_bits": 8, "pruning_ratio": 0.0}}.
         constraints: limits as in the study file, e.g. {"max_size": "1MB"}.
         provider: execution provider of ONNX Runtime.
         threads: its intra-op threads.
@@ -98,7 +107,9 @@ class Study:
         range: tuple[float, float] = (0.0, 1.0),
         weight_bits: Sequence[int] = DEFAULT_WEIGHT_BITS,
         activation_bits: Sequence[int] = DEFAULT_ACTIVATION_BITS,
-        fixed: Mapping[str, Mapping[str, int]] | None = None,
+        pruning_ratios: Sequence[float] = DEFAULT_PRUNING_RATIOS,
+        sparsities: Sequence[float] = (0.0,),
+        fixed: Mapping[str, Mapping[str, float]] | None = None,
         constraints: Mapping[str, Any] | None = None,
         provider: str = "CPUExecutionProvider",
         threads: int = 1,
@@ -119,6 +130,8 @@ class Study:
             "space": {
                 "weight_bits": list(weight_bits),
                 "activation_bits": list(activation_bits),
+                "pruning_ratios": list(pruning_ratios),
+                "sparsities": list(sparsities),
                 "fixed": {layer: dict(choice) for layer, choice in (fixed or {}).items()},
             },
             "constraints": dict(constraints or {}),
@@ -173,9 +186,20 @@ class Study:
             self.graph,
             weight_bits=table.weight_bits,
             activation_bits=table.activation_bits,
+            pruning_ratios=table.pruning_ratios,
+            sparsities=table.sparsities,
+            step=self.kernel_step if any(table.pruning_ratios) else STEP,
             fixed={layer: choice.model_dump(exclude_none=True) for layer, choice in table.fixed.items()},
             saturation_safe=self.settings.target.saturation_safe,
         )
+
+    @cached_property
+    def kernel_step(self) -> int:
+        """In which steps of output channels this machine's kernels get cheaper; a run keeps it, and a continued one has it."""
+        target = self.settings.target
+        environment = current_environment(target.provider, target.threads)
+        machine = [environment.cpu, environment.onnxruntime]
+        return kernel_step(machine, 8 in self.settings.space.activation_bits, target.threads, target.provider)
 
     @cached_property
     def builder(self) -> Builder:
@@ -197,6 +221,8 @@ class Study:
             "space": {
                 "weight_bits": sorted(settings.space.weight_bits),
                 "activation_bits": sorted(settings.space.activation_bits),
+                "pruning_ratios": sorted(settings.space.pruning_ratios),
+                "sparsities": sorted(settings.space.sparsities),
                 "fixed": {layer: choice.model_dump() for layer, choice in sorted(settings.space.fixed.items())},
             },
             "constraints": settings.limits.given(),
@@ -230,11 +256,24 @@ class Study:
         if threads > cores:
             self.warn(f"target.threads is {threads}, but this machine has {cores} cores: its timings say little")
         _ = self.space
+        if not self.settings.target.saturation_safe:
+            self.warn(*saturation_notes(self.space, provider))
         sets = {"data.calibration": self.calibration, "data.evaluation": self.evaluation.inputs}
         if self.test is not None:
             sets["data.test"] = self.test.inputs
         data.check_distinct(sets)
         self.warn(*input_notes(sets), *self._output_notes)
+        samples = len(next(iter(self.calibration.values())))
+        self.warn(*calibration_notes.sample_notes(self.graph, samples))
+
+    def prepare(self, layers: Collection[str], groups: Collection[str], progress: Progress | None = None) -> None:
+        """Gather all that candidates with these layers rounded and these channel groups pruned are built from.
+
+        What is odd about the calibration data is added to the warnings.
+        """
+        self.builder.prepare(layers, groups, progress)
+        if layers or groups:
+            self.warn(*calibration_notes.input_notes(self.builder.statistics))
 
     def warn(self, *notes: str) -> None:
         """Add notes to the warnings, each once."""

@@ -18,6 +18,16 @@ def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory):
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def step_of_every_machine():
+    """The widths that a space offers do not depend on the machine that tests."""
+    from slimfront.studies import study
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study, "kernel_step", lambda *_: 16)
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three convolutions on [1, 3, 16, 16], named conv0 to conv2, with Relu between them."""

@@ -154,7 +154,13 @@ def test_space_tells_layers_and_choices(run_cli: Cli, study: Path):
     assert set(space["layers"][0]) == keys
     assert space["layers"][0]["parameters"] == 16 * 3 * 9 + 16
     assert space["layers"][0]["weight_bits"] == [2, 3, 4, 5, 6, 8, 32]
-    assert (space["groups"], space["frozen"]) == ([], [])
+    assert [set(group) for group in space["groups"]] == [{"name", "channels", "layers", "pruning_ratios"}] * 2
+    assert [(group["name"], group["channels"], group["layers"]) for group in space["groups"]] == [
+        ("conv0", 16, ["conv0", "conv1"]),
+        ("conv1", 16, ["conv1", "conv2"]),
+    ]
+    [frozen] = space["frozen"]
+    assert frozen["name"] == "conv2" and "output of the model" in frozen["reason"]
 
 
 def test_profile_shares_add_up(run_cli: Cli, study: Path):
@@ -164,6 +170,10 @@ def test_profile_shares_add_up(run_cli: Cli, study: Path):
     assert shares == sorted(shares, reverse=True)
     assert all(share > 0 for share in shares)
     assert math.isclose(sum(shares) + profile["other"]["share"], 1.0, abs_tol=0.05)
+    for layer in profile["layers"]:
+        curve = [layer["weight_bits_db"][str(bits)] for bits in (2, 3, 4, 5, 6, 8)]
+        assert curve == sorted(curve)
+    assert [group["name"] for group in profile["groups"]] == ["conv0", "conv1"]
 
 
 def test_search_again_finds_everything_done(run_cli: Cli, study: Path, run: Path):

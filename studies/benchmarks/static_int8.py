@@ -4,9 +4,6 @@ Compares uniform candidates with ONNX Runtime's own static int8 quantisation (`q
 better of min-max and percentile calibration) on trained models: size, speed and PSNR. All models of a row are timed in
 turn, round by round, on one thread; speeds are medians of the ratio to the float reference in the same round. Prints a
 Markdown table.
-
-A zoo holds models/NAME.onnx, data/NAME_calibration.npz and data/NAME_evaluation.npz
-(`input`, and `target` as uint8 where there is one).
 """
 
 from __future__ import annotations
@@ -18,16 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from zoo import MODELS, load
 
 from slimfront.objectives.quality import psnr_db
 from slimfront.spaces.build import Builder
 from slimfront.spaces.candidate import Candidate
-from slimfront.spaces.capture import capture_onnx
 from slimfront.spaces.session import infer, open_session
 from slimfront.spaces.space import uniform
 
-MODELS = ("taef2_decoder", "rlfn_s_x2", "waifu2x_upconv7_x2", "dncnn_25", "carn_m_x2", "mobilesr_x4", "dcgan_digits")
-RANGES = {"rlfn_s_x2": (0.0, 255.0), "dcgan_digits": (-1.0, 1.0)}
 OURS: dict[str, dict[str, Any]] = {
     "8/8": {"weight_bits": 8, "activation_bits": 8},
     "4/8": {"weight_bits": 4, "activation_bits": 8},
@@ -51,28 +46,20 @@ def main() -> None:
 
 def compare(zoo: Path, name: str, rounds: int) -> list[list[str]]:
     """Return the rows of one model."""
-    path = zoo / "models" / f"{name}.onnx"
-    calibration = np.load(zoo / "data" / f"{name}_calibration.npz")["input"]
-    evaluation = dict(np.load(zoo / "data" / f"{name}_evaluation.npz"))
-    graph = capture_onnx(path)
-    inputs = {graph.inputs[0].name: evaluation["input"]}
-    low, high = RANGES.get(name, (0.0, 1.0))
-    reference = infer(open_session(path), inputs, graph.batch)
-    target = (
-        evaluation["target"] / 255 * (high - low) + low if "target" in evaluation else np.clip(reference, low, high)
-    )
+    model = load(zoo, name)
+    path, graph, inputs, target = model.path, model.graph, model.inputs, model.target
+    bounds = (model.low, model.high)
 
     start = time.perf_counter()
-    builder = Builder(graph, {graph.inputs[0].name: calibration})
+    builder = Builder(graph, model.calibration)
     builder.prepare()
     prepared = time.perf_counter() - start
     with tempfile.TemporaryDirectory() as text:
         folder = Path(text)
         files = {"float": folder / "float.onnx", "quantize_static": folder / "static.onnx"}
         builder.build(Candidate()).save(files["float"])
-        quantize_static(
-            path, graph.inputs[0].name, calibration, graph.batch, files["quantize_static"], inputs, target, (low, high)
-        )
+        name_of_input, calibration = next(iter(model.calibration.items()))
+        quantize_static(path, name_of_input, calibration, graph.batch, files["quantize_static"], inputs, target, bounds)
         built = []
         for form, values in OURS.items():
             files[form] = folder / f"{form.replace('/', '_')}.onnx"
@@ -85,10 +72,9 @@ def compare(zoo: Path, name: str, rounds: int) -> list[list[str]]:
         feed = {key: array[: graph.batch] for key, array in inputs.items()}
         speeds = timed_in_turn(files, feed, rounds)
         rows = []
-        base = float(psnr_db(np.clip(reference, low, high), target, low, high).mean())
+        base = model.psnr(path)
         for form, file in files.items():
-            found = np.clip(infer(open_session(file), inputs, graph.batch), low, high)
-            quality = float(psnr_db(found, target, low, high).mean())
+            quality = model.psnr(file)
             smaller = path.stat().st_size / file.stat().st_size
             ratios = np.sort(speeds[form])
             tail = max(1, int(len(ratios) * 0.1))

@@ -1,5 +1,7 @@
 """What every sampler keeps to."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -13,19 +15,28 @@ CHOICES = tuple(LayerChoice(w, a) for w in (2, 4, 8, 32) for a in (8, 32) if w <
 PARAMETERS = {f"conv.{i}": 1000 * 2**i for i in range(4)}
 
 
-def make_task(layers=4, choices=CHOICES, **changes):
+RATIOS = {f"conv.{i}": (0.0, 0.25, 0.5) for i in range(3)}
+SHARES = {name: ({f"conv.{i + 1}": 1.0}, {name: 1.0}) for i, name in enumerate(RATIOS)}
+
+
+def make_task(layers=4, choices=CHOICES, ratios=RATIOS, **changes):
     names = list(PARAMETERS)[:layers]
     held = {"held": (LayerChoice(8, 8),)}
-    return Task(Space(dict.fromkeys(names, choices) | held), PARAMETERS | {"held": 10}, PARAMETERS, **changes)
+    ratios = {name: options for name, options in ratios.items() if int(name[-1]) < layers - 1}
+    space = Space(dict.fromkeys(names, choices) | held, ratios)
+    return Task(space, PARAMETERS | {"held": 10}, PARAMETERS, SHARES, **changes)
 
 
 def measure(candidate):
-    """A made-up model whose sizes, times and errors add up."""
-    chosen = [(candidate.choice(name), parameters) for name, parameters in PARAMETERS.items()]
+    """A made-up model: a chain whose sizes and times go with the channels that stay, and whose errors add up."""
     total = sum(PARAMETERS.values())
-    size = sum(choice.weight_bits * parameters for choice, parameters in chosen) / (32 * total)
-    time = sum(0.25 if choice.integer else 1.0 for choice, _ in chosen) / len(chosen)
-    error = sum(4.0**-choice.weight_bits * 20 + 0.01 * choice.integer for choice, _ in chosen)
+    size = time = error = 0.0
+    for i, (name, parameters) in enumerate(PARAMETERS.items()):
+        choice, ratio = candidate.choice(name), candidate.ratio(name)
+        kept = (1 - ratio) * (1 - candidate.ratio(f"conv.{i - 1}"))
+        size += kept * choice.weight_bits * parameters / (32 * total)
+        time += kept * (0.25 if choice.integer else 1.0) / len(PARAMETERS)
+        error += 4.0**-choice.weight_bits * 20 + 0.01 * choice.integer + 0.4 * ratio**2 * (1 + i)
     return (0.05 + 0.95 * size, 0.05 + 0.95 * time, 10 * np.log10(1 + error) / 3)
 
 
@@ -108,3 +119,32 @@ def test_frontier_reaches_more_hypervolume_than_random_search():
             history.append(Observation(candidate, measure(candidate)))
         reached[sampler] = hypervolume([observation.point for observation in history])
     assert reached["frontier"] > reached["random"] + 0.01
+
+
+def test_frontier_reaches_more_with_pruning_ratios_than_without():
+    from slimfront.studies.front import hypervolume
+
+    reached = []
+    for ratios in (RATIOS, {}):
+        task = make_task(ratios=ratios)
+        history = [Observation(candidate, measure(candidate)) for _, candidate in start_points(task.space)]
+        while len(history) < 25:
+            (candidate,) = make_proposer("frontier", task).propose(history, 1)
+            history.append(Observation(candidate, measure(candidate)))
+        reached.append(hypervolume([observation.point for observation in history]))
+    assert reached[0] > reached[1] + 0.02
+
+
+def test_twins_are_front_members_repaired_in_order_each_once():
+    from slimfront.search.twins import sequential_twin
+
+    task = make_task()
+    history = begin(task, 20)
+    found = []
+    while twin := sequential_twin(history, (1, 1, 1)):
+        size, time, drop = next(o.point for o in history if o.candidate == replace(twin, repair="static"))
+        history.append(Observation(twin, (size, time, 0.6 * drop)))
+        found.append(twin)
+    assert len(set(found)) == len(found) > 0
+    assert all(twin.repair == "sequential" for twin in found)
+    assert all(task.space.contains(twin) for twin in found)

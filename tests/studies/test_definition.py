@@ -45,6 +45,8 @@ def test_an_absent_key_of_a_present_space_does_not_vary():
     assert parse_settings(with_tables(space={"weight_bits": [4, 8]})).space.activation_bits == (32,)
     assert parse_settings(with_tables(space={"activation_bits": [8, 32]})).space.weight_bits == (32,)
     assert parse_settings(with_tables(space={})).space.weight_bits == (32,)
+    assert parse_settings(with_tables(space={"weight_bits": [4]})).space.pruning_ratios == (0.0,)
+    assert parse_settings(with_tables(space={"weight_bits": [4]})).space.sparsities == (0.0,)
 
 
 def test_constraints_are_read_as_numbers():
@@ -57,7 +59,8 @@ def test_what_later_versions_search_is_accepted_and_told():
         with_tables(space={"pruning_ratios": [0.0, 0.25], "students": True}, training={"steps": 9})
     )
     told = " ".join(settings.later())
-    assert all(key in told for key in ("space.pruning_ratios", "space.students", "training"))
+    assert all(key in told for key in ("space.students", "training"))
+    assert "pruning" not in told
     assert parse_settings(with_tables(space={"pruning_ratios": [0.0], "sparsities": [0.0]})).later() == []
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from slimfront.search.work import multiply_adds
 from slimfront.spaces.capture import capture_onnx
+from slimfront.spaces.work import multiply_adds
 
 
 def test_multiply_adds_of_every_kind_of_layer(tmp_path):

@@ -1,0 +1,63 @@
+"""python studies/benchmarks/joint_search.py --zoo ../shared/zoo [rlfn_s_x2 ...] [--trials 100] [--seeds 3]
+
+Does it pay to search bits and pruning ratios together? Searches each model twice with as many evaluations, over all of the
+default space and over its bits alone, for several seeds, and prints the hypervolumes as a Markdown table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from zoo import Model, load
+
+from slimfront.search.loop import search
+from slimfront.studies.run import Run
+from slimfront.studies.study import Study
+
+SPACES: dict[str, dict[str, tuple[float, ...]]] = {"bits": {"pruning_ratios": (0.0,)}, "bits and ratios": {}}
+
+
+def main() -> None:
+    """Run the searches and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[2])
+    parser.add_argument("models", nargs="*", default=["rlfn_s_x2"])
+    parser.add_argument("--zoo", type=Path, required=True)
+    parser.add_argument("--trials", type=int, default=100)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--runs", type=Path, default=None, help="keep the runs here; what is there continues")
+    arguments = parser.parse_args()
+    print("| model | seed | space | hypervolume | on the front | smallest within 0.5 dB | fastest within 0.5 dB |")
+    print("|---|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = arguments.runs or Path(temporary)
+        for name in arguments.models:
+            model = load(arguments.zoo, name)
+            for seed in range(arguments.seeds):
+                for space, options in SPACES.items():
+                    run = run_of(model, name, seed, arguments.trials, folder / f"{name}-{seed}-{space}", options)
+                    print(f"| {name} | {seed} | {space} | {' | '.join(cells(run))} |", flush=True)
+
+
+def run_of(model: Model, name: str, seed: int, trials: int, folder: Path, options: dict[str, tuple[float, ...]]) -> Run:
+    """Search one space with one seed."""
+    calibration, inputs = (next(iter(arrays.values())) for arrays in (model.calibration, model.inputs))
+    evaluation = (inputs, model.target) if model.has_target else inputs
+    bounds = (model.low, model.high)
+    study = Study(model.path, calibration, evaluation, name=name, range=bounds, seed=seed, **options)  # type: ignore[arg-type]
+    return search(study, trials=trials, run_dir=folder)
+
+
+def cells(run: Run) -> list[str]:
+    """Return what a run found."""
+    front = run.front_trials()
+    close = [trial for trial in front if run.drop_db(trial) <= 0.5]
+    sizes = [run.reference.value("size_bytes") / trial.value("size_bytes") for trial in close]
+    speeds = [trial.value("speedup") for trial in close]
+    best = [f"{max(sizes):.1f}×", f"{max(speeds):.2f}×"] if close else ["-", "-"]
+    return [f"{run.hypervolume():.4f}", str(len(front)), *best]
+
+
+if __name__ == "__main__":
+    main()

@@ -6,7 +6,7 @@ ones, so that a ratio alone says which channels stay.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -98,7 +98,7 @@ class OutputEnergy:
         return np.concatenate([left, *gone[::-1]])
 
 
-METHODS: Mapping[str, Callable[[], Importance]] = {
+METHODS: dict[str, Callable[[], Importance]] = {
     "output-energy": OutputEnergy,
     "magnitude": Magnitude,
     "activation": Activation,

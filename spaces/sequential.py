@@ -17,7 +17,7 @@ from .cache import Store, content_hash
 from .candidate import Candidate, LayerChoice
 from .graph import Graph, Layer
 from .importance import VERSION as ORDER_VERSION
-from .matrix import columns, from_matrix, has_matrix, has_own_biases, mask, matrix_inputs, to_matrix
+from .matrix import columns, from_matrix, has_matrix, has_own_biases, mask, to_matrix
 from .narrow import Removed, kept_inputs, kept_outputs, old_outputs, take_outputs
 from .prune import pruned
 from .repair import REFIT_VERSION, FloatLayer, RoundedLayer, bias_shift, fields_of, round_layer, sparsified, take
@@ -83,8 +83,7 @@ def _repair(builder: Builder, candidate: Candidate) -> dict[str, Repaired]:
                 candidate, name
             )  # weights that serve several places keep the statistics of all of them
         else:
-            with threads_for(matrix_inputs(layer)):
-                found = _refit(builder, name, choice, removed, small.layers[name], reference, compressed)
+            found = _refit(builder, name, choice, removed, small.layers[name], reference, compressed)
         result[name] = found
         narrow = small.layers[name]
         weight = found.weight if isinstance(found, FloatLayer) else found.codes * per_channel(narrow, found.scale)
@@ -211,11 +210,12 @@ def _fit(layer: Layer, pairs: _Pairs, rows: np.ndarray, prior: np.ndarray, ridge
     """Return weights [G, R, K] that give the outputs of ``rows`` [G, R, D] on the inputs now, drawn to ``prior`` by a ridge."""
     allowed = mask(layer)
     fitted = np.empty_like(prior)
-    for group in range(len(rows)):
-        gram, cross = pairs.means(group, has_own_biases(layer))
-        noise = NOISE * np.trace(pairs.gram[group]) / pairs.count
-        towards = ((ridge * max(np.trace(gram), 0.0) + noise) / len(gram) + 1e-12) * np.eye(len(gram))
-        fitted[group] = np.linalg.solve(gram + towards, cross @ rows[group].T + towards @ prior[group].T).T
+    with threads_for(rows.shape[2]):
+        for group in range(len(rows)):
+            gram, cross = pairs.means(group, has_own_biases(layer))
+            noise = NOISE * np.trace(pairs.gram[group]) / pairs.count
+            towards = ((ridge * max(np.trace(gram), 0.0) + noise) / len(gram) + 1e-12) * np.eye(len(gram))
+            fitted[group] = np.linalg.solve(gram + towards, cross @ rows[group].T + towards @ prior[group].T).T
     return fitted if allowed is None else fitted * allowed
 
 

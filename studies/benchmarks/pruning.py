@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,7 @@ def main() -> None:
     parser.add_argument("--sequential", action="store_true", help="sequential repair as well (about a minute a row)")
     arguments = parser.parse_args()
     for seed in range(SEEDS):
-        importance.METHODS = {**importance.METHODS, f"random {seed}": lambda seed=seed: RandomChoice(seed)}  # type: ignore[misc,dict-item]
+        importance.METHODS[f"random {seed}"] = partial(RandomChoice, seed)
     models = {name: load(arguments.zoo, name) for name in arguments.models}
 
     print("| model | groups | weights covered | at 0.5: weights left | multiply-adds left | faster in float |")
@@ -97,7 +98,7 @@ def coverage(model: Model) -> list[str]:
     whole = sum(int(np.prod(layer.shape)) for layer in graph.layers.values())
     share = sum(int(np.prod(graph.layers[name].shape)) for name in covered) / whole
     builder = Builder(graph, model.calibration, importance="magnitude")
-    small = pruned(graph, builder.pruner.removed(dict.fromkeys(groups, 0.5)))
+    small = pruned(builder.equalised, builder.pruner.removed(dict.fromkeys(groups, 0.5)))
     work = sum(multiply_adds(small).values()) / sum(multiply_adds(graph).values())
     return [
         str(len(groups)),

@@ -409,3 +409,35 @@ def test_a_reference_whose_time_moved_is_told_at_the_end(study, tmp_path, clock,
     again = Listener()
     search(study, trials=2, run_dir=tmp_path / "run", progress=again)
     assert again.notes == ["the run has 2 candidates already, and no more were asked for (2)"]
+
+
+def test_a_continued_run_offers_the_widths_that_it_was_begun_with(tiny_model, pictures, tmp_path, monkeypatch):
+    from slimfront.studies import study as study_module
+
+    def made() -> Study:
+        ratios = {"pruning_ratios": (0.0, 0.25, 0.5), "weight_bits": (8, 32)}
+        return Study(tiny_model, pictures(4, 1), pictures(3, 2), name="tiny", **ratios)
+
+    monkeypatch.setattr(study_module, "kernel_step", lambda *_: 4)
+    run = search(made(), trials=3, run_dir=tmp_path / "run", sampler="random")
+    monkeypatch.setattr(study_module, "kernel_step", lambda *_: 16)
+    assert made().space.ratios["conv0"] == (0.0,)
+    study = made()
+    run = search(study, trials=8, run_dir=tmp_path / "run", sampler="random")
+    assert study.space.ratios["conv0"] == (0.0, 0.25, 0.5)
+    assert len(run.trials) == 8 and all(trial.measured for trial in run.trials)
+    assert any(trial.candidate.groups for trial in run.trials)
+
+
+@pytest.mark.parametrize("sampler", ["frontier", "tpe"])
+def test_bits_and_ratios_are_searched_together(tiny_model, pictures, tmp_path, monkeypatch, sampler):
+    from slimfront.studies import study as study_module
+
+    monkeypatch.setattr(study_module, "kernel_step", lambda *_: 4)
+    study = Study(tiny_model, pictures(4, 1), pictures(3, 2), weight_bits=(4, 6, 32), sparsities=(0.0, 0.5))
+    run = search(study, trials=18, run_dir=tmp_path / "run", sampler=sampler)
+    assert all(trial.measured for trial in run.trials)
+    chosen = [trial.candidate for trial in run.trials]
+    assert any(candidate.groups and candidate.layers for candidate in chosen)
+    assert any(candidate.repair == "sequential" for candidate in chosen)
+    assert any(choice.sparsity for candidate in chosen for choice in candidate.layers.values())

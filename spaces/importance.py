@@ -22,6 +22,7 @@ from .threads import threads_for
 
 VERSION = 1  # part of the cache key: raise it when orders change
 STEPS = 32  # in which a group is emptied; scores are computed anew after each
+MEMORY_BYTES = 3_000_000_000  # of inverse Gram matrices held; a long trunk of a large model has more readers than fit
 FLOAT64_UP_TO = 2048  # inputs of a layer: above it a step in double precision takes too long
 
 
@@ -79,7 +80,7 @@ class OutputEnergy:
 
     def order(self, group: Group, statistics: Statistics) -> np.ndarray:
         """Return the pieces, those that are missed most first."""
-        readers = _readers(group, statistics)
+        readers = _held_at_once(_readers(group, statistics))
         if not readers:
             return Magnitude().order(group, statistics)
         with threads_for(max(matrix_inputs(layer) for layer, _ in readers)):
@@ -117,6 +118,13 @@ def _readers(group: Group, statistics: Statistics) -> list[tuple[Layer, np.ndarr
             entries = entries[:, : entries.shape[1] // layer.group]  # the same positions in every group
         found.append((layer, np.stack([matrix_columns(layer, piece) for piece in entries])))
     return found
+
+
+def _held_at_once(readers: list[tuple[Layer, np.ndarray]]) -> list[tuple[Layer, np.ndarray]]:
+    """Return the readers, every second one of them again and again until their matrices fit `MEMORY_BYTES`."""
+    while len(readers) > 1 and sum(8 * layer.group * matrix_inputs(layer) ** 2 for layer, _ in readers) > MEMORY_BYTES:
+        readers = readers[::2]
+    return readers
 
 
 class _Reader:

@@ -18,8 +18,9 @@ FREE_AXIS = 256  # height and width to measure at, where the model leaves them f
 KINDS = ("calibration", "evaluation", "test")
 REST = (
     "",
-    "# [space]  # without it: weight bits 2-6, 8 and 32, activation bits 8 and 32",
+    "# [space]  # without it: weight bits 2-6, 8 and 32, activation bits 8 and 32, pruning ratios 0 to 0.5",
     "# weight_bits = [4, 8]",
+    "# pruning_ratios = [0.0, 0.25]",
     "# activation_bits = [8, 32]",
     "",
     "# [constraints]  # the search then works on the feasible part",

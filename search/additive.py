@@ -63,9 +63,7 @@ class Layout:
                 for name, value in share.items():
                     table[row, index[name]] = value
         self.ratio = grid.values(lambda axis, option: option if axis.is_group else 0.0)[self.group_axes]
-        self.bytes = self._by_layer(
-            lambda choice: stored_bytes(WEIGHTS, round((1 - choice.sparsity) * WEIGHTS), choice.weight_bits)
-        )
+        self.bytes = self._by_layer(_bytes_a_weight)
         self.integer = self._by_layer(lambda choice: float(choice.integer))
         self.parameters = np.array([task.parameters[name] for name in self.layers], float)
         work = np.array([task.work.get(name, 0) for name in self.layers], float)

@@ -37,7 +37,7 @@ class Frontier:
         """Return ``n`` unseen candidates, the most promising first."""
         random = np.random.default_rng([self.task.seed, len(history)])
         measured = [(o.candidate, o.point) for o in history if o.point is not None]
-        seen = [(self.grid.encode(c), point) for c, point in measured if c.repair == "static"]
+        seen = [(self.grid.encode(candidate), point) for candidate, point in measured]
         vectors = np.array([vector for vector, _ in seen if vector is not None])
         points = np.array([point for vector, point in seen if vector is not None]).reshape(-1, 3)
         taken = np.array([point for _, point in measured]).reshape(-1, 3)  # sequential twins as well

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from .proposers import Observation, Point, Task, make_proposer
 from .start import start_points
 from .twins import EVERY, sequential_twin
 
+TWIN_SECONDS = 60.0  # what sequential repair is taken to last before one was measured
 SUSPICIOUS_PSNR_DB = 12.0  # a trained reference stands higher against its targets, unless a range is wrong
 
 
@@ -74,7 +75,8 @@ def search(
     study.check()
     if not study.space.varies:
         raise InputError(
-            "nothing varies in the study's space: give [space] weight_bits, activation_bits or pruning_ratios more values"
+            "nothing varies in the study's space: give [space] weight_bits, activation_bits, pruning_ratios or sparsities "
+            "more values"
         )
     mirror = Mirror(storage, study) if storage else None
     make_folder(folder)
@@ -111,6 +113,7 @@ class _Search:
         self.deadline = deadline
         self.evaluator = Evaluator(study, folder / "models")
         self.durations: list[float] = []
+        self.twin_durations: list[float] = []
         self.run = self._read()
 
     def go(self, sampler: str, seed: int) -> None:
@@ -149,22 +152,24 @@ class _Search:
         for label, candidate in start_points(self.study.space):
             if self._room() and self._known(candidate) is None:
                 yield label, candidate
-        if not self._room():
+        if not self._room() or self._time_is_over():
             return
         proposer = make_proposer(sampler, self._task(sampler, seed))
         while self._room():
             history = self._history()
-            due = len(history) % EVERY == 0
-            twin = (
-                sequential_twin(history, [min(pair) for pair in zip(WORST, self._limits(), strict=True)])
-                if due
-                else None
-            )
-            proposals = [twin] if twin else proposer.propose(history, 1)
-            if not proposals:
+            proposal = self._twin(history) if len(history) % EVERY == 0 else None
+            proposal = proposal or next(iter(proposer.propose(history, 1)), None) or self._twin(history)
+            if proposal is None:
                 self.progress.note("every candidate of the space is measured")
                 return
-            yield "", proposals[0]
+            yield "", proposal
+
+    def _twin(self, history: Sequence[Observation]) -> Candidate | None:
+        """Return the sequential twin to try next, or None where there is none or no time for one."""
+        longest = max(self.twin_durations, default=TWIN_SECONDS)
+        if self.deadline is not None and time.monotonic() + longest > self.deadline:
+            return None
+        return sequential_twin(history, [min(pair) for pair in zip(WORST, self._limits(), strict=True)])
 
     def _task(self, sampler: str, seed: int) -> Task:
         graph = self.study.graph
@@ -241,7 +246,8 @@ class _Search:
                 )
             )
             first = False
-        self.durations.append(time.monotonic() - start)
+        durations = self.durations if candidate.repair == "static" else self.twin_durations
+        durations.append(time.monotonic() - start)
         self.run = self._read()
         self._keep_front_files()
         if self.mirror:
@@ -255,7 +261,7 @@ class _Search:
                 "are data.range and data.input_range right?"
             )
         done = len(self.run.trials)
-        left = (self.total - done) * statistics.fmean(self.durations)
+        left = (self.total - done) * statistics.fmean([*self.durations, *self.twin_durations])
         if self.deadline is not None:
             left = min(left, max(0.0, self.deadline - time.monotonic()))
         self.progress.step(done, self.total, self.run.hypervolume(), left, trial)

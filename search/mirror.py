@@ -61,7 +61,7 @@ class Mirror:
 
     def _frozen(self, run: Run, trial: Trial) -> optuna.trial.FrozenTrial:
         point, violation = (run.point(trial), run.violation(trial)) if trial.measured else (None, 0.0)
-        notes = {**trial.row(), "label": trial.label, "reason": trial.reason}
+        notes = {**trial.row(), "label": trial.label, "reason": trial.reason, "repair": trial.candidate.repair}
         del notes["candidate"]
         return frozen_trial(
             Observation(trial.candidate, point, violation),

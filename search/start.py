@@ -8,11 +8,11 @@ from ..spaces.candidate import Candidate, LayerChoice
 from ..spaces.space import Space
 from ..studies.trial import REFERENCE_LABEL
 
-PRUNED_AT = 8  # weight bits of the uniform candidates that are pruned as well, or the next width offered
+PRUNED_AT = 7  # most weight bits of the uniform candidates that are pruned as well: no processor saturates these
 
 
 def start_points(space: Space) -> list[tuple[str, Candidate]]:
-    """Return labels and candidates: ("reference", ...), ("uniform 8/8", ...), ..., ("uniform 8/8, pruned 0.25", ...).
+    """Return labels and candidates: ("reference", ...), ("uniform 8/8", ...), ..., ("uniform 6/8, pruned 0.25", ...).
 
     A layer that does not offer the width takes the next wider one that it offers; activations are 8 bits where it
     offers them. A group takes the offered ratio that is nearest to a quarter, and to a half.
@@ -23,7 +23,7 @@ def start_points(space: Space) -> list[tuple[str, Candidate]]:
     )
     for width in widths:
         _add(points, _label(space, width), _uniform(space, width))
-    at = min(widths, key=lambda width: abs(width - PRUNED_AT), default=32)
+    at = max((width for width in widths if width <= PRUNED_AT), default=min(widths, default=32))
     for ratio in (0.25, 0.5) if space.pruned else ():
         groups = {name: _nearest(ratios, ratio) for name, ratios in space.ratios.items()}
         label = f"{_label(space, at)}, pruned {ratio:g}" if widths else f"pruned {ratio:g}"

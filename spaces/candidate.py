@@ -63,9 +63,11 @@ def share(name: str, value: object) -> float:
     Raises:
         InputError: it is no number from 0 to below 1.
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 <= value < 1.0:
+    number = not isinstance(value, bool) and isinstance(value, (int, float)) and 0.0 <= value < 1.0
+    rounded = round(float(value), SHARE_DIGITS) if number else 1.0  # type: ignore[arg-type]
+    if rounded >= 1.0:
         raise InputError(f"{name} must be a number from 0 to below 1, but got {value!r}")
-    return round(float(value), SHARE_DIGITS)
+    return rounded
 
 
 UNCOMPRESSED = LayerChoice()

@@ -14,6 +14,7 @@ import numpy as np
 from .candidate import Candidate
 from .errors import InputError, nearest
 from .graph import Graph
+from .matrix import has_matrix
 from .ties import Slot, Ties
 
 MOST_TRIALS = 64  # of ways to follow Reshapes
@@ -120,6 +121,9 @@ def fitting(graph: Graph, candidate: Candidate) -> Candidate:
         InputError: it names a layer or a channel group that the graph has not, or one that is frozen.
     """
     candidate.check_layers(graph.layers)
+    for name, choice in candidate.layers.items():
+        if choice.sparsity and not has_matrix(graph.layers[name]):
+            raise InputError(f"layer {name!r} is a dilated ConvTranspose, which has no sparse form: sparsity must be 0")
     if not candidate.groups:
         return candidate
     found = channel_groups(graph)

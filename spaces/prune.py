@@ -55,7 +55,9 @@ class Pruner:
     def order(self, name: str) -> np.ndarray:
         """Return the pieces of a group [P], the most important first."""
         if name not in self._orders:
-            entry = f"order-{list(self.channels.groups).index(name)}"
+            group = self.channels.groups[name]
+            slots = [part for slot, entries in sorted(group.slots.items()) for part in (list(slot), entries)]
+            entry = f"order-{content_hash(name, group.writers, group.readers, *slots)}"
             stored = self.store.arrays(entry)
             if stored is None:
                 stored = {"order": self.importance.order(self.channels.groups[name], self.statistics)}

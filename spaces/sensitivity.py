@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,26 +18,30 @@ import numpy as np
 
 from .cache import Store, content_hash
 from .candidate import Candidate, LayerChoice
+from .errors import BuildError
 from .graph import Layer
 from .groups import Group
-from .matrix import has_matrix, has_own_biases, to_matrix
-from .narrow import kept_inputs, matrix_columns
+from .matrix import has_own_biases, to_matrix
+from .narrow import kept_inputs, whole_axis
 from .repair import REFIT_VERSION
 from .rounding import VERSION as ROUNDING_VERSION
 from .session import infer, open_session
 from .space import Option, Space
 from .sparsity import VERSION as SPARSITY_VERSION
 from .statistics import Progress
+from .weights import per_channel
 from .work import multiply_adds
 
 if TYPE_CHECKING:
     from .build import Builder
 
-VERSION = 1  # part of the cache key: raise it when results change
+VERSION = 2  # part of the cache key: raise it when results change
 PROBE_BITS = 3  # the width at which a layer is really run
 PROBE_RATIO = 0.25  # the ratio, or the nearest one offered, at which a group is
 WORK = 1.5e12  # multiply-adds to spend on runs
 MOST_SAMPLES = 8
+LEAST_ERROR = 1e-9  # of a reader's variance, at a ratio of 1: no removal is quite free
+FATAL = 100.0  # times the variance of the output: the error of what does not run
 
 
 @dataclass(frozen=True)
@@ -57,12 +61,15 @@ class Sensitivity:
     def error(self, name: str, option: Option) -> float:
         """Return the error of a layer's choice (that of 8-bit activations is not in it), or of a group's pruning ratio."""
         if isinstance(option, LayerChoice):
-            return self.bits[name].get(option.weight_bits, 0.0) + self.sparsities[name].get(option.sparsity, 0.0)
+            rounding = self.bits.get(name, {}).get(option.weight_bits, 0.0)
+            return rounding + self.sparsities.get(name, {}).get(option.sparsity, 0.0)
         return self.ratios.get(name, {}).get(option, 0.0)
 
 
 def sensitivity(builder: Builder, space: Space, progress: Progress | None = None) -> Sensitivity:
     """Return the sensitivities for all that a space offers, from the cache where they are there.
+
+    A layer or group whose probe cannot be built or run counts as one that costs everything.
 
     Args:
         builder: of the reference, prepared for the space.
@@ -70,9 +77,8 @@ def sensitivity(builder: Builder, space: Space, progress: Progress | None = None
         progress: told what is being done, and the part of it that is done.
 
     Raises:
-        BuildError: a model does not run.
+        BuildError: the reference does not run.
     """
-    probes = list(_probes(builder, space))
     offered = [[axis.label, [repr(option) for option in axis.options]] for axis in space.axes]
     versions = (VERSION, ROUNDING_VERSION, REFIT_VERSION, SPARSITY_VERSION)
     store = Store(
@@ -80,71 +86,82 @@ def sensitivity(builder: Builder, space: Space, progress: Progress | None = None
     )
     stored = store.arrays("sensitivity")
     if stored is None:
-        candidates = [candidate for _, candidate, _, _ in probes]
-        stored = {"measured": np.array(list(_output_errors(builder, candidates, progress)))}
+        stored = {}
+        probes = list(_probes(builder, space))
+        measured = _output_errors(builder, [probe.candidate for probe in probes], progress)
+        for number, (probe, error) in enumerate(zip(probes, measured, strict=True)):
+            own = probe.errors[probe.option]
+            stored[f"name-{number}"] = np.array([probe.kind, probe.name])
+            for kind, curve in ((probe.kind, probe.errors), ("sparsities", probe.sparsities)):
+                values = [error / own * value if own > 0 else 0.0 for value in curve.values()]
+                stored[f"{kind}-{number}"] = np.array([list(curve), values], np.float64).reshape(2, -1)
         store.put_arrays("sensitivity", stored)
+    return _read(stored)
+
+
+def _read(stored: Mapping[str, np.ndarray]) -> Sensitivity:
     curves: dict[str, dict[str, dict[float, float]]] = {"bits": {}, "sparsities": {}, "ratios": {}}
-    for (kind, candidate, curve, probe), measured in zip(probes, stored["measured"], strict=True):
-        name = next(iter(candidate.groups if kind == "ratios" else candidate.layers))
-        gain = float(measured) / curve[probe] if curve[probe] > 0 else 0.0
-        curves[kind][name] = {option: gain * error for option, error in curve.items()}
-        if kind == "bits":
-            curves["sparsities"][name] = {
-                value: gain * error for value, error in _sparsity_errors(builder, name, space).items()
-            }
-    for name in builder.graph.layers:
-        curves["bits"].setdefault(name, {})
-        curves["sparsities"].setdefault(name, {})
+    for key, array in stored.items():
+        kind, number = key.split("-")
+        if kind in curves:
+            name = str(stored[f"name-{number}"][1])
+            curves[kind][name] = dict(zip(*array.tolist(), strict=True))
     return Sensitivity(curves["bits"], curves["sparsities"], curves["ratios"])  # type: ignore[arg-type]
 
 
-Probe = tuple[str, Candidate, dict[float, float], float]
+@dataclass(frozen=True)
+class _Probe:
+    """What is run for one layer or group.
+
+    Attributes:
+        kind: "bits" or "ratios".
+        name: of the layer or group.
+        candidate: that is run.
+        errors: its own error at each width or ratio.
+        option: the one that is run.
+        sparsities: a layer's own error at each sparsity.
+    """
+
+    kind: str
+    name: str
+    candidate: Candidate
+    errors: dict[float, float]
+    option: float
+    sparsities: dict[float, float] = field(default_factory=dict)
 
 
-def _probes(builder: Builder, space: Space) -> Iterator[Probe]:
-    """Yield what is run: the kind of curve, the candidate, its own errors by option, and the option that is run."""
+def _probes(builder: Builder, space: Space) -> Iterator[_Probe]:
     for name, choices in space.choices.items():
         layer = builder.equalised.layers[name]
         widths = sorted({choice.weight_bits for choice in choices if choice.rounded} | {PROBE_BITS})
-        if len(choices) > 1 and has_matrix(layer):
-            yield "bits", Candidate({name: LayerChoice(PROBE_BITS)}), _bits_errors(builder, layer, widths), PROBE_BITS
+        if len(choices) > 1:
+            sparsities = sorted({choice.sparsity for choice in choices if choice.sparsity})
+            candidate = Candidate({name: LayerChoice(PROBE_BITS)})
+            own = _bits_errors(builder, layer, widths)
+            yield _Probe("bits", name, candidate, own, PROBE_BITS, _sparsity_errors(builder, layer, sparsities))
     for name, ratios in space.ratios.items():
         offered = [ratio for ratio in ratios if ratio]
         if offered:
             probe = min(offered, key=lambda ratio: (abs(ratio - PROBE_RATIO), ratio))
-            yield "ratios", Candidate(groups={name: probe}), _ratio_errors(builder, name, offered), probe
+            own = _ratio_errors(builder, name, offered)
+            yield _Probe("ratios", name, Candidate(groups={name: probe}), own, probe)
 
 
 def _bits_errors(builder: Builder, layer: Layer, widths: Sequence[int]) -> dict[float, float]:
     """Return a layer's own mean squared output error at each width."""
+    weight = builder.equalised.weight(layer)
     result = {}
     for bits in widths:
         rounded = builder.static.rounded(layer, bits)
-        codes = to_matrix(layer, rounded.codes.astype(np.float32))
-        rows = to_matrix(layer, builder.equalised.weight(layer))
-        scale = to_matrix(layer, _spread(layer, rounded.scale))
-        result[float(bits)] = _own_error(builder, layer, rows - codes * scale)
+        codes = rounded.codes * per_channel(layer, rounded.scale)
+        result[float(bits)] = _own_error(builder, layer, weight - codes)
     return result
 
 
-def _spread(layer: Layer, scale: np.ndarray) -> np.ndarray:
-    from .weights import per_channel
-
-    return np.broadcast_to(per_channel(layer, scale), layer.shape)
-
-
-def _sparsity_errors(builder: Builder, name: str, space: Space) -> dict[float, float]:
-    layer = builder.equalised.layers[name]
-    values = {choice.sparsity for choice in space.choices[name] if choice.sparsity}
-    rows = to_matrix(layer, builder.equalised.weight(layer))
-    return {
-        value: _own_error(
-            builder,
-            layer,
-            rows - to_matrix(layer, builder.static.fitted(layer, value).weight),
-        )
-        for value in sorted(values)
-    }
+def _sparsity_errors(builder: Builder, layer: Layer, values: Sequence[float]) -> dict[float, float]:
+    """Return a layer's own mean squared output error at each sparsity, unrounded."""
+    weight = builder.equalised.weight(layer)
+    return {value: _own_error(builder, layer, weight - builder.static.fitted(layer, value).weight) for value in values}
 
 
 def _ratio_errors(builder: Builder, name: str, ratios: Sequence[float]) -> dict[float, float]:
@@ -157,29 +174,29 @@ def _ratio_errors(builder: Builder, name: str, ratios: Sequence[float]) -> dict[
         for reader in group.readers:
             layer = builder.equalised.layers[reader]
             kept = kept_inputs(layer, removed)
-            if kept is None or not has_matrix(layer):
-                continue
-            rows = to_matrix(layer, builder.equalised.weight(layer))
-            fitted = builder.static.fitted(layer, kept=kept)
-            left = np.zeros_like(rows)
-            left[:, :, matrix_columns(layer, kept)] = to_matrix(_with(layer, fitted.weight.shape), fitted.weight)
-            total += _own_error(builder, layer, rows - left) / max(_own_error(builder, layer, rows), 1e-30)
-        result[ratio] = max(total, 1e-12)
+            if kept is not None:
+                weight = builder.equalised.weight(layer)
+                left = np.zeros_like(weight)
+                where = tuple(
+                    whole_axis(layer, kept) if axis == layer.input_axis else slice(None) for axis in range(weight.ndim)
+                )
+                left[where] = builder.static.fitted(layer, kept=kept).weight
+                whole = _own_error(builder, layer, weight)
+                total += _own_error(builder, layer, weight - left) / whole if whole > 0 else 0.0
+        result[ratio] = max(total, LEAST_ERROR * ratio)
     return result
 
 
-def _with(layer: Layer, shape: tuple[int, ...]) -> Layer:
-    from dataclasses import replace
-
-    return replace(layer, shape=shape)
-
-
 def _own_error(builder: Builder, layer: Layer, difference: np.ndarray) -> float:
-    """Return the mean squared output error of a difference of weights [G, R, D], summed over the outputs."""
+    """Return the mean squared output error of a difference of weights in stored layout, summed over the outputs.
+
+    Without a matrix (a dilated ConvTranspose) inputs are taken to be alike: the squared difference itself.
+    """
     moments = builder.statistics.moments(layer)
-    assert moments is not None
+    if moments is None:
+        return float(np.square(difference, dtype=np.float64).sum())
     total = 0.0
-    for rows, gram, mean in zip(difference, *moments, strict=True):
+    for rows, gram, mean in zip(to_matrix(layer, difference), *moments, strict=True):
         seen = np.einsum("rd,rd->", rows @ gram, rows)
         total += float(seen - np.square(rows @ mean).sum() if has_own_biases(layer) else seen)
     return max(total, 0.0)
@@ -191,15 +208,18 @@ def _output_errors(builder: Builder, candidates: Sequence[Candidate], progress: 
     work = max(sum(multiply_adds(graph).values()), 1) * max(len(candidates), 1)
     batches = int(np.clip(WORK / work, 1, MOST_SAMPLES))
     samples = {name: array[: batches * graph.batch] for name, array in builder.calibration.items()}
-    reference: np.ndarray | None = None
     with tempfile.TemporaryDirectory(prefix="slimfront-") as folder:
-        for number, candidate in enumerate([Candidate(), *candidates]):
-            path = Path(folder) / "model.onnx"
+        path = Path(folder) / "model.onnx"
+
+        def output(candidate: Candidate) -> np.ndarray:
             builder.build(candidate).save(path)
-            output = infer(open_session(path, threads=os.cpu_count() or 1, spinning=False), samples, graph.batch)
-            if reference is None:
-                reference = output
-            else:
-                yield float(np.mean(np.square(output - reference, dtype=np.float64)))
+            return infer(open_session(path, threads=os.cpu_count() or 1, spinning=False), samples, graph.batch)
+
+        reference = output(Candidate())
+        for number, candidate in enumerate(candidates):
+            try:
+                yield float(np.mean(np.square(output(candidate) - reference, dtype=np.float64)))
+            except BuildError:  # the search will record why, where it tries it
+                yield FATAL * max(float(np.var(reference)), 1e-12)
             if progress is not None:
-                progress("sensitivities", (number + 1) / (len(candidates) + 1))
+                progress("sensitivities", (number + 1) / len(candidates))

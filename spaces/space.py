@@ -13,7 +13,7 @@ from .candidate import ACTIVATION_BITS, REPAIRS, WEIGHT_BITS, Candidate, LayerCh
 from .domains import can_run_integer
 from .errors import InputError, nearest
 from .graph import Graph, Layer
-from .groups import channel_groups
+from .groups import Channels, channel_groups
 from .matrix import has_matrix
 from .widths import STEP, offered_ratios
 
@@ -85,7 +85,7 @@ class Space:
 
     def contains(self, candidate: Candidate) -> bool:
         """Whether the search could have proposed this candidate."""
-        known = all(name in self.choices for name in candidate.layers)
+        known = candidate.repair == "static" and all(name in self.choices for name in candidate.layers)
         known = known and all(name in self.ratios for name in candidate.groups)
         return known and all(axis.of(candidate) in axis.options for axis in self.axes)
 
@@ -117,7 +117,8 @@ def make_space(
 
     Args:
         weight_bits, activation_bits, pruning_ratios, sparsities: what the study offers.
-        fixed: choices by layer (or group) name or glob; where several match, the last one counts, an exact name most.
+        fixed: choices by layer (or group) name or glob; where several match, the last one counts, an exact name most. What
+            a choice does not name of bits and sparsity is uncompressed; a pruning ratio alone leaves the layer free.
         saturation_safe: integer layers get at most 7 bits, so that no product saturates on machines without VNNI.
         step: of output channels in which kernels get cheaper (`widths.offered_ratios`).
 
@@ -169,8 +170,8 @@ def _pairs(
 
 
 def _held(graph: Graph, fixed: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, LayerChoice], dict[str, float]]:
-    """Return the choices of layers and the ratios of groups that are held."""
-    held: dict[str, LayerChoice] = {}
+    """Return the choices of layers and the ratios of groups that are held; the last pattern counts, whole."""
+    held: dict[str, dict[str, Any]] = {}
     ratios: dict[str, float] = {}
     channels = channel_groups(graph)
     names = dict.fromkeys((*graph.layers, *channels.groups))
@@ -178,31 +179,47 @@ def _held(graph: Graph, fixed: Mapping[str, Mapping[str, Any]]) -> tuple[dict[st
         found = [pattern] if pattern in names else fnmatch.filter(names, pattern)
         where = f"space.fixed.{pattern!r}"
         if not found:
-            raise InputError(f"space.fixed: there is no layer {pattern!r}{nearest(pattern, names)}")
+            raise InputError(f"space.fixed: there is no layer or channel group {pattern!r}{nearest(pattern, names)}")
         allowed = (*CHOICE_KEYS, "pruning_ratio")
         unknown = [key for key in values if key not in allowed]
         if unknown:
             raise InputError(
                 f"{where}: unknown key {unknown[0]!r}{nearest(unknown[0], allowed)}; allowed: {', '.join(allowed)}"
             )
-        choice_values = {key: value for key, value in values.items() if key in CHOICE_KEYS}
-        try:
-            choice = LayerChoice(**choice_values)
-            ratio = share("pruning_ratio", values["pruning_ratio"]) if "pruning_ratio" in values else None
-            if ratio is not None and not any(name in channels.groups for name in found):
-                channels.group(found[0])  # says which op froze it
-        except InputError as error:
-            raise InputError(f"{where}: {error}") from None
-        for name in found:
-            if ratio is not None and name in channels.groups:
-                group = channels.groups[name]
-                ratios[name] = group.ratio(group.kept(ratio))
-            if name not in graph.layers or not choice_values:
-                continue
-            if choice.integer and not can_run_integer(graph, graph.layers[name]):
-                raise InputError(f"{where}: layer {name!r} has no integer kernel; activation_bits must be 32")
-            held[name] = choice
-    return held, ratios
+        chosen = {key: value for key, value in values.items() if key in CHOICE_KEYS}
+        for name in found if chosen or not values else ():
+            if name in graph.layers:
+                held[name] = chosen
+                try:
+                    _check_held(graph, name, LayerChoice(**held[name]), exact=pattern == name)
+                except InputError as error:
+                    raise InputError(f"{where}: {error}") from None
+        if "pruning_ratio" in values:
+            try:
+                ratios |= _held_ratios(channels, found, share("pruning_ratio", values["pruning_ratio"]), pattern)
+            except InputError as error:
+                raise InputError(f"{where}: {error}") from None
+    dense = {name for name in held if not has_matrix(graph.layers[name])}
+    choices = {name: LayerChoice(**values) for name, values in held.items()}
+    return {n: replace(c, sparsity=0.0) if n in dense else c for n, c in choices.items()}, ratios
+
+
+def _check_held(graph: Graph, name: str, choice: LayerChoice, exact: bool) -> None:
+    if choice.integer and not can_run_integer(graph, graph.layers[name]):
+        raise InputError(f"layer {name!r} has no integer kernel; activation_bits must be 32")
+    if exact and choice.sparsity and not has_matrix(graph.layers[name]):
+        raise InputError(f"layer {name!r} is a dilated ConvTranspose, which has no sparse form; sparsity must be 0")
+
+
+def _held_ratios(channels: Channels, found: Sequence[str], ratio: float, pattern: str) -> dict[str, float]:
+    """Return the ratio of each group that is named, or that a layer writes which a glob names."""
+    if list(found) == [pattern]:
+        groups = [channels.group(pattern)]  # raises with the op that froze it, or the group that it goes with
+    else:
+        groups = [group for group in channels.groups.values() if {group.name, *group.writers} & set(found)]
+        if not groups:
+            channels.group(found[0])
+    return {group.name: group.ratio(group.kept(ratio)) for group in groups}
 
 
 def layer_activation_bits(graph: Graph, layer: Layer) -> tuple[int, ...]:

@@ -10,7 +10,6 @@ from .graph import Layer
 from .groups import Group
 
 STEP = 16  # output channels in a step of the kernels' cost (AVX512: a vector of 16 floats), where nothing was measured
-LEAST_STEP = 4
 
 
 def offered_ratios(
@@ -19,8 +18,8 @@ def offered_ratios(
     """Return the pruning ratios to offer for a group: each wanted one moved to the nearest width that is liked, each once.
 
     A width is liked where all layers that write the group have a multiple of ``step`` outputs left. Where the group's
-    structure allows no such width (heads of 15 channels), every width of at least a step is taken; a group that is no
-    wider than a step keeps all its channels.
+    channels go in blocks that allow no such width (heads of 15), every width of at least a step is taken; a group that is
+    no wider than a step keeps all its channels.
 
     Args:
         group: the group.
@@ -32,8 +31,10 @@ def offered_ratios(
     widths = [_width(group, layers[name], pieces) for name in group.writers if not layers[name].depthwise]
     if not widths:
         return (0.0,)
+    if group.channels <= step:
+        return (0.0,)
     liked = np.all([width % step == 0 for width in widths], axis=0)
-    if not liked[:-1].any():
+    if not liked[:-1].any() and group.channels > group.pieces:
         liked = np.all([width >= step for width in widths], axis=0)
     liked[-1] = True  # all of them stay: whatever the width, it is the reference's
     counts = pieces[liked]

@@ -12,6 +12,7 @@ from ..spaces.statistics import Statistics
 
 ENOUGH = 2  # positions for each input of a layer's matrix
 SHOWN = 3
+MANY = 0.5  # of a layer's inputs: some behind a Relu never change in any network
 NO_VARIANCE = 1e-9  # of the mean variance of a layer's inputs
 
 
@@ -36,7 +37,7 @@ def sample_notes(graph: Graph, samples: int) -> list[str]:
 
 
 def input_notes(statistics: Statistics) -> list[str]:
-    """Return a remark where inputs of layers never change on the calibration data."""
+    """Return a remark where many inputs of a layer never change on the calibration data."""
     constant = {}
     for layer in statistics.graph.layers.values():
         moments = statistics.moments(layer)
@@ -44,7 +45,7 @@ def input_notes(statistics: Statistics) -> list[str]:
             continue
         variance = np.stack([np.diag(gram) - np.square(mean) for gram, mean in zip(*moments, strict=True)])
         count = int((variance <= NO_VARIANCE * max(float(variance.mean()), 0.0)).sum())
-        if count:
+        if count > MANY * variance.size:
             constant[f"{layer.name} ({count} of {variance.size})"] = count
     if not constant:
         return []

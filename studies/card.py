@@ -75,8 +75,8 @@ def _summary(candidate: Candidate, graph: Graph) -> str:
     integer = sum(candidate.choice(name).integer for name in graph.layers)
     widths = ", ".join(f"{count} at {width}" for width, count in sorted(bits.items()))
     sparse = sum(candidate.choice(name).sparsity > 0 for name in graph.layers)
-    more = f" {len(candidate.groups)} channel groups lost channels." if candidate.groups else ""
-    more += f" {sparse} layers have weights at zero." if sparse else ""
+    more = f" Channel groups that lost channels: {len(candidate.groups)}." if candidate.groups else ""
+    more += f" Layers with weights at zero: {sparse}." if sparse else ""
     return (
         f"A network of {graph.parameters:,} weights, compressed by slimfront. It takes and gives what the reference "
         f"does. Weight bits of its {len(graph.layers)} layers: {widths}; {integer} of them run in integer kernels.{more}"

@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from ..spaces.candidate import ACTIVATION_BITS, WEIGHT_BITS
+from ..spaces.candidate import ACTIVATION_BITS, WEIGHT_BITS, share
 from ..spaces.errors import InputError, nearest
 from .limits import Limits
 
@@ -49,10 +49,10 @@ def _one_of(value: int, allowed: Iterable[int]) -> int:
 def _shares_of(values: tuple[float, ...]) -> tuple[float, ...]:
     if not values:
         raise ValueError("must list at least one value, but is empty")
-    for value in values:
-        if not 0.0 <= value < 1.0:
-            raise ValueError(f"must be from 0 to below 1, but got {value!r}")
-    return tuple(dict.fromkeys(values))
+    try:
+        return tuple(dict.fromkeys(share("", value) for value in values))
+    except InputError as error:
+        raise ValueError(str(error).strip()) from None
 
 
 def _choices(values: tuple[int, ...], allowed: tuple[int, ...]) -> tuple[int, ...]:
@@ -128,6 +128,15 @@ class FixedChoice(Table):
     @classmethod
     def _activation(cls, value: int | None) -> int | None:
         return None if value is None else _one_of(value, ACTIVATION_BITS)
+
+    @property
+    def holds_layers(self) -> bool:
+        """Whether a layer's bits or sparsity are held, rather than a group's ratio alone."""
+        return self.pruning_ratio is None or self.model_dump(exclude_none=True).keys() != {"pruning_ratio"}
+
+    def definition(self) -> dict[str, Any]:
+        """Return what determines a run's readings; what was not given and came later is left out."""
+        return {"weight_bits": 32, "activation_bits": None} | self.model_dump(exclude_none=True)
 
     @model_validator(mode="after")
     def _pair(self) -> FixedChoice:

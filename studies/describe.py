@@ -51,6 +51,11 @@ def describe_space(study: Study) -> dict[str, Any]:
         for name, group in channels.groups.items()
     ]
     frozen += [
+        {"name": name, "reason": _why_whole(study, name)}
+        for name, ratios in study.space.ratios.items()
+        if len(ratios) == 1 and any(study.settings.space.pruning_ratios)
+    ]
+    frozen += [
         {"name": name, "reason": f"no output channel can be removed: {reason}"}
         for name, reason in channels.frozen.items()
     ]
@@ -60,10 +65,18 @@ def describe_space(study: Study) -> dict[str, Any]:
 def _why_fixed(study: Study, layer: str) -> str:
     only = study.space.choices[layer][0]
     bits = f"weight_bits {only.weight_bits}, activation_bits {only.activation_bits}"
-    for pattern in study.settings.space.fixed:
-        if pattern == layer or fnmatch(layer, pattern):
-            return f"held at {bits} by space.fixed {pattern!r}"
+    patterns = [pattern for pattern, choice in study.settings.space.fixed.items() if choice.holds_layers]
+    matching = [pattern for pattern in patterns if fnmatch(layer, pattern)]
+    for pattern in [layer] if layer in patterns else matching[::-1]:  # the last one counts, an exact name most
+        return f"held at {bits} by space.fixed {pattern!r}"
     return f"the study's space offers it {bits} only"
+
+
+def _why_whole(study: Study, group: str) -> str:
+    ratio = study.space.ratios[group][0]
+    if any(choice.pruning_ratio is not None for choice in study.settings.space.fixed.values()) and ratio:
+        return f"its pruning_ratio is held at {ratio:g} by space.fixed"
+    return f"all its channels stay: fewer would be no width that the kernels like, or space.fixed holds them (ratio {ratio:g})"
 
 
 def _first_comment(file: Path) -> str:

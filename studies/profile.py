@@ -45,6 +45,7 @@ def profile(study: Study, progress: Progress | None = None) -> dict[str, Any]:
         InputError: the study is wrong.
         BuildError: the model does not run.
     """
+    study.check()
     graph = study.graph
     feed = next(batches(study.calibration, graph.batch))
     with tempfile.TemporaryDirectory(prefix="slimfront-") as folder:
@@ -92,7 +93,7 @@ def _curves(study: Study, progress: Progress | None) -> tuple[dict[str, dict[str
         name: {
             str(bits): decibels(found.bits[name][bits])
             for bits in sorted({choice.weight_bits for choice in choices if choice.rounded})
-            if bits in found.bits[name]
+            if bits in found.bits.get(name, {})
         }
         for name, choices in space.choices.items()
     }

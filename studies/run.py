@@ -264,7 +264,7 @@ def start_run(folder: Path, study: Study, environment: Environment) -> None:
                     "digest": study.digest,
                     "definition": study.definition,
                 },
-                "kernel_step": study.kernel_step if study.space.pruned else None,
+                "kernel_step": study.kernel_step,
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
             }
             _write_whole(folder / RUN_FILE, json.dumps(about, indent=1))
@@ -280,11 +280,12 @@ def start_run(folder: Path, study: Study, environment: Environment) -> None:
 
 
 def use_kernel_step(folder: Path, study: Study) -> None:
-    """Give a study the widths that the run in this folder, if there is one, was begun with."""
-    if (folder / RUN_FILE).exists():
-        step = _read_run_file(folder).get("kernel_step")
-        if isinstance(step, int) and "space" not in vars(study):
-            study.kernel_step = step
+    """Give a study the widths that the run in this folder was begun with, or this machine's where there is no run yet."""
+    for part in ("kernel_step", "space"):
+        vars(study).pop(part, None)  # of another run
+    step = _read_run_file(folder).get("kernel_step") if (folder / RUN_FILE).exists() else None
+    if isinstance(step, int):
+        study.kernel_step = step
 
 
 def make_folder(folder: Path) -> None:

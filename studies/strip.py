@@ -43,8 +43,12 @@ class Network:
     @classmethod
     def of_run(cls, run: Run) -> Network:
         """Return what a run's candidates tell of the network where the study cannot be loaded; a group is named by a layer."""
-        layers = {name: None for trial in run.trials for name in (*trial.candidate.layers, *trial.candidate.groups)}
-        return cls(tuple(sorted(layers)), {name: {name: 1.0} for name in layers})
+        candidates = [trial.candidate for trial in run.trials]
+        layers = {name for candidate in candidates for name in candidate.layers}
+        shares: dict[str, dict[str, float]] = {}
+        for group in {name for candidate in candidates for name in candidate.groups}:
+            shares[group.split("#")[0]] = {group: 1.0}
+        return cls(tuple(sorted(layers | set(shares))), shares)
 
     def removed(self, candidate: Candidate, layer: str) -> float:
         """Return the part of a layer's output channels that a candidate removes."""

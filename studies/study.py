@@ -221,9 +221,15 @@ class Study:
             "space": {
                 "weight_bits": sorted(settings.space.weight_bits),
                 "activation_bits": sorted(settings.space.activation_bits),
-                "pruning_ratios": sorted(settings.space.pruning_ratios),
-                "sparsities": sorted(settings.space.sparsities),
-                "fixed": {layer: choice.model_dump() for layer, choice in sorted(settings.space.fixed.items())},
+                "fixed": {pattern: choice.definition() for pattern, choice in settings.space.fixed.items()},
+                **{
+                    key: sorted(values)
+                    for key, values in (
+                        ("pruning_ratios", settings.space.pruning_ratios),
+                        ("sparsities", settings.space.sparsities),
+                    )
+                    if any(values)
+                },
             },
             "constraints": settings.limits.given(),
             "target": settings.target.model_dump(),

@@ -147,4 +147,7 @@ def test_twins_are_front_members_repaired_in_order_each_once():
         found.append(twin)
     assert len(set(found)) == len(found) > 0
     assert all(twin.repair == "sequential" for twin in found)
-    assert all(task.space.contains(twin) for twin in found)
+    assert all(task.space.contains(replace(twin, repair="static")) for twin in found)
+    assert not any(
+        task.space.contains(twin) for twin in found
+    )  # so that no sampler takes its point for the static one's

@@ -57,3 +57,35 @@ def test_what_is_not_compressed_costs_nothing(builder):
     space = make_space(builder.graph, pruning_ratios=(0.0, 0.25))
     found = sensitivity(builder, space)
     assert all(found.error(axis.name, axis.of(Candidate())) == 0 for axis in space.axes)
+
+
+def test_a_probe_that_does_not_run_counts_as_one_that_costs_everything(capture, weight, noise):
+    """Rounded weights send a square root below zero: the candidate fails when it is tried, the search goes on."""
+    first, x = weight(16, 3, 1, 1), noise(4, 3, 8, 8)
+    least = np.einsum("oi,nihw->nohw", first[:, :, 0, 0], x).min()
+    graph = capture(
+        "(float[1,3,8,8] x) => (float[n,c,h,w] y) { [a] p = Conv(x, w)\n q = Sub(p, c)\n y = Sqrt(q) }",
+        w=first, c=np.float32(least - 1e-5),
+    )  # fmt: skip
+    builder = Builder(graph, {"x": x})
+    found = sensitivity(builder, make_space(graph, weight_bits=(2, 3, 32), activation_bits=(32,)))
+    assert found.bits["a"][3] > np.var(x)
+
+
+def test_a_layer_without_matrix_costs_more_at_fewer_bits_and_channels(capture, weight, noise):
+    graph = capture(
+        "(float[1,4,8,8] x) => (float[n,c,h,w] y) { [a] p = Conv<pads=[1,1,1,1]>(x, w)\n q = Relu(p)\n"
+        "[b] y = ConvTranspose<dilations=[2,2]>(q, v) }",
+        w=weight(64, 4, 3, 3), v=weight(64, 3, 3, 3),
+    )  # fmt: skip
+    builder = Builder(graph, {"x": noise(4, 4, 8, 8)})
+    found = sensitivity(builder, make_space(graph, activation_bits=(32,), pruning_ratios=(0.0, 0.25, 0.5)))
+    assert found.bits["b"][2] > 4 * found.bits["b"][4] > 16 * found.bits["b"][6] > 0
+    assert found.ratios["a"][0.5] > found.ratios["a"][0.25] > 0
+
+
+def test_what_the_cache_gives_back_is_what_was_measured(builder):
+    space = make_space(builder.graph, pruning_ratios=(0.0, 0.25), sparsities=(0.0, 0.5))
+    first = sensitivity(builder, space)
+    again = sensitivity(Builder(builder.graph, builder.calibration), space)
+    assert again == first and set(first.sparsities["a"]) == {0.5}

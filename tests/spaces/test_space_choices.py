@@ -87,7 +87,7 @@ def test_a_space_contains_what_it_offers(graph):
     space = make_space(graph, weight_bits=(4, 8), activation_bits=(8, 32), fixed={"line": {"weight_bits": 8}})
     inside = {"enc_0": LayerChoice(4, 8), "enc_1": LayerChoice(8), "up": LayerChoice(4), "line": LayerChoice(8)}
     assert space.contains(Candidate(inside))
-    assert space.contains(Candidate(inside, repair="sequential"))
+    assert not space.contains(Candidate(inside, repair="sequential"))  # its twin: samplers propose static repair
     for name, choice in (("line", LayerChoice(4)), ("up", LayerChoice(5)), ("enc_0", LayerChoice())):
         assert not space.contains(Candidate({**inside, name: choice}))
     assert not space.contains(Candidate({**inside, "other": LayerChoice(4)}))
@@ -102,8 +102,8 @@ def test_a_space_contains_what_it_offers(graph):
         ({"activation_bits": (4,)}, r"space\.activation_bits: \[4\] is not a choice of 8, 32"),
         ({"activation_bits": (8,)}, r"fits layer 'up' \(ConvTranspose\); add activation_bits 32"),
         ({"weight_bits": (16,), "activation_bits": (8,)}, r"fits layer 'enc_0'"),
-        ({"fixed": {"enc0": {"weight_bits": 4}}}, r"space\.fixed: there is no layer 'enc0' \(did you mean 'enc_0'\?\)"),
-        ({"fixed": {"dec.*": {"weight_bits": 4}}}, r"space\.fixed: there is no layer 'dec\.\*'"),
+        ({"fixed": {"enc0": {"weight_bits": 4}}}, r"space\.fixed: there is no layer or channel group 'enc0' \(did you mean 'enc_0'\?\)"),
+        ({"fixed": {"dec.*": {"weight_bits": 4}}}, r"space\.fixed: there is no layer or channel group 'dec\.\*'"),
         ({"fixed": {"up": {"weight_bit": 4}}}, r"unknown key 'weight_bit' \(did you mean 'weight_bits'\?\)"),
         ({"fixed": {"up": {"weight_bits": 9}}}, r"space\.fixed\.'up': weight_bits must be one of"),
         ({"fixed": {"enc_0": {"activation_bits": 8}}}, r"space\.fixed\.'enc_0': activation_bits 8 needs weight_bits 2-8"),
@@ -184,3 +184,56 @@ def test_bad_uniform_texts_are_refused_in_one_line(text, message):
     with pytest.raises(InputError, match=message) as caught:
         parse_uniform(text)
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def residual(capture, weight):
+    """A trunk of 32 channels that two layers write, and 32 channels inside its block."""
+    return capture(
+        "(float[1,3,8,8] x) => (float[n,c,h,w] y) { [first] t = Conv<pads=[1,1,1,1]>(x, w0)\n"
+        "[inner] a = Conv<pads=[1,1,1,1]>(t, w1)\n [outer] b = Conv<pads=[1,1,1,1]>(a, w2)\n s = Add(t, b)\n"
+        "[last] y = Conv<pads=[1,1,1,1]>(s, w3) }",
+        w0=weight(32, 3, 3, 3), w1=weight(32, 32, 3, 3), w2=weight(32, 32, 3, 3), w3=weight(3, 32, 3, 3),
+    )  # fmt: skip
+
+
+def test_ratios_and_sparsities_are_offered_beside_bits(residual):
+    space = make_space(residual, weight_bits=(4,), activation_bits=(32,), pruning_ratios=(0, 0.5), sparsities=(0, 0.5))
+    assert space.choices["inner"] == (LayerChoice(4), LayerChoice(4, 32, 0.5))
+    assert space.ratios == {"first": (0.0, 0.5), "inner": (0.0, 0.5)}
+    assert space.size == 2**4 * 2**2
+    assert space.contains(Candidate({name: LayerChoice(4) for name in residual.layers}, {"inner": 0.5}))
+    assert not space.contains(Candidate({name: LayerChoice(4) for name in residual.layers}, {"inner": 0.25}))
+
+
+def test_a_ratio_is_held_by_the_groups_name_and_by_globs_of_its_layers(residual):
+    def ratios(fixed):
+        return make_space(residual, pruning_ratios=(0.0, 0.5), fixed=fixed).ratios
+
+    assert ratios({"inner": {"pruning_ratio": 0.25}}) == {"first": (0.0, 0.5), "inner": (0.25,)}
+    assert ratios({"out*": {"pruning_ratio": 0.0}}) == {"first": (0.0,), "inner": (0.0, 0.5)}
+    assert ratios({"*": {"pruning_ratio": 0.0}}) == {"first": (0.0,), "inner": (0.0,)}
+    with pytest.raises(InputError, match=r"'outer' go with those of 'first': name that group"):
+        ratios({"outer": {"pruning_ratio": 0.0}})
+    with pytest.raises(InputError, match=r"'last' cannot be removed: .* output of the model"):
+        ratios({"last": {"pruning_ratio": 0.5}})
+
+
+def test_a_ratio_alone_leaves_the_layer_free(residual):
+    space = make_space(residual, pruning_ratios=(0.0, 0.5), fixed={"inner": {"pruning_ratio": 0.5}})
+    assert len(space.choices["inner"]) == 13
+    assert make_space(residual, fixed={"inner": {}}).choices["inner"] == (LayerChoice(),)
+
+
+def test_uniform_ratios_go_to_every_group_and_say_where_they_cannot(residual):
+    candidate, notes = uniform(residual, {"weight_bits": 4, "pruning_ratio": 0.25, "sparsity": 0.5})
+    assert candidate.groups == {"first": 0.25, "inner": 0.25}
+    assert set(candidate.layers.values()) == {LayerChoice(4, 32, 0.5)}
+    assert any("last" in note for note in notes)
+    assert parse_uniform("pruning_ratio=0.25,sparsity=0.5") == {"pruning_ratio": 0.25, "sparsity": 0.5}
+
+
+@pytest.mark.parametrize("text", ["pruning_ratio=1", "pruning_ratio=-0.5", "sparsity=0.9999999", "sparsity=half"])
+def test_shares_are_from_0_to_below_1(text):
+    with pytest.raises(InputError, match="must be a number from 0 to below 1, but got"):
+        parse_uniform(text)

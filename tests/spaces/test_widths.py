@@ -37,6 +37,13 @@ def test_widths_are_multiples_of_the_step_near_the_wanted_ones(channels, wanted,
     assert ratios[0] == 0.0
 
 
+def test_a_part_of_a_layer_that_fits_no_step_keeps_its_channels():
+    """12 of 32 outputs: what is left of the layer would be no width that the kernels like."""
+    layer = Layer("conv", "Conv", ("conv",), "w", (32, 8, 3, 3), 32 * 72)
+    group = Group("conv", {("w", 0): np.arange(12).reshape(-1, 1)}, ("conv",), ("next",), 12)
+    assert offered_ratios(group, {"conv": layer}, (0.0, 0.25, 0.5), step=16) == (0.0,)
+
+
 def test_blocks_that_fit_no_step_are_offered_whole():
     group, layers = group_of(120, block=15)
     assert [15 * group.kept(ratio) for ratio in offered_ratios(group, layers, (0.0, 0.25, 0.5))] == [120, 90, 60]

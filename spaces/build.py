@@ -23,7 +23,8 @@ from .groups import fitting
 from .lowering import Lowering
 from .narrow import Removed, kept_inputs, kept_outputs
 from .prune import Pruner, pruned, with_weights
-from .repair import FloatLayer, RoundedLayer, StaticRepair, round_layer, rounding_method, take
+from .repair import StaticRepair
+from .repaired import FloatLayer, RoundedLayer, round_layer, rounding_method, take
 from .rounding import VERSION as ROUNDING_VERSION
 from .rounding import Rounding
 from .session import infer, open_session

@@ -16,7 +16,7 @@ from . import layers
 from .emit import OPSET, Emitter
 from .graph import Graph
 from .integer_ops import OPS, clip_range
-from .repair import RoundedLayer
+from .repaired import RoundedLayer
 
 if TYPE_CHECKING:
     import onnx_ir as ir

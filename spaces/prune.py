@@ -14,7 +14,7 @@ from .graph import Graph, node_bias
 from .groups import Channels, channel_groups
 from .importance import METHODS, VERSION
 from .narrow import Removed
-from .repair import FloatLayer
+from .repaired import FloatLayer
 from .statistics import Progress, Statistics
 from .ties import OWN, Slot
 

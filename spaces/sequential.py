@@ -20,7 +20,8 @@ from .importance import VERSION as ORDER_VERSION
 from .matrix import columns, from_matrix, has_matrix, has_own_biases, mask, to_matrix
 from .narrow import Removed, kept_inputs, kept_outputs, old_outputs, take_outputs
 from .prune import pruned
-from .repair import REFIT_VERSION, FloatLayer, RoundedLayer, bias_shift, fields_of, round_layer, sparsified, take
+from .repair import REFIT_VERSION
+from .repaired import FloatLayer, RoundedLayer, bias_shift, fields_of, round_layer, sparsified, take
 from .rounding import VERSION as ROUNDING_VERSION
 from .session import batches
 from .sparsity import VERSION as SPARSITY_VERSION

@@ -10,7 +10,7 @@ from .candidate import LayerChoice
 from .errors import BuildError
 from .graph import Layer, node_bias
 from .packing import is_sparse, pack, pack_sparse
-from .repair import FloatLayer, RoundedLayer
+from .repaired import FloatLayer, RoundedLayer
 from .rounding import Grid
 
 if TYPE_CHECKING:

@@ -159,8 +159,10 @@ def test_space_tells_layers_and_choices(run_cli: Cli, study: Path):
         ("conv0", 16, ["conv0", "conv1"]),
         ("conv1", 16, ["conv1", "conv2"]),
     ]
-    [frozen] = space["frozen"]
-    assert frozen["name"] == "conv2" and "output of the model" in frozen["reason"]
+    frozen = {item["name"]: item["reason"] for item in space["frozen"]}
+    assert "output of the model" in frozen["conv2"]
+    for group in space["groups"]:
+        assert (group["name"] in frozen) == (len(group["pruning_ratios"]) == 1)
 
 
 def test_profile_shares_add_up(run_cli: Cli, study: Path):

@@ -12,7 +12,7 @@ from onnx import numpy_helper
 from slimfront.spaces.graph import Graph, serialized
 from slimfront.spaces.groups import channel_groups
 from slimfront.spaces.prune import pruned, removed_entries, with_weights
-from slimfront.spaces.repair import FloatLayer
+from slimfront.spaces.repaired import FloatLayer
 
 from .exactness import check, feeds_of, outputs, removal
 from .networks import FREE, HEAD, NETWORKS, TAIL

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slimfront.spaces.errors import InputError
-from slimfront.spaces.repair import rounding_method
+from slimfront.spaces.repaired import rounding_method
 from slimfront.spaces.rounding import METHODS, Grid, damped, inverse_factor, output_error
 
 WIDTHS = (2, 3, 4, 5, 6, 7, 8)

@@ -102,7 +102,7 @@ def test_a_space_contains_what_it_offers(graph):
         ({"activation_bits": (4,)}, r"space\.activation_bits: \[4\] is not a choice of 8, 32"),
         ({"activation_bits": (8,)}, r"fits layer 'up' \(ConvTranspose\); add activation_bits 32"),
         ({"weight_bits": (16,), "activation_bits": (8,)}, r"fits layer 'enc_0'"),
-        ({"fixed": {"enc0": {"weight_bits": 4}}}, r"space\.fixed: there is no layer or channel group 'enc0' \(did you mean 'enc_0'\?\)"),
+        ({"fixed": {"enc0": {"weight_bits": 4}}}, r"there is no layer or channel group 'enc0' \(did you mean 'enc_0'\?\)"),
         ({"fixed": {"dec.*": {"weight_bits": 4}}}, r"space\.fixed: there is no layer or channel group 'dec\.\*'"),
         ({"fixed": {"up": {"weight_bit": 4}}}, r"unknown key 'weight_bit' \(did you mean 'weight_bits'\?\)"),
         ({"fixed": {"up": {"weight_bits": 9}}}, r"space\.fixed\.'up': weight_bits must be one of"),

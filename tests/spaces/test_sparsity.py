@@ -15,7 +15,7 @@ from slimfront.spaces.candidate import Candidate, LayerChoice
 from slimfront.spaces.domains import integer_nodes
 from slimfront.spaces.lowering import Lowering
 from slimfront.spaces.packing import DOMAIN, sparse_widths
-from slimfront.spaces.repair import RoundedLayer
+from slimfront.spaces.repaired import RoundedLayer
 from slimfront.spaces.rounding import METHODS as ROUNDING
 from slimfront.spaces.rounding import damped, output_error
 from slimfront.spaces.sparsity import METHODS

@@ -73,10 +73,10 @@ def _why_fixed(study: Study, layer: str) -> str:
 
 
 def _why_whole(study: Study, group: str) -> str:
-    ratio = study.space.ratios[group][0]
-    if any(choice.pruning_ratio is not None for choice in study.settings.space.fixed.values()) and ratio:
-        return f"its pruning_ratio is held at {ratio:g} by space.fixed"
-    return f"all its channels stay: fewer would be no width that the kernels like, or space.fixed holds them (ratio {ratio:g})"
+    if any(choice.pruning_ratio is not None for choice in study.settings.space.fixed.values()):
+        ratio = study.space.ratios[group][0]
+        return f"space.fixed, or the widths that the kernels like, leave its channels one pruning ratio: {ratio:g}"
+    return "all its channels stay: near the study's pruning_ratios there is no smaller width that the kernels like"
 
 
 def _first_comment(file: Path) -> str:

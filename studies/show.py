@@ -42,7 +42,10 @@ def space_table(space: Row) -> RenderableType:
             ratios = " ".join(f"{ratio:.4g}" for ratio in group["pruning_ratios"])
             groups.add_row(group["name"], str(group["channels"]), ratios, ", ".join(group["layers"]))
         lines += ["", groups, ""]
-    lines += [f"frozen: {frozen['name']}: {frozen['reason']}" for frozen in space["frozen"]]
+    names: dict[str, list[str]] = {}
+    for frozen in space["frozen"]:
+        names.setdefault(frozen["reason"], []).append(frozen["name"])
+    lines += [f"frozen: {', '.join(of)}: {reason}" for reason, of in names.items()]
     return Group(*lines)
 
 

@@ -61,7 +61,7 @@ class StaticRepair:
             return self._widths(layer)[bits]
 
         def make() -> dict[str, np.ndarray]:
-            fitted, narrow, moments = self._fitted(layer, kept)
+            fitted, narrow, moments = self._base(layer, kept)
             found = round_layer(narrow, fitted.weight, moments, self.rounding, (bits,), sparsity, self.sparsify)[bits]
             return fields_of(replace(found, shift=found.shift + fitted.shift))
 
@@ -71,28 +71,32 @@ class StaticRepair:
         """Return a layer in float, refitted to the inputs that stay and to the weights that the sparsity leaves."""
 
         def make() -> dict[str, np.ndarray]:
-            fitted, narrow, moments = self._fitted(layer, kept)
-            if sparsity:
-                fitted = sparsified(narrow, fitted, moments, sparsity, self.sparsify)
-            return fields_of(fitted)
+            if kept is not None and not sparsity:
+                return fields_of(self._refitted(layer, kept))
+            fitted, narrow, moments = self._base(layer, kept)
+            return fields_of(sparsified(narrow, fitted, moments, sparsity, self.sparsify) if sparsity else fitted)
 
         return FloatLayer(**self._kept_entry(layer, kept, ("float", sparsity), make))
 
-    def _fitted(
+    def _base(
         self, layer: Layer, kept: np.ndarray | None
     ) -> tuple[FloatLayer, Layer, tuple[np.ndarray, np.ndarray] | None]:
-        """Return the refitted weights, the layer as it now is, and its moments."""
-        weight, moments = self.statistics.graph.weight(layer), self.statistics.moments(layer)
+        """Return the refitted weights, solved once for all widths, the layer as it now is, and its moments."""
+        moments = self.statistics.moments(layer)
         if kept is None:
+            weight = self.statistics.graph.weight(layer)
             return FloatLayer(weight, np.zeros(layer.channels, np.float32)), layer, moments
-        narrow = with_inputs(layer, kept)
-        if moments is None:
-            cut = np.take(weight, whole_axis(layer, kept), layer.input_axis)
-            return FloatLayer(cut, np.zeros(layer.channels, np.float32)), narrow, None
-        fitted = refit_layer(layer, weight, moments, kept)
-        columns = matrix_columns(layer, kept)
-        part = (moments[0][:, columns][:, :, columns], moments[1][:, columns])
-        return fitted, narrow, part
+        if moments is not None:
+            columns = matrix_columns(layer, kept)
+            moments = (moments[0][:, columns][:, :, columns], moments[1][:, columns])
+        return self.fitted(layer, kept=kept), with_inputs(layer, kept), moments
+
+    def _refitted(self, layer: Layer, kept: np.ndarray) -> FloatLayer:
+        weight, moments = self.statistics.graph.weight(layer), self.statistics.moments(layer)
+        if moments is not None:
+            return refit_layer(layer, weight, moments, kept)
+        cut = np.take(weight, whole_axis(layer, kept), layer.input_axis)
+        return FloatLayer(cut, np.zeros(layer.channels, np.float32))
 
     def _kept_entry(
         self, layer: Layer, kept: np.ndarray | None, what: tuple[object, ...], make: Callable[[], dict[str, np.ndarray]]

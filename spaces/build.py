@@ -20,14 +20,15 @@ from .equalise import equalised
 from .errors import InputError
 from .graph import EXTERNAL_ABOVE_BYTES, Graph, model_bytes, save_model, serialized
 from .groups import fitting
-from .lowering import Lowering
+from .lowering import Lowering, lowering_of
 from .narrow import Removed, kept_inputs, kept_outputs
-from .prune import Pruner, pruned, with_weights
+from .prune import Pruner
 from .repair import StaticRepair
 from .repaired import FloatLayer, RoundedLayer, round_layer, rounding_method, take
 from .rounding import VERSION as ROUNDING_VERSION
 from .rounding import Rounding
 from .session import infer, open_session
+from .skeleton import skeleton_lowering
 from .statistics import Progress, Statistics
 
 if TYPE_CHECKING:
@@ -168,6 +169,11 @@ class Builder:
         self.sparsify = sparsify
 
     @cached_property
+    def plain(self) -> Statistics:
+        """Ranges and Gram matrices of the reference as it was captured."""
+        return Statistics(self.graph, self.calibration)
+
+    @cached_property
     def statistics(self) -> Statistics:
         """Ranges and Gram matrices of the graph that rounded candidates are made from.
 
@@ -175,7 +181,7 @@ class Builder:
         reference's outputs on the calibration data when all layers run in integers, at 7 and at 4 bits. Above
         `COMPARED_PARAMETERS` rounding everything twice takes too long, and the reference is taken.
         """
-        plain = Statistics(self.graph, self.calibration)
+        plain = self.plain
         if self.graph.parameters > COMPARED_PARAMETERS:
             return plain
         other = equalised(self.graph, self.calibration)
@@ -235,33 +241,23 @@ class Builder:
             BuildError: it cannot be built.
         """
         candidate = fitting(self.graph, candidate)
-        lowering = self.lower(candidate)
-        model = lowering.run()
-        owners = {
-            node.outputs[0].name or "": lowering.emitter.owners.get(id(node), "")
-            for node in model.graph
-            if node.outputs
-        }
-        weights = tuple((node, value.name or "") for node, value in lowering.integer_weights)
-        return Built(candidate, model, owners, weights)
+        return _built(candidate, self.lower(candidate))
+
+    def skeleton(self, candidate: Candidate) -> Built:
+        """Return a model that runs the kernels of a candidate's, without its weights: nothing is rounded or packed.
+
+        Raises:
+            InputError, BuildError: as `build`.
+        """
+        candidate = fitting(self.graph, candidate)
+        return _built(candidate, skeleton_lowering(self.graph, candidate, self.plain.range))
 
     def lower(self, candidate: Candidate) -> Lowering:
         """Return the lowering of a candidate, not yet run."""
         graph = self.equalised if candidate.repaired else self.graph
         removed = self.removed(candidate)
         repair = self._repair(candidate)
-        if removed:
-            graph = pruned(graph, removed)
-        changed = {
-            name: repair(name)
-            for name, layer in self.graph.layers.items()
-            if not candidate.choice(name).rounded
-            and (candidate.choice(name).sparsity or kept_inputs(layer, removed) is not None)
-        }
-        if changed:
-            graph = with_weights(graph, changed)
-        integer = integer_nodes(graph, candidate)
-        return Lowering(graph, candidate, integer, lambda name: self.statistics.range(name), repair)
+        return lowering_of(graph, candidate, removed, repair, lambda name: self.statistics.range(name))
 
     def removed(self, candidate: Candidate) -> Removed:
         """Return the entries of each axis that go with the channels that a candidate removes."""
@@ -285,6 +281,16 @@ class Builder:
 
             return sequential_repair(self, candidate).__getitem__
         return lambda name: self.static_layer(candidate, name)
+
+
+def _built(candidate: Candidate, lowering: Lowering) -> Built:
+    """Run a lowering."""
+    model = lowering.run()
+    owners = {
+        node.outputs[0].name or "": lowering.emitter.owners.get(id(node), "") for node in model.graph if node.outputs
+    }
+    weights = tuple((node, value.name or "") for node, value in lowering.integer_weights)
+    return Built(candidate, model, owners, weights)
 
 
 def _integer_error(reference: Graph, statistics: Statistics, rounding: Rounding) -> float:

@@ -2,11 +2,175 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .kernel_shapes import INT8, UINT8, Tensor, tensors
+
+if TYPE_CHECKING:
+    import onnx
 
 INTEGER = ("QLinearConv", "QLinearMatMul", "MatMulIntegerToFloat", "QGemm", "MatMulInteger", "DynamicQuantizeMatMul")
 FLOAT = ("Conv", "FusedConv", "NhwcFusedConv", "ConvTranspose", "MatMul", "Gemm", "FusedMatMul", "FusedGemm")
+BLOCKED_ENDING = "_nchwc"
+TYPES = {1: "float", 2: "uint8", 3: "int8", 6: "int32", 7: "int64", 9: "bool", 10: "float16", 11: "double"}
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One node of ONNX Runtime's own graph.
+
+    Attributes:
+        node: its own name, that of a tensor of the file with an ending, where the runtime made one.
+        output: name of its first output.
+        op: with its domain in front unless that is ONNX's own: "Add", "com.microsoft.QLinearConv".
+        inputs: type and shape of each input, None where there is none.
+        outputs: of each output, None where it is not known.
+        constants: which inputs are stored in the file.
+        attributes: whole numbers and texts, by name.
+        input_names: of the tensors that are read.
+    """
+
+    node: str
+    output: str
+    op: str
+    inputs: tuple[Tensor | None, ...]
+    outputs: tuple[Tensor | None, ...]
+    constants: tuple[bool, ...]
+    attributes: tuple[tuple[str, Any], ...]
+    input_names: tuple[str, ...] = ()
+
+    @property
+    def short_op(self) -> str:
+        """The op without its domain."""
+        return self.op.rsplit(".", 1)[-1]
+
+    @cached_property
+    def key(self) -> str:
+        """What its time depends on: op, types, shapes and layout. Equal for kernels that do the same work."""
+        ports = [
+            ("=" if constant else "") + _text(tensor)
+            for tensor, constant in zip(self.inputs, self.constants, strict=True)
+        ]
+        outputs = [_text(tensor) for tensor in self.outputs]
+        attributes = [f"{name}={value}" for name, value in self.attributes]
+        return " ".join([self.op, *ports, "->", *outputs, *attributes])
+
+    @property
+    def is_product(self) -> bool:
+        """Whether it is a convolution or a matrix product."""
+        return self.short_op in INTEGER or self.short_op in FLOAT
+
+    @property
+    def integer(self) -> bool:
+        """Whether it works on 8-bit integers."""
+        data = next((t for t, constant in zip(self.inputs, self.constants, strict=True) if t and not constant), None)
+        return data is not None and data.dtype in (UINT8, INT8)
+
+    @cached_property
+    def weight(self) -> Tensor | None:
+        """The stored weight of a convolution or a product with a constant."""
+        stored = [t for t, constant in zip(self.inputs, self.constants, strict=True) if t and constant and t.shape]
+        return next((t for t in stored if len(t.shape or ()) >= 2), None) if self.is_product else None
+
+    @cached_property
+    def multiply_adds(self) -> int:
+        """Multiply-adds of a convolution or a product; 0 for other ops and unknown shapes."""
+        output = self.outputs[0] if self.outputs else None
+        if not self.is_product or output is None or output.shape is None:
+            return 0
+        if self.weight is not None and self.weight.shape is not None:
+            shape = self.weight.shape
+            if self.short_op in ("Gemm", "MatMul") or "MatMul" in self.op or "Gemm" in self.op:
+                return math.prod(output.shape) * math.prod(shape) // max(output.shape[-1], 1)
+            if self.short_op == "ConvTranspose" and self.inputs[0] is not None and self.inputs[0].shape is not None:
+                return math.prod(self.inputs[0].shape) * math.prod(shape[1:])
+            return math.prod(output.shape) * math.prod(shape[1:])
+        first = self.inputs[0]
+        return math.prod(output.shape) * first.shape[-1] if first is not None and first.shape else 0
+
+    @cached_property
+    def elements(self) -> int:
+        """Values that are read and written, those of stored inputs left out; unknown shapes count as nothing."""
+        read = [t for t, constant in zip(self.inputs, self.constants, strict=True) if t is not None and not constant]
+        every = [*read, *(t for t in self.outputs if t is not None)]
+        return sum(math.prod(tensor.shape) for tensor in every if tensor.shape is not None)
+
+
+def read_kernels(path: Path, inputs: Mapping[str, tuple[int, ...]]) -> list[Kernel]:
+    """Return the kernels of an optimised graph in the order in which they stand there.
+
+    Args:
+        path: what `session.open_session` wrote with ``optimized_path``.
+        inputs: the shapes to measure at, by input name.
+    """
+    import onnx
+
+    model = onnx.load(path, load_external_data=False)
+    known = tensors(model, inputs)
+    stored = {value.name for value in model.graph.initializer}
+    return [_kernel(node, known, stored) for node in model.graph.node]
+
+
+def kernel_owners(
+    kernels: Sequence[Kernel], owners: Mapping[str, str], weights: Mapping[str, str] | None = None
+) -> list[str]:
+    """Return the captured node that each kernel works for; "" where none is known.
+
+    The runtime keeps the names of a file's tensors where it can, and names a kernel in the blocked layout after the tensor
+    that it wrote. What it puts in between (transposes, reorderings) belongs to what stands before it.
+
+    Args:
+        kernels: in the order of the graph.
+        owners: captured nodes by the name of the first output of what was written for them (`build.Built.owners`).
+        weights: captured nodes by the name of an integer kernel's weights (`build.Built.integer_weights`).
+    """
+    found: list[str] = []
+    written: dict[str, str] = {}
+    for kernel in kernels:
+        named = (kernel.output, kernel.node.split(BLOCKED_ENDING)[0])
+        owner = next((weights[name] for name in kernel.input_names if name in weights), "") if weights else ""
+        owner = owner or next((owners[name] for name in named if name in owners), "")
+        owner = owner or next((written[name] for name in kernel.input_names if written.get(name)), "")
+        written[kernel.output] = owner
+        found.append(owner)
+    return found
+
+
+def _kernel(node: onnx.NodeProto, known: Mapping[str, Tensor], stored: set[str]) -> Kernel:
+    import onnx
+
+    attributes = [
+        (a.name, _plain(onnx.helper.get_attribute_value(a)))
+        for a in node.attribute
+        if a.type in (a.INT, a.INTS, a.STRING)
+    ]
+    return Kernel(
+        node=node.name,
+        output=node.output[0] if node.output else "",
+        op=f"{node.domain}.{node.op_type}" if node.domain not in ("", "ai.onnx") else node.op_type,
+        inputs=tuple(known.get(name) for name in node.input),
+        outputs=tuple(known.get(name) for name in node.output if name),
+        constants=tuple(name in stored for name in node.input),
+        attributes=tuple(sorted(attributes)),
+        input_names=tuple(node.input),
+    )
+
+
+def _plain(value: Any) -> Any:
+    return value.decode() if isinstance(value, bytes) else tuple(value) if hasattr(value, "__iter__") else value
+
+
+def _text(tensor: Tensor | None) -> str:
+    if tensor is None:
+        return "-"
+    sizes = "?" if tensor.shape is None else ",".join(map(str, tensor.shape))
+    return f"{TYPES.get(tensor.dtype, tensor.dtype)}[{sizes}]"
 
 
 def integer_reads(optimized_path: Path) -> Counter[str]:

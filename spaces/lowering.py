@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import layers
+from .domains import integer_nodes
 from .emit import OPSET, Emitter
 from .graph import Graph
 from .integer_ops import OPS, clip_range
+from .narrow import Removed, kept_inputs
+from .prune import pruned, with_weights
 from .repaired import RoundedLayer
 
 if TYPE_CHECKING:
@@ -253,3 +256,35 @@ class Lowering:
         array = captured.const_value.numpy()
         rank = max(len(self.graph.shapes[name]) for name in others if name)
         return self.emitter.constant(array.reshape([1] * (rank - array.ndim) + list(array.shape)))
+
+
+def lowering_of(
+    graph: Graph,
+    candidate: Candidate,
+    removed: Removed,
+    repair: Callable[[str], Any],
+    tensor_range: Callable[[str], tuple[float, float]],
+) -> Lowering:
+    """Return the lowering of a candidate, not yet run: channels removed and float weights exchanged first.
+
+    Args:
+        graph: with all its channels.
+        candidate: what to write.
+        removed: the entries of each axis that go.
+        repair: a layer's weights, in the shape that is left, by its name: a `RoundedLayer` where it is rounded, else a
+            `FloatLayer`. Asked only for layers that change.
+        tensor_range: (low, high) of a tensor by name.
+
+    Raises:
+        BuildError: a layer with activation bits 8 that no integer kernel can run.
+    """
+    narrow = pruned(graph, removed) if removed else graph
+    changed = {
+        name: repair(name)
+        for name, layer in graph.layers.items()
+        if not candidate.choice(name).rounded
+        and (candidate.choice(name).sparsity or kept_inputs(layer, removed) is not None)
+    }
+    if changed:
+        narrow = with_weights(narrow, changed)
+    return Lowering(narrow, candidate, integer_nodes(narrow, candidate), tensor_range, repair)

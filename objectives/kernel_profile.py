@@ -1,0 +1,105 @@
+"""Which kernels ONNX Runtime runs for a model file, and how long each takes."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..spaces.errors import BuildError
+from ..spaces.kernels import Kernel, read_kernels
+from ..spaces.session import CPU, open_session
+
+FIRST_RUNS = 2  # discarded: memory is being laid out
+
+
+@dataclass(frozen=True)
+class KernelProfile:
+    """Measured kernels of one model.
+
+    Attributes:
+        kernels: in the order in which they run.
+        times_ms: of each in each run ``[runs, kernels]``, milliseconds.
+        whole_ms: of each run ``[runs]``, what passes between the kernels included.
+    """
+
+    kernels: list[Kernel]
+    times_ms: np.ndarray
+    whole_ms: np.ndarray
+
+    @property
+    def kernel_ms(self) -> np.ndarray:
+        """The median time of each kernel ``[kernels]``."""
+        return np.asarray(np.median(self.times_ms, axis=0))
+
+
+class Profiled:
+    """A model opened with ONNX Runtime's per-node profile.
+
+    Args:
+        path: the ONNX file.
+        feed: one batch, arrays by input name.
+        threads: intra-op threads.
+        provider: execution provider.
+
+    Raises:
+        BuildError: ONNX Runtime refuses the model.
+    """
+
+    def __init__(self, path: Path, feed: Mapping[str, np.ndarray], threads: int = 1, provider: str = CPU) -> None:
+        self.feed = dict(feed)
+        self._folder = tempfile.TemporaryDirectory(prefix="slimfront-")
+        folder = Path(self._folder.name)
+        self._session = open_session(
+            path,
+            threads=threads,
+            provider=provider,
+            optimized_path=folder / "optimized.onnx",
+            profile_prefix=folder / "profile",
+        )
+        self.kernels = read_kernels(folder / "optimized.onnx", {name: array.shape for name, array in self.feed.items()})
+
+    def run(self) -> None:
+        """Run once more.
+
+        Raises:
+            BuildError: ONNX Runtime fails.
+        """
+        try:
+            self._session.run(None, self.feed)
+        except Exception as error:
+            raise BuildError(f"ONNX Runtime fails while running the model: {error}") from error
+
+    def close(self) -> KernelProfile:
+        """End the profile and return it; the first runs are left out where there are more."""
+        try:
+            text = Path(self._session.end_profiling()).read_text(encoding="utf-8")
+        finally:
+            self._folder.cleanup()
+        events = json.loads(text)
+        whole = [event for event in events if event.get("cat") == "Session" and event["name"] == "model_run"]
+        nodes = [event for event in events if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")]
+        ops = [event["args"]["op_name"] for event in nodes[: len(self.kernels)]]
+        if len(nodes) != len(whole) * len(self.kernels) or ops != [kernel.short_op for kernel in self.kernels]:
+            raise BuildError("ONNX Runtime's profile does not name the kernels of its own graph in their order")
+        times = np.array([event["dur"] for event in nodes], float).reshape(len(whole), -1) / 1000.0
+        first = FIRST_RUNS if len(whole) > FIRST_RUNS else 0
+        return KernelProfile(self.kernels, times[first:], np.array([e["dur"] for e in whole], float)[first:] / 1000.0)
+
+
+def profile_kernels(
+    path: Path, feed: Mapping[str, np.ndarray], threads: int = 1, provider: str = CPU, runs: int = 5
+) -> KernelProfile:
+    """Run a model so often after its first runs and return the times of its kernels.
+
+    Raises:
+        BuildError: ONNX Runtime refuses the model or fails while running it.
+    """
+    profiled = Profiled(path, feed, threads, provider)
+    for _ in range(FIRST_RUNS + runs):
+        profiled.run()
+    return profiled.close()

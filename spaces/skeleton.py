@@ -1,0 +1,70 @@
+"""The skeleton of a candidate's model: the graph that its build lowers to, with weights that mean nothing.
+
+Which kernels run, on which shapes, depends on where integers are, on how many channels stay and on which layers get a bias
+from their repair; not on weight bits, sparsity or the way of the repair, since packed weights are unpacked while a file is
+opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from .candidate import Candidate, LayerChoice
+from .graph import Graph
+from .groups import channel_groups
+from .lowering import Lowering, lowering_of
+from .narrow import kept_inputs, kept_outputs, old_outputs, with_inputs
+from .prune import removed_entries
+from .repaired import FloatLayer, RoundedLayer
+
+SCALE = 0.01
+STORED_BITS = 8
+
+
+def structure(candidate: Candidate) -> Candidate:
+    """Return the candidate that all with the same kernels have in common.
+
+    Rounded layers take 8 bits; layers with sparsity, in float kernels, the same: both get a bias from their repair.
+    """
+    layers = {
+        name: LayerChoice(STORED_BITS, choice.activation_bits)
+        for name, choice in candidate.layers.items()
+        if choice.rounded or choice.sparsity
+    }
+    return replace(candidate, layers=layers, repair="static")
+
+
+def skeleton_lowering(
+    graph: Graph, candidate: Candidate, tensor_range: Callable[[str], tuple[float, float]]
+) -> Lowering:
+    """Return the lowering of a candidate's structure, not yet run.
+
+    Args:
+        graph: the captured reference.
+        candidate: with the ratios that its groups really come to.
+        tensor_range: (low, high) of a tensor by name: where a clip is needed depends on it.
+
+    Raises:
+        BuildError: an integer layer that has no integer kernel.
+    """
+    candidate = structure(candidate)
+    channels = channel_groups(graph)
+    kept = {name: np.arange(channels.group(name).kept(ratio)) for name, ratio in candidate.groups.items()}
+    removed = removed_entries(channels, kept)
+
+    def repair(name: str) -> RoundedLayer | FloatLayer:
+        """Weights that are all alike: the kernels take the same time for any."""
+        layer, inputs, outputs = graph.layers[name], kept_inputs(graph.layers[name], removed), None
+        outputs = kept_outputs(layer, removed)
+        narrow = layer if inputs is None else with_inputs(layer, inputs)
+        narrow, _ = old_outputs(narrow, outputs)
+        shift = np.full(narrow.channels, float(layer.op != "MatMul"), np.float32)
+        if not candidate.choice(name).rounded:
+            return FloatLayer(np.full(narrow.shape, SCALE, np.float32), shift)
+        scale = np.full(narrow.channels, SCALE, np.float32)
+        return RoundedLayer(np.ones(narrow.shape, np.int8), scale, np.zeros(narrow.channels, np.int16), shift)
+
+    return lowering_of(graph, candidate, removed, repair, tensor_range)

@@ -116,10 +116,16 @@ class Subject:
     """What an objective measures: a model, and the uncompressed one beside it, opened once and shared.
 
     For the reference itself both are the same object.
+
+    Attributes:
+        model: what is measured.
+        reference: the uncompressed model.
+        reference_seconds: what a batch of the reference took so far, in the median; None where it was not timed yet.
     """
 
     model: OpenModel
     reference: OpenModel
+    reference_seconds: float | None = None
 
     @property
     def is_reference(self) -> bool:

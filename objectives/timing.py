@@ -1,8 +1,4 @@
-"""Speed: a model timed in turn with the reference (A B A B) in one process, as a ratio with its interval.
-
-Times of one model drift by several percent within minutes; the ratio to a model timed in turn with it drifts far less.
-So each round times the reference, then the candidate, and the speedup is the median of the rounds' ratios.
-"""
+"""Speed: a model timed in turn with the reference, in randomised order, as a ratio with its interval."""
 
 from __future__ import annotations
 
@@ -14,69 +10,81 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..spaces.errors import BuildError
 from ..spaces.session import batches
+from .machine import machine_to_itself
 from .protocol import OpenModel, Reading, Subject
+from .ratio import Estimate, drift, median_interval, ratio_estimate
 
-COVERAGE = 0.95
+Timer = Callable[[], float]
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Reads `speedup`, `reference_ms` and `reference_drift`.
+    """Reads `speedup`, `reference_ms`, `reference_drift` and `disturbed`.
+
+    One timing at a time on a machine: others wait.
 
     Attributes:
-        warmups: untimed runs of each model, at least 2.
-        least_rounds: always timed.
+        warmups: untimed runs of each model; a single one where that takes a good part of ``seconds``.
+        least_rounds: timed unless they take longer than ``longest``.
         most_rounds: never exceeded.
         half_width: rounds end when the interval's half-width is below this share of the speedup.
-        seconds: or when the rounds after the first `least_rounds` have taken this long.
+        seconds: or when the rounds have taken this long, there are ``least_rounds``, and few of them were disturbed.
+        longest: or when they have taken this long, however few and disturbed they are.
         slot_seconds: a model faster than this is run several times in a row and the mean is taken.
+        seed: of the order in which a round times the two.
     """
 
     warmups: int = 2
-    least_rounds: int = 7
-    most_rounds: int = 30
+    least_rounds: int = 9
+    most_rounds: int = 60
     half_width: float = 0.02
-    seconds: float = 3.0
+    seconds: float = 4.0
+    longest: float = 12.0
     slot_seconds: float = 0.004
+    seed: int = 0
     name: str = "timing"
 
     def measure(self, subject: Subject) -> dict[str, Reading]:
-        """Return the speedup against the reference, the reference's median time of one batch, and its drift.
+        """Return the speedup against the reference, the reference's median time of one batch, its drift, what was disturbed.
 
-        The drift is the time of the last third of the rounds over that of the first third, minus 1. The reference
-        itself has a speedup of exactly 1.
+        The drift is the time of the last third of the rounds over that of the first third, minus 1; disturbed is the part
+        of the rounds that was dropped. The reference itself has a speedup of exactly 1.
+
+        Raises:
+            BuildError: a model does not load or run.
         """
-        reference = self._timer(subject.reference)
-        candidate = None if subject.is_reference else self._timer(subject.model)
-        with _no_collection():
-            times = self._rounds(reference, candidate)
-        readings = self._reference_readings(times[:, 0])
-        if candidate is None:
+        with machine_to_itself(), _no_collection():
+            reference = self._timer(subject.reference)
+            candidate = reference if subject.is_reference else self._timer(subject.model)
+            seconds = self._rounds(reference, candidate, subject)
+        found = ratio_estimate(seconds, subject.reference_seconds)
+        readings = _reference_readings(seconds[:, 0], found)
+        if subject.is_reference:
             readings["speedup"] = Reading(1.0, "x", 1.0, 1.0, how="the reference itself")
         else:
-            ratios = times[:, 0] / times[:, 1]
-            low, high = median_interval(ratios)
-            how = f"median of {len(ratios)} rounds in turn with the reference"
-            readings["speedup"] = Reading(float(np.median(ratios)), "x", low, high, how=how)
+            readings["speedup"] = Reading(found.value, "x", found.low, found.high, how=_how(found))
         return readings
 
-    def _timer(self, model: OpenModel) -> Callable[[], float]:
+    def _timer(self, model: OpenModel) -> Timer:
         """Return a function that runs the warm model once per call and gives the seconds of one inference."""
         feed = next(batches(model.samples.inputs, model.batch))
         run, output = model.session.run, [model.session.get_outputs()[0].name]
         clock = time.perf_counter
         took = math.inf
         try:
-            for _ in range(max(2, self.warmups)):
+            for number in range(max(1, self.warmups)):
+                if number and took > self.seconds / 4:
+                    break
                 start = clock()
                 run(output, feed)
                 took = clock() - start
         except Exception as error:
             raise BuildError(f"ONNX Runtime fails while running the model: {error}") from error
-        repeats = max(1, math.ceil(self.slot_seconds / took))
+        repeats = max(1, math.ceil(self.slot_seconds / took)) if took > 0 else 1
 
         def timed() -> float:
             start = clock()
@@ -86,48 +94,50 @@ class Timing:
 
         return timed
 
-    def _rounds(self, reference: Callable[[], float], candidate: Callable[[], float] | None) -> np.ndarray:
+    def _rounds(self, reference: Timer, candidate: Timer, subject: Subject) -> NDArray[np.float64]:
         """Return the seconds ``[rounds, 2]`` of the reference and of the candidate."""
-        times: list[tuple[float, float]] = []
-        deadline = math.inf
-        while len(times) < self.most_rounds and time.perf_counter() < deadline:
-            seconds = reference()
-            times.append((seconds, candidate() if candidate else seconds))
-            if len(times) == self.least_rounds:
-                deadline = time.perf_counter() + self.seconds
-            if len(times) >= self.least_rounds and self._settled(times, alone=candidate is None):
+        order = np.random.default_rng(self.seed)
+        timers, alone = (reference, candidate), subject.is_reference
+        times: list[list[float]] = []
+        begun = time.perf_counter()
+        while len(times) < self.most_rounds:
+            seconds = [0.0, 0.0]
+            for which in (0,) if alone else order.permutation(2).tolist():
+                seconds[which] = timers[which]()
+            times.append([seconds[0], seconds[0] if alone else seconds[1]])
+            took = time.perf_counter() - begun
+            if took > self.longest or (len(times) >= self.least_rounds and self._enough(times, took, subject)):
                 break
         return np.array(times)
 
-    def _settled(self, times: list[tuple[float, float]], alone: bool) -> bool:
+    def _enough(self, times: list[list[float]], took: float, subject: Subject) -> bool:
+        """Whether the interval is narrow enough, or the time is over: later where the machine is busy."""
         seconds = np.array(times)
-        values = seconds[:, 0] if alone else seconds[:, 0] / seconds[:, 1]
-        low, high = median_interval(values)
-        return high - low < 2 * self.half_width * float(np.median(values))
-
-    def _reference_readings(self, seconds: np.ndarray) -> dict[str, Reading]:
-        third = max(1, len(seconds) // 3)
-        low, high = median_interval(seconds)
-        drift = float(np.median(seconds[-third:]) / np.median(seconds[:third]) - 1.0)
-        return {
-            "reference_ms": Reading(
-                1e3 * float(np.median(seconds)), "ms", 1e3 * low, 1e3 * high, how=f"median of {len(seconds)} rounds"
-            ),
-            "reference_drift": Reading(drift, "", how="last third of the rounds over the first, minus 1"),
-        }
+        found = ratio_estimate(seconds, subject.reference_seconds)
+        if took > self.seconds and not found.disturbed:
+            return True
+        if not subject.is_reference:
+            return found.half_width < self.half_width
+        low, high = median_interval(seconds[found.quiet, 0])
+        return high - low < 2 * self.half_width * float(np.median(seconds[found.quiet, 0]))
 
 
-def median_interval(values: np.ndarray) -> tuple[float, float]:
-    """Return a 95 % interval of the median from order statistics, free of any assumption on the distribution.
+def _how(found: Estimate) -> str:
+    dropped = f", {found.dropped} disturbed ones dropped" if found.dropped else ""
+    return f"median of {found.rounds} rounds in turn with the reference{dropped}"
 
-    The k-th smallest and k-th largest of n values enclose the median with probability 1 - 2 P(Binomial(n, 1/2) < k);
-    k is the largest that keeps it at 95 % (Conover, Practical Nonparametric Statistics). Below 6 values: the extremes.
-    """
-    ordered = np.sort(values)
-    n, rank, below = len(ordered), 0, 0.5 ** len(ordered)
-    while rank + 1 <= (n - 1) // 2 and 2 * (tail := below + math.comb(n, rank + 1) * 0.5**n) <= 1 - COVERAGE:
-        rank, below = rank + 1, tail
-    return float(ordered[rank]), float(ordered[n - 1 - rank])
+
+def _reference_readings(seconds: NDArray[np.float64], found: Estimate) -> dict[str, Reading]:
+    quiet = seconds[found.quiet] if found.quiet.any() else seconds
+    low, high = median_interval(quiet)
+    rounds = len(seconds)
+    return {
+        "reference_ms": Reading(
+            1e3 * float(np.median(quiet)), "ms", 1e3 * low, 1e3 * high, how=f"median of {len(quiet)} rounds"
+        ),
+        "reference_drift": Reading(drift(seconds), "", how="last third of the rounds over the first, minus 1"),
+        "disturbed": Reading(found.dropped / rounds, "", how=f"{found.dropped} of {rounds} rounds dropped"),
+    }
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -51,6 +52,7 @@ class Evaluator:
         self.study = study
         self.models = models
         self.objectives = tuple(objectives) or (Quality(), Timing())
+        self.reference_ms: list[float] = []  # of each timing so far
 
     def path(self, candidate: Candidate) -> Path:
         """Return where the candidate's file lies."""
@@ -95,11 +97,14 @@ class Evaluator:
             except Exception as error:
                 yield _failed(objective.name, sha256, error, start)
                 return
+            if "reference_ms" in readings:
+                self.reference_ms.append(readings["reference_ms"].value)
             yield _done(objective.name, sha256, readings, start)
 
     def _subject(self, candidate: Candidate) -> Subject:
-        is_reference = candidate == Candidate()
-        return Subject(self.reference if is_reference else self._open(self.path(candidate)), self.reference)
+        model = self.reference if candidate == Candidate() else self._open(self.path(candidate))
+        known = statistics.median(self.reference_ms) / 1000.0 if self.reference_ms else None
+        return Subject(model, self.reference, known)
 
     def _open(self, path: Path) -> OpenModel:
         target = self.study.settings.target

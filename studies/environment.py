@@ -21,6 +21,7 @@ class Environment:
     threads: int
     cpu: str
     cores: int
+    usable_cores: int
     system: str
     python: str
     slimfront: str
@@ -45,10 +46,16 @@ def current_environment(provider: str, threads: int) -> Environment:
         threads=threads,
         cpu=cpu_name(),
         cores=os.cpu_count() or 1,
+        usable_cores=usable_cores(),
         system=f"{platform.system()} {platform.machine()}",
         python=platform.python_version(),
         slimfront=__version__,
     )
+
+
+def usable_cores() -> int:
+    """Return how many processors this process may run on (its affinity)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cpu_name() -> str:

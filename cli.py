@@ -256,6 +256,23 @@ def pick(
     screen.hint(f"next: slimfront ship {shlex.quote(str(run))} --trial {chosen.number} -o bundle")
 
 
+@app.command(epilog="Example: slimfront explain runs/painting --trial 12")
+def explain(
+    run: RunFolder,
+    trial: Annotated[int, typer.Option(help="The trial's number.")],
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Show where a candidate's time goes, layer by layer, and why it is or is not faster."""
+    from .studies.run import open_run
+    from .studies.show import explanation_view
+
+    screen = Screen(json, quiet)
+    with screen.steps() as progress:
+        explained = open_run(run).explain(trial, progress)
+    screen.result(explained, explanation_view)
+
+
 @app.command(epilog="Example: slimfront ship runs/painting --trial 12 -o bundle")
 def ship(
     run: RunFolder,
@@ -348,6 +365,26 @@ def evaluate(
         measured = measure(loaded, chosen, progress)
     screen.result(measured, candidates_table)
     screen.note(*(note for note in loaded.warnings if note not in told))
+
+
+@app.command(epilog="Example: slimfront predict painting --uniform weight_bits=8,activation_bits=8")
+def predict(
+    study: StudyName, candidates: Candidates = None, uniform: Uniform = None, json: Json = False, quiet: Quiet = False
+) -> None:
+    """Predict how fast candidates will be on this machine; nothing is built. The first time takes a minute."""
+    from .studies.candidates import given_candidates
+    from .studies.predict import predict as foresee
+    from .studies.show import predictions_table
+    from .studies.study import load_study
+
+    screen = Screen(json, quiet)
+    loaded = load_study(study)
+    chosen, notes = given_candidates(loaded, candidates or [], uniform)
+    screen.note(*notes)
+    with screen.steps() as progress:
+        predicted = foresee(loaded, chosen, progress)
+    screen.result(predicted, predictions_table)
+    screen.note(*loaded.warnings)
 
 
 if __name__ == "__main__":

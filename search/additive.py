@@ -63,16 +63,22 @@ class Layout:
                 for name, value in share.items():
                     table[row, index[name]] = value
         self.ratio = grid.values(lambda axis, option: option if axis.is_group else 0.0)[self.group_axes]
-        self.bytes = self._by_layer(_bytes_a_weight)
-        self.integer = self._by_layer(lambda choice: float(choice.integer))
+        relative = task.space.relative
+        self.bytes = self._by_layer(lambda name, choice: _bytes_a_weight(choice) * relative(name, choice)[0])
+        self.pace = self._by_layer(
+            lambda name, choice: relative(name, choice)[1]
+        )  # time, in parts of the native form's
+        self.integer = self._by_layer(lambda name, choice: float(choice.integer))
         self.parameters = np.array([task.parameters[name] for name in self.layers], float)
         work = np.array([task.work.get(name, 0) for name in self.layers], float)
         self.work = work / max(work.sum(), 1.0)
 
     def _by_layer(self, value: Any) -> tuple[Floats, Floats]:
         """Return a number for each option of the layers that vary [A, K], and for all layers where they are held [N]."""
-        table = self.grid.values(lambda axis, option: 0.0 if axis.is_group else float(value(option)))[self.layer_axes]
-        fixed = np.array([float(value(self.held.get(n, LayerChoice()))) for n in range(len(self.layers))])
+        every = self.grid.values(lambda axis, option: 0.0 if axis.is_group else float(value(axis.name, option)))
+        table = every[self.layer_axes]
+        held = (self.held.get(n, LayerChoice()) for n in range(len(self.layers)))
+        fixed = np.array([float(value(name, choice)) for name, choice in zip(self.layers, held, strict=True)])
         return table, fixed
 
     def chosen(self, tables: tuple[Floats, Floats], vectors: Vectors) -> Floats:
@@ -126,7 +132,8 @@ class AdditiveModel:
         both = kept_in * kept_out
         size = (layout.chosen(layout.bytes, vectors) * layout.parameters * both).sum(axis=1)
         integer = layout.chosen(layout.integer, vectors)
-        time = self.between + (both * np.where(integer > 0, self.integer_time, self.float_time)).sum(axis=1)
+        pace = layout.chosen(layout.pace, vectors)
+        time = self.between + (both * pace * np.where(integer > 0, self.integer_time, self.float_time)).sum(axis=1)
         time = time + self.hop * _hops(integer)
         error = self.error[np.arange(len(self.error)), vectors].sum(axis=1)
         drop = 10.0 * np.log10(1.0 + error) / self.db
@@ -167,7 +174,7 @@ class AdditiveModel:
         layers, axes = layout.axis_layer, layout.layer_axes
         size = self.size_slope * layout.bytes[0] * layout.parameters[layers, None]
         integer = layout.integer[0]
-        time = np.where(integer > 0, self.integer_time[layers, None], self.float_time[layers, None])
+        time = np.where(integer > 0, self.integer_time[layers, None], self.float_time[layers, None]) * layout.pace[0]
         tables = weights[:, :1, None] * size + weights[:, 1:2, None] * time
         cost = tables * both + weights[:, 2:, None] * self.error[axes]
         valid = np.asarray(np.arange(cost.shape[2]) < layout.grid.lengths[axes][:, None])
@@ -184,7 +191,7 @@ class AdditiveModel:
         result = vectors.copy()
         integer = layout.chosen(layout.integer, result)
         size = self.size_slope * layout.chosen(layout.bytes, result) * layout.parameters
-        time = np.where(integer > 0, self.integer_time, self.float_time)
+        time = np.where(integer > 0, self.integer_time, self.float_time) * layout.chosen(layout.pace, result)
         cost = weights[:, :1] * size + weights[:, 1:2] * time  # of each whole layer
         kept_in, kept_out = layout.kept(result)
         for row, axis in enumerate(layout.group_axes):
@@ -216,6 +223,7 @@ class AdditiveModel:
         layout = self.layout
         integer = layout.chosen(layout.integer, vectors)
         float_time = (1.0 - BETWEEN) * layout.work
+        both = both * layout.chosen(layout.pace, vectors)
         guess = np.concatenate([float_time, INTEGER * float_time, [BETWEEN, HOP]])
         rows = np.column_stack([both * (1.0 - integer), both * integer, np.ones(len(vectors)), _hops(integer)]) * guess
         factor = np.maximum(_ridge(rows, times, np.full(len(times), TIME_NOISE)), 0.0)

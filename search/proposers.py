@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from ..spaces.candidate import Candidate, LayerChoice
+from ..spaces.candidate import NATIVE, Candidate, LayerChoice
 from ..spaces.space import Axis, Option, Space, make_candidate
 from .grid import Grid, distinct
 
@@ -32,11 +32,13 @@ class Observation:
         candidate: the point of the space.
         point: (size / reference size, 1 / speedup, drop), minimised; None where it failed.
         violation: by how much it breaks the study's constraints; 0 where it is feasible.
+        predicted: whether the speedup is a prediction: the candidate was not timed, as it is dominated anyway.
     """
 
     candidate: Candidate
     point: Point | None
     violation: float = 0.0
+    predicted: bool = False
 
 
 @dataclass(frozen=True)
@@ -182,11 +184,15 @@ def distributions(axes: Iterable[Axis]) -> dict[str, Any]:
 
 
 def option_text(option: Option) -> str:
-    """Return weight bits, activation bits and (where there is one) sparsity as "4/8/0.75", a pruning ratio as "0.25"."""
+    """Return bits of weights and activations and, where they are not native, sparsity and form as "4/8/0.75/phases".
+
+    A pruning ratio is "0.25".
+    """
     if not isinstance(option, LayerChoice):
         return repr(option)
     sparsity = f"/{option.sparsity!r}" if option.sparsity else ""
-    return f"{option.weight_bits}/{option.activation_bits}{sparsity}"
+    form = f"/{option.form}" if option.form != NATIVE else ""
+    return f"{option.weight_bits}/{option.activation_bits}{sparsity}{form}"
 
 
 def parse_option(axis: Axis, text: str) -> Option:

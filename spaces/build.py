@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .cache import Store, content_hash
-from .candidate import Candidate, LayerChoice
+from .candidate import NATIVE, Candidate, LayerChoice
 from .domains import can_run_integer, integer_nodes
 from .equalise import equalised
 from .errors import InputError
+from .forms import FORMS, formed, formed_entries, forms_of
 from .graph import EXTERNAL_ABOVE_BYTES, Graph, model_bytes, save_model, serialized
 from .groups import fitting
 from .lowering import Lowering, lowering_of
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 COMPARED_PARAMETERS = 10_000_000
-EQUALISATION = "equalisation-6"  # part of the cache key: raise it when the lowering changes
+EQUALISATION = "equalisation-7"  # part of the cache key: raise it when the lowering changes
 
 
 @dataclass(frozen=True)
@@ -167,6 +168,7 @@ class Builder:
         self.rounding = rounding
         self.importance = importance
         self.sparsify = sparsify
+        self._formed: dict[str, StaticRepair] = {}
 
     @cached_property
     def plain(self) -> Statistics:
@@ -207,6 +209,16 @@ class Builder:
         """All layers rounded to all widths, each on its own."""
         return StaticRepair(self.statistics, self.rounding, self.sparsify)
 
+    def static_of(self, form: str) -> StaticRepair:
+        """Return the layers that can take a form rounded in it, from statistics of the graph in which they all have it."""
+        if form == NATIVE:
+            return self.static
+        if form not in self._formed:
+            able = [name for name, layer in self.equalised.layers.items() if FORMS[form].fits(self.equalised, layer)]
+            statistics = Statistics(formed(self.equalised, dict.fromkeys(able, form)), self.calibration, able)
+            self._formed[form] = StaticRepair(statistics, self.rounding, self.sparsify)
+        return self._formed[form]
+
     @cached_property
     def pruner(self) -> Pruner:
         """Says which channels a candidate's pruning ratios keep."""
@@ -217,6 +229,7 @@ class Builder:
         layers: Collection[str] | None = None,
         groups: Collection[str] = (),
         progress: Progress | None = None,
+        forms: Mapping[str, Collection[str]] | None = None,
     ) -> None:
         """Gather statistics, round layers to all widths and order channels, unless the cache has it all.
 
@@ -226,12 +239,15 @@ class Builder:
             layers: names of those that will be rounded; None for all.
             groups: names of the channel groups that will be pruned. Without any of both there is nothing to prepare.
             progress: told what is being done, and the part of it that is done.
+            forms: by form, the layers that will be rounded in it.
         """
         names = self.graph.layers if layers is None else layers
         if names or groups:
             self.statistics.prepare(progress)
             self.pruner.prepare(groups, progress)
             self.static.prepare(names, progress)
+            for form, formed_names in (forms or {}).items():
+                self.static_of(form).prepare(formed_names, progress)
 
     def build(self, candidate: Candidate) -> Built:
         """Build a candidate.
@@ -254,24 +270,32 @@ class Builder:
 
     def lower(self, candidate: Candidate) -> Lowering:
         """Return the lowering of a candidate, not yet run."""
-        graph = self.equalised if candidate.repaired else self.graph
+        graph = self.graph_of(candidate)
         removed = self.removed(candidate)
         repair = self._repair(candidate)
         return lowering_of(graph, candidate, removed, repair, lambda name: self.statistics.range(name))
 
+    def graph_of(self, candidate: Candidate) -> Graph:
+        """Return the float graph that a candidate is made from, all channels there: its layers have their forms."""
+        return formed(self.equalised if candidate.repaired else self.graph, forms_of(candidate))
+
     def removed(self, candidate: Candidate) -> Removed:
         """Return the entries of each axis that go with the channels that a candidate removes."""
-        return self.pruner.removed(candidate.groups) if candidate.groups else {}
+        if not candidate.groups:
+            return {}
+        return formed_entries(self.graph, self.pruner.removed(candidate.groups), forms_of(candidate))
 
     def static_layer(self, candidate: Candidate, name: str) -> RoundedLayer | FloatLayer:
         """Return a layer's weights, with the channels that stay, as static repair leaves them."""
-        layer, choice, removed = self.equalised.layers[name], candidate.choice(name), self.removed(candidate)
+        choice, removed = candidate.choice(name), self.removed(candidate)
+        static = self.static_of(choice.form)
+        layer = static.statistics.graph.layers[name]
         kept = kept_inputs(layer, removed)
         found: RoundedLayer | FloatLayer
         if choice.rounded:
-            found = self.static.rounded(layer, choice.weight_bits, choice.sparsity, kept)
+            found = static.rounded(layer, choice.weight_bits, choice.sparsity, kept)
         else:
-            found = self.static.fitted(layer, choice.sparsity, kept)
+            found = static.fitted(layer, choice.sparsity, kept)
         return take(layer, found, kept_outputs(layer, removed))
 
     def _repair(self, candidate: Candidate) -> Callable[[str], Any]:

@@ -15,6 +15,8 @@ VERSION = 1
 WEIGHT_BITS = (2, 3, 4, 5, 6, 7, 8, 16, 32)
 ACTIVATION_BITS = (8, 32)
 REPAIRS = ("static", "sequential")
+NATIVE = "native"  # a layer written as it came
+FORM_NAMES = (NATIVE, "phases")  # what the others are: `forms`
 SHARE_DIGITS = 6  # of ratios and sparsities: enough for groups of any size
 
 
@@ -26,11 +28,13 @@ class LayerChoice:
         weight_bits: 2-8, 16 or 32.
         activation_bits: 8 or 32.
         sparsity: the fraction of single weights that are zero, from 0 to below 1.
+        form: the way the layer is written: "native", or one that trades size for time (`forms`).
     """
 
     weight_bits: int = 32
     activation_bits: int = 32
     sparsity: float = 0.0
+    form: str = NATIVE
 
     def __post_init__(self) -> None:
         for name, value, allowed in (
@@ -45,6 +49,9 @@ class LayerChoice:
                 "integer kernels take integer weights"
             )
         object.__setattr__(self, "sparsity", share("sparsity", self.sparsity))
+        if self.form not in FORM_NAMES:
+            near = nearest(self.form, FORM_NAMES) if isinstance(self.form, str) else ""
+            raise InputError(f"form must be one of {', '.join(FORM_NAMES)}, but got {self.form!r}{near}")
 
     @property
     def integer(self) -> bool:
@@ -113,6 +120,11 @@ class Candidate:
         """Whether weights are changed (rounded, zeroed or removed), so that there is something to be made good."""
         return bool(self.groups) or any(choice.rounded or choice.sparsity for choice in self.layers.values())
 
+    @property
+    def rewritten(self) -> bool:
+        """Whether a build may write float nodes in another form: not where the reference is only stored in 16 bits."""
+        return self.repaired or any(choice.form != NATIVE for choice in self.layers.values())
+
     def ratio(self, group: str) -> float:
         """Return the group's pruning ratio; 0 where the candidate does not name it."""
         return self.groups.get(group, 0.0)
@@ -173,10 +185,8 @@ def _layer_choice(name: str, data: Any) -> LayerChoice:
     if not isinstance(data, Mapping):
         raise InputError(f"layer {name!r}: the choice must be an object, but got {data!r}")
     _check_keys(f"layer {name!r}", data, ("weight_bits", "activation_bits", "sparsity", "form"))
-    if data.get("form", "native") != "native":
-        raise InputError(f"layer {name!r}: form is not supported by this version of slimfront")
     try:
-        return LayerChoice(**{key: value for key, value in data.items() if key != "form"})
+        return LayerChoice(**data)
     except InputError as error:
         raise InputError(f"layer {name!r}: {error}") from None
 

@@ -1,4 +1,4 @@
-"""Integer convolutions in the form that the kernels like: padded widths, ConvTranspose as Conv and pixel shuffle."""
+"""Convolutions in the form that the kernels like: padded widths, ConvTranspose as Conv and pixel shuffle."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 from . import nhwc
 from .candidate import LayerChoice
 from .graph import Layer
+from .scatter import integer_scattered, scatters
 from .weights import integer_bias, integer_weight, safe_scale, shifted_bias
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 INPUTS = 4  # the integer kernel wants input channels in steps of this,
 OUTPUTS = 4  # output channels in steps of this,
 LEAST_OUTPUTS = 16  # and no fewer of them; one that lacks some pays 40 to 70 % more
+FLOAT_OUTPUTS = 32  # the float kernel wants output channels in steps of this to outrun its transposed twin
 SMALL_INPUT = 16  # channels: below it a 1x1 kernel gains from padding as well
 LEAST_WORK = 4096  # taps times positions: below it a node more costs more than it saves
 
@@ -40,11 +42,14 @@ def integer_transposed(lowering: Lowering, node: ir.Node, layer: Layer, choice: 
     """Write a ConvTranspose as the convolution it equals (`matrix.transposed_to_conv`), a pixel shuffle and a crop."""
     emitter = lowering.emitter
     source, target = ends(node)
+    if scatters(lowering, layer, source, target):
+        integer_scattered(lowering, node, layer, choice, source, target)
+        return
     rounded = lowering.rounded(layer.name)
     taps = [math.ceil(k / s) for k, s in zip(layer.kernel, layer.strides, strict=True)]
     phases = math.prod(layer.strides)
     begin, end, crop = transposed_padding(layer)
-    weight = _phase_weight(lowering, layer, choice, taps)
+    weight = _phase_weight(lowering, layer, integer_weight(lowering, layer, choice), taps)
     scale = emitter.constant(safe_scale(lowering, node, layer, rounded, source))
     bias = shifted_bias(node, layer, rounded)
     if phases > 1:
@@ -144,10 +149,31 @@ def transposed_padding(layer: Layer) -> tuple[list[int], list[int], list[tuple[i
     return begins, ends, crops
 
 
-def _phase_weight(lowering: Lowering, layer: Layer, choice: LayerChoice, taps: list[int]) -> ir.Value:
-    """Rearrange a ConvTranspose's int8 weights [I, O, k, k] to [phases * O, I, t, t], in ops that fold at load."""
+def float_transposed(lowering: Lowering, layer: Layer, weight: ir.Value) -> tuple[ir.Value, dict[str, Any]]:
+    """Return weight and attributes of the Conv that a float ConvTranspose equals where `is_faster_as_conv` says so."""
+    taps = list(layer.kernel)
+    begin, end, _ = transposed_padding(layer)
+    return _phase_weight(lowering, layer, weight, taps), {"pads": [*begin, *end], "kernel_shape": taps}
+
+
+def is_faster_as_conv(node: ir.Node, layer: Layer) -> bool:
+    """Whether a float ConvTranspose never runs slower as a Conv: stride 1, no larger an output, and many channels in it.
+
+    With larger strides ONNX Runtime's own kernel is as fast as a Conv and the pixel shuffle behind it, or faster.
+    """
+    plain = layer.op == "ConvTranspose" and layer.group == 1 and len(layer.kernel) == 2
+    plain = plain and not {"auto_pad", "output_shape"} & set(node.attributes) and not any(layer.output_padding)
+    if not plain or layer.channels % FLOAT_OUTPUTS or any(step != 1 for step in (*layer.strides, *layer.dilations)):
+        return False
+    begins, ends = layer.pads[:2], layer.pads[2:]
+    return all(
+        begin + end >= k - 1 and max(begin, end) < k for k, begin, end in zip(layer.kernel, begins, ends, strict=True)
+    )
+
+
+def _phase_weight(lowering: Lowering, layer: Layer, value: ir.Value, taps: list[int]) -> ir.Value:
+    """Rearrange a ConvTranspose's weights [I, O, k, k] to [phases * O, I, t, t], in ops that fold at load."""
     emitter = lowering.emitter
-    value = integer_weight(lowering, layer, choice)
     high, wide = layer.strides
     lacking = [t * s - k for t, s, k in zip(taps, layer.strides, layer.kernel, strict=True)]
     if any(lacking):

@@ -8,10 +8,9 @@ the same graph.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from .candidate import Candidate
 from .errors import BuildError
@@ -127,7 +126,7 @@ def _add(network: networkx.DiGraph, start: int, stop: int, capacity: float) -> N
 
 
 def _elements(graph: Graph, value: ir.Value) -> float:
-    return float(np.prod(graph.shapes.get(value.name or "", (1,)))) / 2**20
+    return math.prod(graph.shapes.get(value.name or "", (1,))) / 2**20
 
 
 def _is_float(value: ir.Value) -> bool:

@@ -41,7 +41,7 @@ class Emitter:
             value = ir.Value(
                 shape=ir.Shape(array.shape),
                 type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
-                const_value=ir.tensor(array),
+                const_value=ir.Tensor(array),  # what `ir.tensor` makes of an array, without asking what it is
             )
             self._constants[key] = value
         return self._constants[key]

@@ -54,10 +54,7 @@ class Cut:
 
     def constant(self, name: str, array: np.ndarray) -> ir.Value:
         """Add an initializer named like this."""
-        import onnx_ir as ir
-
-        value = ir.Value(name=self.free_name(name), type=ir.TensorType(ir.DataType.from_numpy(array.dtype)))
-        set_constant(value, array)
+        value = new_constant(self.free_name(name), array)
         self.model.graph.initializers.add(value)
         return value
 
@@ -88,6 +85,15 @@ def constant_array(value: ir.Value) -> np.ndarray:
     """Return an initializer's values."""
     assert value.const_value is not None
     return value.const_value.numpy()
+
+
+def new_constant(name: str, array: np.ndarray) -> ir.Value:
+    """Return an initializer that no graph has yet."""
+    import onnx_ir as ir
+
+    value = ir.Value(name=name, type=ir.TensorType(ir.DataType.from_numpy(array.dtype)))
+    set_constant(value, array)
+    return value
 
 
 def set_constant(value: ir.Value, array: np.ndarray) -> None:

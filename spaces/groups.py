@@ -13,6 +13,7 @@ import numpy as np
 
 from .candidate import Candidate
 from .errors import InputError, nearest
+from .forms import check_form
 from .graph import Graph
 from .matrix import has_matrix
 from .ties import Slot, Ties
@@ -118,10 +119,12 @@ def fitting(graph: Graph, candidate: Candidate) -> Candidate:
     """Return a candidate with the ratios that its groups really come to, so that equal models have equal keys.
 
     Raises:
-        InputError: it names a layer or a channel group that the graph has not, or one that is frozen.
+        InputError: it names a layer or a channel group that the graph has not, one that is frozen, or a form that a layer
+            cannot take.
     """
     candidate.check_layers(graph.layers)
     for name, choice in candidate.layers.items():
+        check_form(graph, graph.layers[name], choice.form)
         if choice.sparsity and not has_matrix(graph.layers[name]):
             raise InputError(f"layer {name!r} is a dilated ConvTranspose, which has no sparse form: sparsity must be 0")
     if not candidate.groups:

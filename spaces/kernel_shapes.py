@@ -48,17 +48,41 @@ def tensors(model: onnx.ModelProto, inputs: Mapping[str, tuple[int, ...]]) -> di
     }
     known |= {value.name: Tensor(value.data_type, tuple(value.dims)) for value in graph.initializer}
     values = {value.name: value for value in graph.initializer if np.prod(value.dims, dtype=float) <= SMALL}
+    filled = _blocked_channels(graph, known)
     for node in graph.node:
         before = [known.get(name) for name in node.input]
         attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
         rule = RULES.get(f"{node.domain}.{node.op_type}")
         if rule is not None:
             found = rule(before, attributes) if before and before[0] is not None else []
+            found = [_filled(tensor, filled.get(name)) for name, tensor in zip(node.output, found, strict=False)]
         else:
             found = _standard(node, before, values, model.opset_import)
         known |= {name: tensor for name, tensor in zip(node.output, found, strict=False) if name and tensor is not None}
         values |= _computed(node, before, values, model.opset_import)
     return known
+
+
+def _blocked_channels(graph: onnx.GraphProto, known: Mapping[str, Tensor]) -> dict[str, int]:
+    """Return, by name of what was brought into the blocked layout, its channels with those that fill the last block.
+
+    How long a block is depends on the processor; the convolutions that read the tensor have weights for all of it.
+    """
+    made = {name for node in graph.node if node.op_type == "ReorderInput" for name in node.output}
+    convolutions = [node for node in graph.node if node.domain == BLOCKED and node.op_type == "Conv"]
+    found = {}
+    for node in convolutions:
+        group = next((a.i for a in node.attribute if a.name == "group"), 1)
+        weight = known.get(node.input[1])
+        if node.input[0] in made and weight is not None and weight.shape is not None:
+            found[node.input[0]] = weight.shape[1] * group if weight.shape[1] > 1 else weight.shape[0]
+    return found
+
+
+def _filled(tensor: Tensor | None, channels: int | None) -> Tensor | None:
+    if tensor is None or tensor.shape is None or channels is None:
+        return tensor
+    return Tensor(tensor.dtype, (tensor.shape[0], channels, *tensor.shape[2:]))
 
 
 def _computed(
@@ -76,7 +100,8 @@ def _computed(
     elif node.op_type in SHAPE_OPS and all(not name or name in values for name in node.input):
         feeds = {name: onnx.numpy_helper.to_array(values[name]) for name in node.input if name}
         try:
-            results = list(ReferenceEvaluator(node, opsets={o.domain: o.version for o in opsets}).run(None, feeds))
+            evaluator = ReferenceEvaluator(node, opsets={o.domain: o.version for o in opsets})
+            results = [np.asarray(result) for result in evaluator.run(None, feeds)]
         except Exception:  # an op that the evaluator lacks: what follows stays unknown
             return {}
     else:

@@ -34,6 +34,7 @@ class Kernel:
         constants: which inputs are stored in the file.
         attributes: whole numbers and texts, by name.
         input_names: of the tensors that are read.
+        output_names: of the tensors that are written.
     """
 
     node: str
@@ -44,6 +45,7 @@ class Kernel:
     constants: tuple[bool, ...]
     attributes: tuple[tuple[str, Any], ...]
     input_names: tuple[str, ...] = ()
+    output_names: tuple[str, ...] = ()
 
     @property
     def short_op(self) -> str:
@@ -87,7 +89,7 @@ class Kernel:
         if self.weight is not None and self.weight.shape is not None:
             shape = self.weight.shape
             if self.short_op in ("Gemm", "MatMul") or "MatMul" in self.op or "Gemm" in self.op:
-                return math.prod(output.shape) * math.prod(shape) // max(output.shape[-1], 1)
+                return math.prod(output.shape) * math.prod(shape[-2:]) // max(output.shape[-1], 1)
             if self.short_op == "ConvTranspose" and self.inputs[0] is not None and self.inputs[0].shape is not None:
                 return math.prod(self.inputs[0].shape) * math.prod(shape[1:])
             return math.prod(output.shape) * math.prod(shape[1:])
@@ -137,7 +139,7 @@ def kernel_owners(
         owner = next((weights[name] for name in kernel.input_names if name in weights), "") if weights else ""
         owner = owner or next((owners[name] for name in named if name in owners), "")
         owner = owner or next((written[name] for name in kernel.input_names if written.get(name)), "")
-        written[kernel.output] = owner
+        written |= dict.fromkeys((kernel.output, *kernel.output_names), owner)
         found.append(owner)
     return found
 
@@ -159,6 +161,7 @@ def _kernel(node: onnx.NodeProto, known: Mapping[str, Tensor], stored: set[str])
         constants=tuple(name in stored for name in node.input),
         attributes=tuple(sorted(attributes)),
         input_names=tuple(node.input),
+        output_names=tuple(node.output),
     )
 
 

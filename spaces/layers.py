@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .candidate import LayerChoice
-from .convolution import ends, integer_conv, integer_transposed
+from .convolution import ends, float_transposed, integer_conv, integer_transposed, is_faster_as_conv
 from .graph import Layer
 from .weights import float_weight, integer_bias, integer_weight, safe_scale, shifted_bias
 
@@ -35,8 +35,11 @@ def _float(lowering: Lowering, node: ir.Node, layer: Layer, choice: LayerChoice)
     x = lowering.float_value(source)
     weight = float_weight(lowering, layer, choice)
     bias = shifted_bias(node, layer, lowering.rounded(layer.name) if choice.weight_bits <= 8 else None)
+    op, attributes = node.op_type, dict(node.attributes)
+    if lowering.candidate.rewritten and is_faster_as_conv(node, layer):
+        op, (weight, attributes) = "Conv", float_transposed(lowering, layer, weight)
     inputs = [x, weight] + ([] if bias is None else [lowering.emitter.constant(bias, shared=False)])
-    result = lowering.emitter.op(node.op_type, *inputs, attributes=node.attributes)
+    result = lowering.emitter.op(op, *inputs, attributes=attributes)
     between = lowering.reads_integer(source) and lowering.feeds_integer(target)
     if between and layer.op != "MatMul":
         # ONNX Runtime would quantise a float layer between DQ and Q by itself, per tensor and slowly; an identity prevents it.

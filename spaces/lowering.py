@@ -15,6 +15,7 @@ import numpy as np
 from . import layers
 from .domains import integer_nodes
 from .emit import OPSET, Emitter
+from .float_ops import float_op
 from .graph import Graph
 from .integer_ops import OPS, clip_range
 from .narrow import Removed, kept_inputs
@@ -107,7 +108,7 @@ class Lowering:
                 layers.emit(self, node, self.graph.layers[layer])
             elif node.name in self.integer:
                 OPS[node.op_type].emit(self, node)
-            else:
+            elif not float_op(self, node):
                 self._copy(node)
         outputs = []
         for value in self.graph.model.graph.outputs:

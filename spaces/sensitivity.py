@@ -7,6 +7,7 @@ Gram matrices, so that the whole curve costs one run. Errors of several layers a
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,18 +18,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .cache import Store, content_hash
-from .candidate import Candidate, LayerChoice
+from .candidate import NATIVE, Candidate, LayerChoice
 from .errors import BuildError
 from .graph import Layer
 from .groups import Group
 from .matrix import has_own_biases, to_matrix
 from .narrow import kept_inputs, whole_axis
-from .repair import REFIT_VERSION
+from .repair import REFIT_VERSION, StaticRepair
 from .rounding import VERSION as ROUNDING_VERSION
 from .session import infer, open_session
 from .space import Option, Space
 from .sparsity import VERSION as SPARSITY_VERSION
-from .statistics import Progress
+from .statistics import Progress, Statistics
 from .weights import per_channel
 from .work import multiply_adds
 
@@ -52,16 +53,19 @@ class Sensitivity:
         bits: by layer, the error at each weight width.
         sparsities: by layer, the error at each sparsity, unrounded.
         ratios: by channel group, the error at each pruning ratio.
+        forms: by form, the error at each weight width of the layers that may have it.
     """
 
     bits: Mapping[str, Mapping[int, float]]
     sparsities: Mapping[str, Mapping[float, float]]
     ratios: Mapping[str, Mapping[float, float]]
+    forms: Mapping[str, Mapping[str, Mapping[int, float]]] = field(default_factory=dict)
 
     def error(self, name: str, option: Option) -> float:
         """Return the error of a layer's choice (that of 8-bit activations is not in it), or of a group's pruning ratio."""
         if isinstance(option, LayerChoice):
-            rounding = self.bits.get(name, {}).get(option.weight_bits, 0.0)
+            curves = self.bits if option.form == NATIVE else self.forms.get(option.form, self.bits)
+            rounding = curves.get(name, {}).get(option.weight_bits, 0.0)
             return rounding + self.sparsities.get(name, {}).get(option.sparsity, 0.0)
         return self.ratios.get(name, {}).get(option, 0.0)
 
@@ -92,7 +96,8 @@ def sensitivity(builder: Builder, space: Space, progress: Progress | None = None
         for number, (probe, error) in enumerate(zip(probes, measured, strict=True)):
             own = probe.errors[probe.option]
             stored[f"name-{number}"] = np.array([probe.kind, probe.name])
-            for kind, curve in ((probe.kind, probe.errors), ("sparsities", probe.sparsities)):
+            forms = ((f"form {form}", curve) for form, curve in probe.forms.items())
+            for kind, curve in ((probe.kind, probe.errors), ("sparsities", probe.sparsities), *forms):
                 values = [error / own * value if own > 0 else 0.0 for value in curve.values()]
                 stored[f"{kind}-{number}"] = np.array([list(curve), values], np.float64).reshape(2, -1)
         store.put_arrays("sensitivity", stored)
@@ -102,11 +107,12 @@ def sensitivity(builder: Builder, space: Space, progress: Progress | None = None
 def _read(stored: Mapping[str, np.ndarray]) -> Sensitivity:
     curves: dict[str, dict[str, dict[float, float]]] = {"bits": {}, "sparsities": {}, "ratios": {}}
     for key, array in stored.items():
-        kind, number = key.split("-")
-        if kind in curves:
+        kind, number = key.rsplit("-", 1)
+        if kind != "name":
             name = str(stored[f"name-{number}"][1])
-            curves[kind][name] = dict(zip(*array.tolist(), strict=True))
-    return Sensitivity(curves["bits"], curves["sparsities"], curves["ratios"])  # type: ignore[arg-type]
+            curves.setdefault(kind, {})[name] = dict(zip(*array.tolist(), strict=True))
+    forms = {kind.removeprefix("form "): found for kind, found in curves.items() if kind.startswith("form ")}
+    return Sensitivity(curves["bits"], curves["sparsities"], curves["ratios"], forms)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -120,6 +126,7 @@ class _Probe:
         errors: its own error at each width or ratio.
         option: the one that is run.
         sparsities: a layer's own error at each sparsity.
+        forms: by form, a layer's own error at each width.
     """
 
     kind: str
@@ -128,6 +135,7 @@ class _Probe:
     errors: dict[float, float]
     option: float
     sparsities: dict[float, float] = field(default_factory=dict)
+    forms: dict[str, dict[float, float]] = field(default_factory=dict)
 
 
 def _probes(builder: Builder, space: Space) -> Iterator[_Probe]:
@@ -137,8 +145,12 @@ def _probes(builder: Builder, space: Space) -> Iterator[_Probe]:
         if len(choices) > 1:
             sparsities = sorted({choice.sparsity for choice in choices if choice.sparsity})
             candidate = Candidate({name: LayerChoice(PROBE_BITS)})
-            own = _bits_errors(builder, layer, widths)
-            yield _Probe("bits", name, candidate, own, PROBE_BITS, _sparsity_errors(builder, layer, sparsities))
+            own, *formed = (
+                _bits_errors(builder.static_of(form), name, widths) for form in (NATIVE, *space.forms_of(name))
+            )
+            forms = dict(zip(space.forms_of(name), formed, strict=True))
+            sparse = _sparsity_errors(builder, layer, sparsities)
+            yield _Probe("bits", name, candidate, own, PROBE_BITS, sparse, forms)
     for name, ratios in space.ratios.items():
         offered = [ratio for ratio in ratios if ratio]
         if offered:
@@ -147,21 +159,26 @@ def _probes(builder: Builder, space: Space) -> Iterator[_Probe]:
             yield _Probe("ratios", name, Candidate(groups={name: probe}), own, probe)
 
 
-def _bits_errors(builder: Builder, layer: Layer, widths: Sequence[int]) -> dict[float, float]:
-    """Return a layer's own mean squared output error at each width."""
-    weight = builder.equalised.weight(layer)
+def _bits_errors(static: StaticRepair, name: str, widths: Sequence[int]) -> dict[float, float]:
+    """Return a layer's own mean squared output error at each width, in the form that it has in this graph."""
+    graph = static.statistics.graph
+    layer = graph.layers[name]
+    phases = math.prod(layer.strides) if layer.op == "ConvTranspose" else 1  # outputs of one position of its matrix
     result = {}
     for bits in widths:
-        rounded = builder.static.rounded(layer, bits)
+        rounded = static.rounded(layer, bits)
         codes = rounded.codes * per_channel(layer, rounded.scale)
-        result[float(bits)] = _own_error(builder, layer, weight - codes)
+        result[float(bits)] = _own_error(static.statistics, layer, graph.weight(layer) - codes) / phases
     return result
 
 
 def _sparsity_errors(builder: Builder, layer: Layer, values: Sequence[float]) -> dict[float, float]:
     """Return a layer's own mean squared output error at each sparsity, unrounded."""
     weight = builder.equalised.weight(layer)
-    return {value: _own_error(builder, layer, weight - builder.static.fitted(layer, value).weight) for value in values}
+    return {
+        value: _own_error(builder.statistics, layer, weight - builder.static.fitted(layer, value).weight)
+        for value in values
+    }
 
 
 def _ratio_errors(builder: Builder, name: str, ratios: Sequence[float]) -> dict[float, float]:
@@ -181,18 +198,18 @@ def _ratio_errors(builder: Builder, name: str, ratios: Sequence[float]) -> dict[
                     whole_axis(layer, kept) if axis == layer.input_axis else slice(None) for axis in range(weight.ndim)
                 )
                 left[where] = builder.static.fitted(layer, kept=kept).weight
-                whole = _own_error(builder, layer, weight)
-                total += _own_error(builder, layer, weight - left) / whole if whole > 0 else 0.0
+                whole = _own_error(builder.statistics, layer, weight)
+                total += _own_error(builder.statistics, layer, weight - left) / whole if whole > 0 else 0.0
         result[ratio] = max(total, LEAST_ERROR * ratio)
     return result
 
 
-def _own_error(builder: Builder, layer: Layer, difference: np.ndarray) -> float:
+def _own_error(statistics: Statistics, layer: Layer, difference: np.ndarray) -> float:
     """Return the mean squared output error of a difference of weights in stored layout, summed over the outputs.
 
     Without a matrix (a dilated ConvTranspose) inputs are taken to be alike: the squared difference itself.
     """
-    moments = builder.statistics.moments(layer)
+    moments = statistics.moments(layer)
     if moments is None:
         return float(np.square(difference, dtype=np.float64).sum())
     total = 0.0

@@ -67,7 +67,7 @@ def _stored(arrays: dict[str, np.ndarray], number: int) -> Repaired:
 
 
 def _repair(builder: Builder, candidate: Candidate) -> dict[str, Repaired]:
-    graph, removed = builder.equalised, builder.removed(candidate)
+    graph, removed = builder.graph_of(candidate), builder.removed(candidate)
     small = pruned(graph, removed) if removed else graph
     lowering = builder.lower(replace(candidate, repair="static"))
     lowering.run()
@@ -84,7 +84,7 @@ def _repair(builder: Builder, candidate: Candidate) -> dict[str, Repaired]:
                 candidate, name
             )  # weights that serve several places keep the statistics of all of them
         else:
-            found = _refit(builder, name, choice, removed, small.layers[name], reference, compressed)
+            found = _refit(builder, graph, name, choice, removed, small.layers[name], reference, compressed)
         result[name] = found
         narrow = small.layers[name]
         weight = found.weight if isinstance(found, FloatLayer) else found.codes * per_channel(narrow, found.scale)
@@ -97,6 +97,7 @@ def _repair(builder: Builder, candidate: Candidate) -> dict[str, Repaired]:
 
 def _refit(
     builder: Builder,
+    graph: Graph,
     name: str,
     choice: LayerChoice,
     removed: Removed,
@@ -107,20 +108,21 @@ def _refit(
     """Return a layer fitted to what it reads now, then zeroed and rounded as the candidate chooses.
 
     Args:
+        graph: the float graph that the candidate is made from.
         narrow: the layer with the channels that stay.
         reference: gives what it read before.
         compressed: gives what it reads now.
     """
-    layer = builder.equalised.layers[name]
+    layer, static = graph.layers[name], builder.static_of(choice.form)
     inputs, outputs = kept_inputs(layer, removed), kept_outputs(layer, removed)
     whole, groups = old_outputs(layer, outputs)
-    weight = builder.equalised.weight(layer)
+    weight = graph.weight(layer)
     rows = to_matrix(whole, weight if outputs is None else take_outputs(layer, weight, outputs))
     prior = rows
     if inputs is not None:
-        static = take(layer, builder.static.fitted(layer, kept=inputs), outputs)
-        assert isinstance(static, FloatLayer)
-        prior = to_matrix(narrow, static.weight)
+        alone = take(layer, static.fitted(layer, kept=inputs), outputs)
+        assert isinstance(alone, FloatLayer)
+        prior = to_matrix(narrow, alone.weight)
     halves = _pairs(narrow, compressed.inputs_of(name), layer, reference.inputs_of(name), groups, rows)
     both, rows, prior = halves[0] + halves[1], rows.astype(np.float64), prior.astype(np.float64)
     fitted = _fit(narrow, both, rows, prior, _best_ridge(narrow, halves, rows, prior))
@@ -130,7 +132,7 @@ def _refit(
     if not choice.rounded:
         return sparsified(narrow, found, moments, choice.sparsity, builder.sparsify) if choice.sparsity else found
     rounded = round_layer(
-        narrow, found.weight, moments, builder.static.rounding, (choice.weight_bits,), choice.sparsity, builder.sparsify
+        narrow, found.weight, moments, static.rounding, (choice.weight_bits,), choice.sparsity, builder.sparsify
     )[choice.weight_bits]
     return replace(rounded, shift=rounded.shift + found.shift)
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import onnxruntime as ort
 
 CPU = "CPUExecutionProvider"
+WEIGHTS_APART_BYTES = 1 << 16  # initializers of an optimised graph, from which they lie in a file beside it
 
 
 def open_session(
@@ -55,6 +56,10 @@ def open_session(
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     if optimized_path is not None:
         options.optimized_model_filepath = str(optimized_path)
+        # beside it, so that unpacked weights of more than 2 GB can be written
+        prefix = "session.optimized_model_external_initializers"
+        options.add_session_config_entry(f"{prefix}_file_name", f"{optimized_path.name}.data")
+        options.add_session_config_entry(f"{prefix}_min_size_in_bytes", str(WEIGHTS_APART_BYTES))
     if profile_prefix is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile_prefix)

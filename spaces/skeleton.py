@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from .candidate import Candidate, LayerChoice
+from .forms import formed, formed_entries, forms_of
 from .graph import Graph
 from .groups import channel_groups
 from .lowering import Lowering, lowering_of
@@ -22,17 +23,25 @@ from .repaired import FloatLayer, RoundedLayer
 
 SCALE = 0.01
 STORED_BITS = 8
+PACKED_BITS = 7
 
 
 def structure(candidate: Candidate) -> Candidate:
     """Return the candidate that all with the same kernels have in common.
 
-    Rounded layers take 8 bits; layers with sparsity, in float kernels, the same: both get a bias from their repair.
+    Rounded layers take 8 bits; layers with sparsity, in float kernels, the same: both get a bias from their repair. Forms stay.
+    Where weights are packed, the first of those layers is: a file with functions of its own has all functions inlined, those
+    of ONNX's own operators too, before anything else is optimised.
     """
+    changed = [name for name, choice in candidate.layers.items() if choice.rounded or choice.sparsity]
+    packed = any(choice.weight_bits < STORED_BITS or choice.sparsity for choice in candidate.layers.values())
     layers = {
-        name: LayerChoice(STORED_BITS, choice.activation_bits)
+        name: LayerChoice(
+            PACKED_BITS if packed and name == changed[0] else STORED_BITS, choice.activation_bits, form=choice.form
+        )
+        if name in changed
+        else LayerChoice(form=choice.form)
         for name, choice in candidate.layers.items()
-        if choice.rounded or choice.sparsity
     }
     return replace(candidate, layers=layers, repair="static")
 
@@ -53,7 +62,9 @@ def skeleton_lowering(
     candidate = structure(candidate)
     channels = channel_groups(graph)
     kept = {name: np.arange(channels.group(name).kept(ratio)) for name, ratio in candidate.groups.items()}
-    removed = removed_entries(channels, kept)
+    forms = forms_of(candidate)
+    removed = formed_entries(graph, removed_entries(channels, kept), forms)
+    graph = formed(graph, forms)
 
     def repair(name: str) -> RoundedLayer | FloatLayer:
         """Weights that are all alike: the kernels take the same time for any."""

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import fnmatch
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from .candidate import ACTIVATION_BITS, REPAIRS, WEIGHT_BITS, Candidate, LayerChoice, share
+from .candidate import ACTIVATION_BITS, NATIVE, REPAIRS, WEIGHT_BITS, Candidate, LayerChoice, share
 from .domains import can_run_integer
 from .errors import InputError, nearest
 from .graph import Graph, Layer
-from .groups import Channels, channel_groups
+from .groups import channel_groups
+from .held import CHOICE_KEYS, held_choices
 from .matrix import has_matrix
+from .offers import Offer
 from .widths import STEP, offered_ratios
 
 HALF_A_CHANNEL = 0.02  # ratios that differ by less are called the same
@@ -22,14 +23,13 @@ SHOWN = 4  # names in a note
 
 DEFAULT_WEIGHT_BITS = (2, 3, 4, 5, 6, 8, 32)
 UNIFORM_KEYS = ("weight_bits", "activation_bits", "pruning_ratio", "sparsity", "repair")
-CHOICE_KEYS = ("weight_bits", "activation_bits", "sparsity")
 
 Option = LayerChoice | float
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One thing to choose: bits and sparsity of a layer, or the pruning ratio of a channel group."""
+    """One thing to choose: bits, sparsity and form of a layer, or the pruning ratio of a channel group."""
 
     name: str
     options: tuple[Option, ...]
@@ -52,10 +52,12 @@ class Space:
     Attributes:
         choices: by layer name.
         ratios: pruning ratios by channel group.
+        offers: what was measured of layers, by name.
     """
 
     choices: Mapping[str, tuple[LayerChoice, ...]]
     ratios: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    offers: Mapping[str, Offer] = field(default_factory=dict)
 
     @cached_property
     def axes(self) -> tuple[Axis, ...]:
@@ -77,6 +79,25 @@ class Space:
     def rounded(self) -> list[str]:
         """Names of the layers whose weights may be rounded to integers."""
         return [name for name, choices in self.choices.items() if any(choice.rounded for choice in choices)]
+
+    @property
+    def formed(self) -> dict[str, list[str]]:
+        """By form, names of the layers that may be rounded in it."""
+        found: dict[str, list[str]] = {}
+        for name in self.rounded:
+            for form in self.forms_of(name):
+                found.setdefault(form, []).append(name)
+        return found
+
+    def forms_of(self, layer: str) -> list[str]:
+        """Return the forms beside "native" that a layer may be rounded in."""
+        forms = (choice.form for choice in self.choices[layer] if choice.rounded)
+        return [form for form in dict.fromkeys(forms) if form != NATIVE]
+
+    def relative(self, layer: str, choice: LayerChoice) -> tuple[float, float]:
+        """Return the weights and the time of a choice's form in parts of those of the native one, as far as is known."""
+        form = self.offers.get(layer, Offer()).forms.get(choice.form)
+        return (1.0, 1.0) if form is None else (form.size, form.times.get(choice.activation_bits, 1.0))
 
     @property
     def pruned(self) -> list[str]:
@@ -112,6 +133,7 @@ def make_space(
     fixed: Mapping[str, Mapping[str, Any]] | None = None,
     saturation_safe: bool = False,
     step: int = STEP,
+    offers: Mapping[str, Offer] | None = None,
 ) -> Space:
     """Return the space of a graph: what each layer's op can have, and the ratios that lead to widths the kernels like.
 
@@ -121,6 +143,8 @@ def make_space(
             a choice does not name of bits and sparsity is uncompressed; a pruning ratio alone leaves the layer free.
         saturation_safe: integer layers get at most 7 bits, so that no product saturates on machines without VNNI.
         step: of output channels in which kernels get cheaper (`widths.offered_ratios`).
+        offers: by layer, what was measured to be worth offering; elsewhere integer arithmetic and no form. Forms are offered
+            where bits vary. A choice that is held may have any form that its layer can take.
 
     Raises:
         InputError: a value that does not exist, a fixed layer that the graph has not, no valid pair for a layer.
@@ -134,8 +158,10 @@ def make_space(
             raise InputError(f"space.{key}: {list(bits)} is not a choice of {', '.join(map(str, allowed))}")
     shares = tuple(dict.fromkeys(share("space.sparsities", value) for value in sparsities)) or (0.0,)
     wanted = tuple(dict.fromkeys(share("space.pruning_ratios", value) for value in pruning_ratios)) or (0.0,)
-    held, held_ratios = _held(graph, fixed or {})
+    held, held_ratios = held_choices(graph, fixed or {})
     choices: dict[str, tuple[LayerChoice, ...]] = {}
+    offers = offers or {}
+    vary = len(set(weight_bits)) > 1 or len(set(activation_bits)) > 1
     for name, layer in graph.layers.items():
         if name in held:
             choices[name] = (held[name],)
@@ -146,14 +172,27 @@ def make_space(
                 f"space: no pair of weight_bits {list(weight_bits)} and activation_bits {list(activation_bits)} "
                 f"fits layer {name!r} ({layer.op}); add activation_bits 32"
             )
-        choices[name] = tuple(
+        offer = offers.get(name, Offer())
+        pairs = (() if offer.integer else tuple(pair for pair in pairs if not pair.integer)) or pairs
+        native = tuple(
             replace(pair, sparsity=value) for value in sorted(shares if has_matrix(layer) else (0.0,)) for pair in pairs
         )
+        choices[name] = native + (_in_forms(native, offer) if vary else ())
     ratios = {
         name: (held_ratios[name],) if name in held_ratios else offered_ratios(group, graph.layers, wanted, step)
         for name, group in channel_groups(graph).groups.items()
     }
-    return Space(choices, ratios)
+    return Space(choices, ratios, offers)
+
+
+def _in_forms(choices: Iterable[LayerChoice], offer: Offer) -> tuple[LayerChoice, ...]:
+    """Return the choices in the forms that are faster for them."""
+    return tuple(
+        replace(choice, form=name)
+        for name, form in offer.forms.items()
+        for choice in choices
+        if choice.activation_bits in form.times
+    )
 
 
 def _pairs(
@@ -167,59 +206,6 @@ def _pairs(
         for bits in sorted(set(weight_bits))
         if activation == 32 or bits <= most
     )
-
-
-def _held(graph: Graph, fixed: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, LayerChoice], dict[str, float]]:
-    """Return the choices of layers and the ratios of groups that are held; the last pattern counts, whole."""
-    held: dict[str, dict[str, Any]] = {}
-    ratios: dict[str, float] = {}
-    channels = channel_groups(graph)
-    names = dict.fromkeys((*graph.layers, *channels.groups))
-    for pattern, values in sorted(fixed.items(), key=lambda item: item[0] in names):
-        found = [pattern] if pattern in names else fnmatch.filter(names, pattern)
-        where = f"space.fixed.{pattern!r}"
-        if not found:
-            raise InputError(f"space.fixed: there is no layer or channel group {pattern!r}{nearest(pattern, names)}")
-        allowed = (*CHOICE_KEYS, "pruning_ratio")
-        unknown = [key for key in values if key not in allowed]
-        if unknown:
-            raise InputError(
-                f"{where}: unknown key {unknown[0]!r}{nearest(unknown[0], allowed)}; allowed: {', '.join(allowed)}"
-            )
-        chosen = {key: value for key, value in values.items() if key in CHOICE_KEYS}
-        for name in found if chosen or not values else ():
-            if name in graph.layers:
-                held[name] = chosen
-                try:
-                    _check_held(graph, name, LayerChoice(**held[name]), exact=pattern == name)
-                except InputError as error:
-                    raise InputError(f"{where}: {error}") from None
-        if "pruning_ratio" in values:
-            try:
-                ratios |= _held_ratios(channels, found, share("pruning_ratio", values["pruning_ratio"]), pattern)
-            except InputError as error:
-                raise InputError(f"{where}: {error}") from None
-    dense = {name for name in held if not has_matrix(graph.layers[name])}
-    choices = {name: LayerChoice(**values) for name, values in held.items()}
-    return {n: replace(c, sparsity=0.0) if n in dense else c for n, c in choices.items()}, ratios
-
-
-def _check_held(graph: Graph, name: str, choice: LayerChoice, exact: bool) -> None:
-    if choice.integer and not can_run_integer(graph, graph.layers[name]):
-        raise InputError(f"layer {name!r} has no integer kernel; activation_bits must be 32")
-    if exact and choice.sparsity and not has_matrix(graph.layers[name]):
-        raise InputError(f"layer {name!r} is a dilated ConvTranspose, which has no sparse form; sparsity must be 0")
-
-
-def _held_ratios(channels: Channels, found: Sequence[str], ratio: float, pattern: str) -> dict[str, float]:
-    """Return the ratio of each group that is named, or that a layer writes which a glob names."""
-    if list(found) == [pattern]:
-        groups = [channels.group(pattern)]  # raises with the op that froze it, or the group that it goes with
-    else:
-        groups = [group for group in channels.groups.values() if {group.name, *group.writers} & set(found)]
-        if not groups:
-            channels.group(found[0])
-    return {group.name: group.ratio(group.kept(ratio)) for group in groups}
 
 
 def layer_activation_bits(graph: Graph, layer: Layer) -> tuple[int, ...]:

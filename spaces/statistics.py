@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,13 +34,21 @@ class Statistics:
     Args:
         graph: the captured reference.
         calibration: inputs by name, [N, ...] with the model's own axes behind N.
+        only: names of the layers whose Gram matrices are wanted, without any ranges; None for everything.
     """
 
-    def __init__(self, graph: Graph, calibration: Mapping[str, np.ndarray]) -> None:
+    def __init__(
+        self, graph: Graph, calibration: Mapping[str, np.ndarray], only: Collection[str] | None = None
+    ) -> None:
         self.graph = graph
         self.calibration = calibration
+        self.only = only
         self.key = content_hash(
-            VERSION, graph.digest, sorted(calibration), *(calibration[k] for k in sorted(calibration))
+            VERSION,
+            graph.digest,
+            sorted(calibration),
+            *(calibration[k] for k in sorted(calibration)),
+            *([] if only is None else [sorted(only)]),
         )
         self.store = Store(self.key)
         self._ranges: dict[str, tuple[float, float]] | None = None
@@ -94,16 +102,17 @@ class Statistics:
 
     def _gather(self, progress: Progress | None) -> None:
         graph = self.graph
-        values = {name: ValueSample() for name in _float_tensors(graph)}
-        layers_of = _layers_reading(graph)
+        layers_of = _layers_reading(graph, graph.layers if self.only is None else self.only)
+        values = {name: ValueSample() for name in _float_tensors(graph)} if self.only is None else {}
         feeds = -(-len(next(iter(self.calibration.values()))) // graph.batch)
         readings = Counter(name for names in layers_of.values() for name in names)
         sums = {name: _Moments(graph.layers[name], feeds * count) for name, count in readings.items()}
         held = {name: sum(sums[layer].size_bytes for layer in layers) for name, layers in layers_of.items()}
         share = VALUES_KEPT // feeds + 1
         random = np.random.default_rng(0)
-        for fraction, name, array in activations(graph, self.calibration, list(values), held):
-            values[name].add(array, share, len(values[name].kept))
+        for fraction, name, array in activations(graph, self.calibration, list(values or layers_of), held):
+            if name in values:
+                values[name].add(array, share, len(values[name].kept))
             for layer in layers_of.get(name, ()):
                 sums[layer].add(array, random)
                 if sums[layer].complete:
@@ -175,12 +184,12 @@ def _float_tensors(graph: Graph) -> list[str]:
     return [name for name in names if int(np.prod(graph.shapes[name]))]
 
 
-def _layers_reading(graph: Graph) -> dict[str, list[str]]:
-    """Return the layers with a matrix that read each tensor."""
+def _layers_reading(graph: Graph, wanted: Collection[str]) -> dict[str, list[str]]:
+    """Return the wanted layers with a matrix that read each tensor."""
     readers: dict[str, list[str]] = {}
     for node in graph.model.graph:
         layer = graph.layer_of_node.get(node.name or "")
-        if layer is not None and has_matrix(graph.layers[layer]) and node.inputs[0] is not None:
+        if layer is not None and layer in wanted and has_matrix(graph.layers[layer]) and node.inputs[0] is not None:
             readers.setdefault(node.inputs[0].name or "", []).append(layer)
     return readers
 

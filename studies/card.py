@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..spaces.candidate import Candidate
+from ..spaces.candidate import NATIVE, Candidate
 from ..spaces.graph import EXTERNAL_ABOVE_BYTES
 from .bundle import MODEL_FILE
 from .texts import change_text, interval_text, number_text, ratio_text, size_text, time_text
@@ -77,6 +77,8 @@ def _summary(candidate: Candidate, graph: Graph) -> str:
     sparse = sum(candidate.choice(name).sparsity > 0 for name in graph.layers)
     more = f" Channel groups that lost channels: {len(candidate.groups)}." if candidate.groups else ""
     more += f" Layers with weights at zero: {sparse}." if sparse else ""
+    forms = Counter(choice.form for choice in candidate.layers.values() if choice.form != NATIVE)
+    more += "".join(f" Layers written in {form}: {count}." for form, count in sorted(forms.items()))
     return (
         f"A network of {graph.parameters:,} weights, compressed by slimfront. It takes and gives what the reference "
         f"does. Weight bits of its {len(graph.layers)} layers: {widths}; {integer} of them run in integer kernels.{more}"

@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from ..spaces.candidate import ACTIVATION_BITS, WEIGHT_BITS, share
+from ..spaces.candidate import ACTIVATION_BITS, FORM_NAMES, WEIGHT_BITS, share
 from ..spaces.errors import InputError, nearest
 from .limits import Limits
 
@@ -112,6 +112,7 @@ class FixedChoice(Table):
     weight_bits: int | None = None
     activation_bits: int | None = None
     sparsity: float | None = None
+    form: str | None = None
     pruning_ratio: float | None = None
 
     @field_validator("weight_bits")
@@ -129,9 +130,16 @@ class FixedChoice(Table):
     def _activation(cls, value: int | None) -> int | None:
         return None if value is None else _one_of(value, ACTIVATION_BITS)
 
+    @field_validator("form")
+    @classmethod
+    def _form(cls, value: str | None) -> str | None:
+        if value is not None and value not in FORM_NAMES:
+            raise ValueError(f"must be one of {', '.join(FORM_NAMES)}, but got {value!r}{nearest(value, FORM_NAMES)}")
+        return value
+
     @property
     def holds_layers(self) -> bool:
-        """Whether a layer's bits or sparsity are held, rather than a group's ratio alone."""
+        """Whether a layer's bits, sparsity or form are held, rather than a group's ratio alone."""
         return self.pruning_ratio is None or self.model_dump(exclude_none=True).keys() != {"pruning_ratio"}
 
     def definition(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..spaces.candidate import NATIVE
 from ..spaces.groups import channel_groups
 from .study import STUDY_FILE, ready_made
 
@@ -34,7 +35,7 @@ def describe_space(study: Study) -> dict[str, Any]:
                 "weight_bits": sorted({choice.weight_bits for choice in choices}),
                 "activation_bits": sorted({choice.activation_bits for choice in choices}),
                 "sparsities": sorted({choice.sparsity for choice in choices}),
-                "forms": ["native"],
+                "forms": list(dict.fromkeys(choice.form for choice in choices)),
             }
         )
         if len(choices) == 1:
@@ -65,6 +66,7 @@ def describe_space(study: Study) -> dict[str, Any]:
 def _why_fixed(study: Study, layer: str) -> str:
     only = study.space.choices[layer][0]
     bits = f"weight_bits {only.weight_bits}, activation_bits {only.activation_bits}"
+    bits += f", form {only.form!r}" if only.form != NATIVE else ""
     patterns = [pattern for pattern, choice in study.settings.space.fixed.items() if choice.holds_layers]
     matching = [pattern for pattern in patterns if fnmatch(layer, pattern)]
     for pattern in [layer] if layer in patterns else matching[::-1]:  # the last one counts, an exact name most

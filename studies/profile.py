@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-import json
-import re
 import statistics
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..objectives.kernel_profile import KernelProfile, profile_kernels
 from ..objectives.quality import CAP_DB
+from ..spaces.candidate import Candidate
 from ..spaces.groups import channel_groups
 from ..spaces.sensitivity import sensitivity
 from ..spaces.session import batches, open_session
 from ..spaces.statistics import Progress
+from .attribution import attribute
 
 if TYPE_CHECKING:
+    from ..spaces.build import Built
     from ..spaces.graph import Graph
     from .study import Study
 
 FLOAT32_BYTES = 4
 FIRST_RUNS = 3  # discarded: memory is being laid out
+LEAST_RUNS = 5
 MOST_RUNS = 30
 SECONDS = 3.0
-WEIGHT_OPS = ("Conv", "Gemm", "MatMul")  # what is in the name of every kernel that runs a layer
 
 
 def profile(study: Study, progress: Progress | None = None) -> dict[str, Any]:
@@ -50,11 +52,14 @@ def profile(study: Study, progress: Progress | None = None) -> dict[str, Any]:
     feed = next(batches(study.calibration, graph.batch))
     with tempfile.TemporaryDirectory(prefix="slimfront-") as folder:
         model = Path(folder) / "reference.onnx"
-        graph.save(model)
+        built = study.builder.build(Candidate())
+        built.save(model)
         latency_ms = _latency_ms(model, feed, study)
-        events = _events(model, feed, study, Path(folder) / "profile")
+        target = study.settings.target
+        runs = round(min(MOST_RUNS, max(LEAST_RUNS, 1000 * SECONDS / latency_ms)))
+        profiled = profile_kernels(model, feed, target.threads, target.provider, runs)
     curves, groups = _curves(study, progress)
-    times = layer_times(events, graph)
+    times = layer_times(profiled, built, graph)
     total = sum(times.values())
     layers = [
         {
@@ -109,55 +114,18 @@ def _curves(study: Study, progress: Progress | None) -> tuple[dict[str, dict[str
     return layers, groups
 
 
-def layer_times(events: Sequence[Mapping[str, Any]], graph: Graph) -> dict[str, float]:
-    """Return the median milliseconds of each layer over the profile's runs; under "" all else.
+def layer_times(profiled: KernelProfile, built: Built, graph: Graph) -> dict[str, float]:
+    """Return the median milliseconds of each layer's kernels; under "" all else.
 
     Args:
-        events: of ONNX Runtime's profile file.
-        graph: names the nodes. The runtime fuses and renames them; what remains holds the layer's node name.
+        profiled: the kernels of ``built``.
+        built: the file's model, whose nodes know what they were written for.
+        graph: names the layers.
     """
-    runs = [event for event in events if event.get("cat") == "Session" and event["name"] == "model_run"][FIRST_RUNS:]
-    nodes = [event for event in events if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")]
-    known = _names(graph)
-    layer_of: dict[tuple[str, str], str] = {}
-    sums: dict[str, list[float]] = defaultdict(lambda: [0.0] * len(runs))
-    for event in nodes:
-        run = next((i for i, r in enumerate(runs) if r["ts"] <= event["ts"] < r["ts"] + r["dur"]), None)
-        if run is None:
-            continue
-        key = (event["name"].removesuffix("_kernel_time"), event["args"].get("op_name", ""))
-        if key not in layer_of:
-            layer_of[key] = _layer_of(*key, known)
-        sums[layer_of[key]][run] += event["dur"] / 1000.0
-    return {layer: statistics.median(times) for layer, times in sums.items()}
-
-
-def _layer_of(kernel: str, op: str, known: Mapping[str, str]) -> str:
-    """Return the layer that a kernel runs, or "" where it runs none."""
-    if not any(name in op for name in WEIGHT_OPS):
-        return ""
-    kernel = kernel.removesuffix("_nchwc")
-    if kernel in known:
-        return known[kernel]
-    parts = [name for name in known if re.search(rf"(?<![A-Za-z0-9]){re.escape(name)}(?![A-Za-z0-9])", kernel)]
-    return known[max(parts, key=len)] if parts else ""
-
-
-def _names(graph: Graph) -> dict[str, str]:
-    """Return the layer by each name that ONNX Runtime may give its kernel: of its node, or of a tensor after it.
-
-    A kernel in the blocked layout is named after its output, that of the activation or sum that was fused into it.
-    """
-    layer_of_tensor: dict[str, tuple[int, str]] = {}  # how many nodes ago, and which
-    for node in graph.model.graph:
-        before = [layer_of_tensor[value.name or ""] for value in node.inputs if value and value.name in layer_of_tensor]
-        nearest = min(((steps + 1, layer) for steps, layer in before), default=None)
-        own = graph.layer_of_node.get(node.name or "")
-        for value in node.outputs:
-            if own is not None or nearest is not None:
-                layer_of_tensor[value.name or ""] = (0, own) if own is not None else nearest  # type: ignore[assignment]
-    names = {name: layer for name, (_, layer) in layer_of_tensor.items()}
-    return names | {node: layer for node, layer in graph.layer_of_node.items() if node}
+    times: dict[str, float] = defaultdict(float)
+    for place, milliseconds in zip(attribute(profiled.kernels, built, graph), profiled.kernel_ms, strict=True):
+        times[place.name if place.kind == "layer" else ""] += float(milliseconds)
+    return dict(times)
 
 
 def _latency_ms(model: Path, feed: Mapping[str, np.ndarray], study: Study) -> float:
@@ -165,13 +133,6 @@ def _latency_ms(model: Path, feed: Mapping[str, np.ndarray], study: Study) -> fl
     target = study.settings.target
     session = open_session(model, threads=target.threads, provider=target.provider)
     return 1000.0 * statistics.median(_timed_runs(session, feed))
-
-
-def _events(model: Path, feed: Mapping[str, np.ndarray], study: Study, prefix: Path) -> list[dict[str, Any]]:
-    target = study.settings.target
-    session = open_session(model, threads=target.threads, provider=target.provider, profile_prefix=prefix)
-    _timed_runs(session, feed)
-    return list(json.loads(Path(session.end_profiling()).read_text(encoding="utf-8")))
 
 
 def _timed_runs(session: Any, feed: Mapping[str, np.ndarray]) -> list[float]:

@@ -19,6 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..objectives.ratio import spread
 from ..spaces.candidate import Candidate
 from ..spaces.errors import InputError, SlimfrontError
 from . import front
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ..spaces.build import Built
+    from ..spaces.statistics import Progress
     from .study import Study
 
 RUN_FILE = "run.json"
@@ -89,8 +91,8 @@ class Run:
 
     @cached_property
     def trials(self) -> list[Trial]:
-        """The measured and the failed trials, by number."""
-        return [trial for trial in self.all_trials if trial.state in ("measured", "failed")]
+        """The measured, the failed and the trials that were not timed, by number."""
+        return [trial for trial in self.all_trials if trial.state != "started"]
 
     @cached_property
     def reference(self) -> Trial:
@@ -115,9 +117,9 @@ class Run:
         return front.drop_db(psnr, fidelity, self.reference.value("psnr_db"), self.has_target)
 
     def point(self, trial: Trial) -> tuple[float, float, float]:
-        """Return (size / reference size, 1 / speedup, drop) of a measured trial, all minimised."""
+        """Return (size / reference size, 1 / speedup, drop) of a trial that did not fail, all minimised."""
         size = trial.value("size_bytes") / self.reference.value("size_bytes")
-        return front.point(size, trial.value("speedup"), self.drop_db(trial), self.has_target)
+        return front.point(size, trial.speedup.value, self.drop_db(trial), self.has_target)
 
     def violation(self, trial: Trial, limits: Limits | None = None) -> float:
         """Return by how much a measured trial breaks the limits (by default the study's); 0 where it keeps them."""
@@ -126,23 +128,34 @@ class Run:
             latency_ms=trial.latency_ms,
             psnr_db=trial.value("psnr_db"),
             drop_db=self.drop_db(trial),
-            speedup=trial.value("speedup"),
+            speedup=trial.speedup.value,
         )
 
     def front_trials(self) -> list[Trial]:
-        """Return the measured trials that no other dominates, smallest first."""
+        """Return the measured trials that no other dominates beyond the intervals of their speedups, smallest first."""
         measured = [trial for trial in self.trials if trial.measured]
         if not measured:
             return []
-        keep = front.nondominated([self.point(trial) for trial in measured])
-        kept = [trial for trial, stays in zip(measured, keep, strict=True) if stays]
+        fastest, slowest = zip(*(time_interval(trial) for trial in measured), strict=True)
+        gone = front.surely_dominated([self.point(trial) for trial in measured], fastest, slowest)
+        kept = [trial for trial, goes in zip(measured, gone, strict=True) if not goes]
         return sorted(kept, key=lambda trial: (trial.value("size_bytes"), trial.number))
+
+    def probabilities(self) -> dict[int, float]:
+        """Return the probability that each trial of the front belongs there, by number."""
+        trials = self.front_trials()
+        points, spreads = [self.point(trial) for trial in trials], [spread(trial.speedup) for trial in trials]
+        return dict(zip((trial.number for trial in trials), front.membership(points, spreads).tolist(), strict=True))
 
     def front(self) -> pd.DataFrame:
         """Return the front as a table, smallest first: one row a candidate, columns as in the JSON form."""
         import pandas as pd
 
-        return pd.DataFrame([trial.row() for trial in self.front_trials()], columns=list(self.reference.row()))
+        return pd.DataFrame(self._front_rows(), columns=[*self.reference.row(), "front_probability"])
+
+    def _front_rows(self) -> list[dict[str, Any]]:
+        sure = self.probabilities()
+        return [{**trial.row(), "front_probability": sure[trial.number]} for trial in self.front_trials()]
 
     def hypervolume(self) -> float:
         """Return the volume that the measured trials dominate, 0 to 1; larger is better."""
@@ -154,7 +167,7 @@ class Run:
             "study": self.study_name,
             "reference": self.reference.row(),
             "hypervolume": self.hypervolume(),
-            "front": [trial.row() for trial in self.front_trials()],
+            "front": self._front_rows(),
         }
         if all:
             document["trials"] = [
@@ -214,7 +227,7 @@ class Run:
         source = self._about["study"]["source"]
         study = load_study(stored if source is None else source)
         check_same_study(self.folder, self._about, study)
-        use_kernel_step(self.folder, study)
+        use_machine_facts(self.folder, study)
         return study
 
     def model_path(self, trial: Trial) -> Path:
@@ -225,20 +238,40 @@ class Run:
         """
         path = self.folder / "models" / f"{trial.candidate.key}.onnx"
         if not path.exists():
-            built = self.load().builder.build(trial.candidate)
-            if built.sha256 != trial.sha256:
-                raise SlimfrontError(
-                    f"trial {trial.number} of {self.folder} cannot be built again as it was measured "
-                    f"(sha256 {trial.sha256}, now {built.sha256}): the machine or a version has changed; "
-                    "search into a new run folder"
-                )
-            save_model_file(built, path)
+            save_model_file(self.rebuild(trial, self.load()), path)
         return path
+
+    def rebuild(self, trial: Trial, study: Study) -> Built:
+        """Return a trial's model, built again from the run's study: the very bytes that were measured.
+
+        Raises:
+            SlimfrontError: what is built now is not the file that was measured.
+        """
+        built = study.builder.build(trial.candidate)
+        if built.sha256 != trial.sha256:
+            raise SlimfrontError(
+                f"trial {trial.number} of {self.folder} cannot be built again as it was measured "
+                f"(sha256 {trial.sha256}, now {built.sha256}): the machine or a version has changed; "
+                "search into a new run folder"
+            )
+        return built
+
+    def explain(self, trial: Trial | int, progress: Progress | None = None) -> dict[str, Any]:
+        """Say of each layer of a trial why it is as fast as it is, and what would help most (`explain.explain`)."""
+        from .explain import explain
+
+        return explain(self, self.trial(trial) if isinstance(trial, int) else trial, progress)
 
     def environments(self) -> dict[str, dict[str, Any]]:
         """Return the environments that stages were measured in, by digest."""
         files = sorted((self.folder / "environments").glob("*.json"))
         return {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in files}
+
+
+def time_interval(trial: Trial) -> tuple[float, float]:
+    """Return the ends of 1 / speedup that a trial's interval leaves open, the fastest first."""
+    speedup = trial.speedup
+    return 1.0 / (speedup.high or speedup.value), 1.0 / (speedup.low or speedup.value)
 
 
 def open_run(folder: str | Path) -> Run:
@@ -264,7 +297,7 @@ def start_run(folder: Path, study: Study, environment: Environment) -> None:
                     "digest": study.digest,
                     "definition": study.definition,
                 },
-                "kernel_step": study.kernel_step,
+                **study.machine_facts,
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
             }
             _write_whole(folder / RUN_FILE, json.dumps(about, indent=1))
@@ -279,13 +312,9 @@ def start_run(folder: Path, study: Study, environment: Environment) -> None:
             _write_whole(path, json.dumps(environment.to_json(), indent=1))
 
 
-def use_kernel_step(folder: Path, study: Study) -> None:
-    """Give a study the widths that the run in this folder was begun with, or this machine's where there is no run yet."""
-    for part in ("kernel_step", "space"):
-        vars(study).pop(part, None)  # of another run
-    step = _read_run_file(folder).get("kernel_step") if (folder / RUN_FILE).exists() else None
-    if isinstance(step, int):
-        study.kernel_step = step
+def use_machine_facts(folder: Path, study: Study) -> None:
+    """Give a study the space that the run in this folder was begun with, or this machine's where there is no run yet."""
+    study.use_machine_facts(_read_run_file(folder) if (folder / RUN_FILE).exists() else None)
 
 
 def make_folder(folder: Path) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import html
 import json
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..objectives.quality import CAP_DB
 from . import figures, page, strip
-from .texts import change_text, interval_text, known, number_text, ratio_text, size_text, time_text
+from .texts import change_text, interval_text, known, number_text, ratio_text, share_text, size_text, time_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,8 +56,8 @@ def report_page(
     }
     body = (
         _views_section(run)
-        + _table_section(front, run.reference, run.has_target)
-        + _members_section(front, reference, gallery, network, run.has_target)
+        + _table_section(run, front)
+        + _members_section(run, front, reference, gallery, network)
         + _others_section(run, {trial.number for trial in front})
     )
     header = _header(run, front, reference, notes)
@@ -76,8 +77,8 @@ def _header(run: Run, front: Sequence[Trial], reference: dict[str, Any], notes: 
     quality = f"{number_text(reference['psnr_db'])} dB" if run.has_target else "its own output is the target"
     facts = {
         "Reference": (size_text(reference["size_bytes"]), f"{time_text(reference['latency_ms'])}, {quality}"),
-        "Candidates measured": (str(measured), f"{len(run.trials) - measured} failed"),
-        "On the front": (str(len(front)), "not dominated by any other"),
+        "Candidates measured": (str(measured), _unmeasured(run)),
+        "On the front": (str(len(front)), "not surely dominated by any other"),
         "Hypervolume": (f"{run.hypervolume():.3f}", "larger is better, at most 1"),
     }
     tiles = "".join(
@@ -130,27 +131,41 @@ def _views_section(run: Run) -> str:
     )
 
 
-def _table_section(front: Sequence[Trial], reference: Trial, has_target: bool) -> str:
-    head = ("Trial", "Size", "Smaller", "Speedup", "95 % interval", "Latency", "PSNR", "Change", "Worst image", "SSIM")
-    rows = "".join(_table_row(trial, reference.row(), has_target) for trial in front)
+def _table_section(run: Run, front: Sequence[Trial]) -> str:
+    head = (
+        "Trial",
+        "Size",
+        "Smaller",
+        "Speedup",
+        "95 % interval",
+        "On front",
+        "Latency",
+        "PSNR",
+        "Change",
+        "Worst image",
+    )
+    head += ("SSIM",)
+    reference, sure = run.reference, run.probabilities()
+    rows = "".join(_table_row(trial, reference.row(), run.has_target, sure.get(trial.number)) for trial in front)
     if reference.number not in {trial.number for trial in front}:
-        rows += _table_row(reference, reference.row(), has_target)  # to compare with, dominated as it is
+        rows += _table_row(reference, reference.row(), run.has_target)  # to compare with, dominated as it is
     columns = "".join(f'<th scope="col">{name}</th>' for name in head)
     return (
         "<section><h2>Candidates on the front</h2><p class='note'>Smallest first. Latency is the reference's time "
-        "divided by the speedup.</p>"
+        "divided by the speedup. On front: the probability that no other dominates it, given the intervals.</p>"
         "<div class='scroll' tabindex='0' role='region' aria-label='Candidates on the front'>"
         f"<table><thead><tr>{columns}</tr></thead><tbody>{rows}</tbody></table></div></section>"
     )
 
 
-def _table_row(trial: Trial, reference: dict[str, Any], has_target: bool) -> str:
+def _table_row(trial: Trial, reference: dict[str, Any], has_target: bool, sure: float | None = None) -> str:
     row = trial.row()
     cells = (
         size_text(row["size_bytes"]),
         ratio_text(reference["size_bytes"], row["size_bytes"]),
         f"{number_text(row['speedup'])}×",
         interval_text(row["speedup_low"], row["speedup_high"]),
+        share_text(sure),
         time_text(row["latency_ms"]),
         f"{number_text(row['psnr_db'])} dB",
         change_text(reference, row) if has_target else "–",
@@ -164,11 +179,11 @@ def _table_row(trial: Trial, reference: dict[str, Any], has_target: bool) -> str
 
 
 def _members_section(
+    run: Run,
     front: Sequence[Trial],
     reference: dict[str, Any],
     gallery: pictures.Gallery | None,
     network: strip.Network,
-    has_target: bool,
 ) -> str:
     how = ""
     if gallery and gallery.tiles:
@@ -177,7 +192,7 @@ def _members_section(
             f"its place. Differences are amplified {gallery.factor} times; black is no difference.</p>"
         )
     members = "".join(
-        _member(trial, reference, gallery, network, has_target) for trial in front if trial.number != reference["trial"]
+        _member(run, trial, reference, gallery, network) for trial in front if trial.number != reference["trial"]
     )
     candidates = [trial.candidate for trial in front]
     sparse = any(choice.sparsity for candidate in candidates for choice in candidate.layers.values())
@@ -186,15 +201,15 @@ def _members_section(
 
 
 def _member(
+    run: Run,
     trial: Trial,
     reference: dict[str, Any],
     gallery: pictures.Gallery | None,
     network: strip.Network,
-    has_target: bool,
 ) -> str:
     row = trial.row()
     label = f" · {html.escape(trial.label)}" if trial.label else ""
-    change = f" <span>{change_text(reference, row)}</span>" if has_target else ""
+    change = f" <span>{change_text(reference, row)}</span>" if run.has_target else ""
     smaller = ratio_text(reference["size_bytes"], row["size_bytes"])
     numbers = (
         f"<b>{size_text(row['size_bytes'])}</b> <span>{smaller} smaller</span>",
@@ -203,12 +218,14 @@ def _member(
         f"<b>{number_text(row['ssim'], 4)}</b> <span>SSIM</span>",
     )
     repair = f", {trial.candidate.repair} repair" if trial.candidate.repaired else ""
+    command = f"slimfront explain {shlex.quote(str(run.folder))} --trial {trial.number}"
     return (
         f'<article class="member" id="trial-{trial.number}" data-trial="{trial.number}">'
         f"<div><h3>Trial {trial.number}{label}</h3><a href='#front' class='note'>back to the front</a></div>"
         f"<ul class='numbers'>{''.join(f'<li>{number}</li>' for number in numbers)}</ul>"
         f"{strip.strip_html(trial.candidate, network)}"
         f"<p class='note'>{html.escape(strip.summary_text(trial.candidate, network) + repair)}</p>"
+        f"<p class='note'>Where its time goes, and why: <code>{html.escape(command)}</code></p>"
         f"{_comparisons(trial, gallery)}</article>"
     )
 
@@ -237,6 +254,12 @@ def _triple(trial: int, row: pictures.Comparison, gallery: pictures.Gallery, wor
     return f'<div class="triple">{shown}</div>'
 
 
+def _unmeasured(run: Run) -> str:
+    predicted = sum(trial.predicted for trial in run.trials)
+    failed = sum(trial.state == "failed" for trial in run.trials)
+    return f"{failed} failed" + (f", {predicted} predicted and not timed" if predicted else "")
+
+
 def _others_section(run: Run, front: set[int]) -> str:
     others = [trial for trial in run.trials if trial.number not in front | {run.reference.number}]
     if not others:
@@ -254,6 +277,8 @@ def _other_row(trial: Trial) -> str:
     label = f" <small>{html.escape(trial.label)}</small>" if trial.label else ""
     state = "dominated" if trial.measured else f"{trial.state}: {trial.reason or 'no reason kept'}"
     speedup = f"{number_text(row['speedup'])}×" if known(row["speedup"]) else "–"
+    if trial.predicted:
+        speedup = f"≈ {number_text(row['predicted_speedup'])}×"
     return (
         f'<tr data-trial="{trial.number}"><td>{trial.number}{label}</td><td>{size_text(row["size_bytes"])}</td>'
         f"<td>{speedup}</td><td>{number_text(row['psnr_db'])}</td><td class='text'>{html.escape(state)}</td></tr>"

@@ -6,14 +6,30 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .texts import MISSING, change_text, interval_text, number_text, ratio_text, size_text, time_text
+from .texts import MISSING, change_text, interval_text, number_text, ratio_text, share_text, size_text, time_text
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
 Row = Mapping[str, Any]
+CANDIDATE_HEADERS = (
+    ">trial",
+    ">size",
+    ">smaller",
+    ">speedup",
+    ">95 %",
+    ">on front",
+    ">latency",
+    ">PSNR",
+    ">change",
+    ">SSIM",
+)
+CANDIDATE_HEADERS += ("layers",)
+SURE = 0.95  # of being on the front, from which nothing is said of it
 MOST_ROWS = 12  # of a table that ends a search
+LEAST_SHARE = 0.01  # of the time, of a row that is shown
+SHARE_BAR = 20  # blocks of a whole
 REFERENCE_CAP_DB = 100.0  # a reference that is its own target
 
 
@@ -29,12 +45,13 @@ def space_table(space: Row) -> RenderableType:
     """Layers and their choices, then what is frozen."""
     from rich.console import Group
 
-    sparse = any(any(layer["sparsities"]) for layer in space["layers"])
-    table = _table("layer", "op", ">parameters", "weight bits", "activation bits", *["sparsities"][: int(sparse)])
+    keys = ["weight_bits", "activation_bits"]
+    keys += ["sparsities"] if any(any(layer["sparsities"]) for layer in space["layers"]) else []
+    keys += ["forms"] if any(layer["forms"] != ["native"] for layer in space["layers"]) else []
+    table = _table("layer", "op", ">parameters", *(key.replace("_", " ") for key in keys))
     for layer in space["layers"]:
-        keys = ("weight_bits", "activation_bits", *["sparsities"][: int(sparse)])
-        bits = (" ".join(f"{value:g}" for value in layer[key]) for key in keys)
-        table.add_row(layer["name"], layer["op"], f"{layer['parameters']:,}", *bits)
+        choices = (" ".join(f"{value:g}" if key != "forms" else value for value in layer[key]) for key in keys)
+        table.add_row(layer["name"], layer["op"], f"{layer['parameters']:,}", *choices)
     lines: list[RenderableType] = [table]
     if space["groups"]:
         groups = _table("channel group", ">channels", "pruning ratios", "layers")
@@ -116,8 +133,10 @@ def candidates_table(rows: Sequence[Row], reference: Row | None = None) -> Rende
     """Measured candidates, compared with the reference where there is one."""
     compared = reference is not None
     has_target = reference is not None and reference["psnr_db"] < REFERENCE_CAP_DB
-    headers = (">trial", ">size", ">smaller", ">speedup", ">95 %", ">latency", ">PSNR", ">change", ">SSIM", "layers")
-    table = _table(*(header for header in headers if compared or header not in (">smaller", ">change")))
+    doubts = any(row.get("front_probability", 1.0) < SURE for row in rows)
+    left_out = (() if compared else (">smaller", ">change")) + (() if doubts else (">on front",))
+    headers = [header for header in CANDIDATE_HEADERS if header not in left_out]
+    table = _table(*headers)
     for row in rows:
         cells = {
             ">trial": MISSING if row["trial"] is None else str(row["trial"]),
@@ -125,13 +144,24 @@ def candidates_table(rows: Sequence[Row], reference: Row | None = None) -> Rende
             ">smaller": ratio_text(reference["size_bytes"], row["size_bytes"]) if reference else "",
             ">speedup": _times(row["speedup"]),
             ">95 %": interval_text(row["speedup_low"], row["speedup_high"]),
+            ">on front": share_text(row.get("front_probability")),
             ">latency": time_text(row["latency_ms"]),
             ">PSNR": number_text(row["psnr_db"]),
             ">change": change_text(reference, row) if reference and has_target else MISSING,
             ">SSIM": number_text(row["ssim"], 4),
             "layers": _layers_text(row["candidate"]),
         }
-        table.add_row(*(cells[header] for header in headers if compared or header not in (">smaller", ">change")))
+        table.add_row(*(cells[header] for header in headers))
+    return table
+
+
+def predictions_table(rows: Sequence[Row]) -> RenderableType:
+    """Predicted candidates."""
+    table = _table(">speedup", ">90 %", ">latency", "layers")
+    for row in rows:
+        interval = interval_text(row["predicted_speedup_low"], row["predicted_speedup_high"])
+        latency = time_text(row["predicted_latency_ms"])
+        table.add_row(_times(row["predicted_speedup"]), interval, latency, _layers_text(row["candidate"]))
     return table
 
 
@@ -163,6 +193,50 @@ def checks_view(verified: Row) -> RenderableType:
     return table
 
 
+def explanation_view(explained: Row) -> RenderableType:
+    """Where a candidate's time goes, the slowest layer first, with the reasons; then what would help most."""
+    from rich.console import Group
+
+    headers = ("", "kernel", ">MACs", ">bytes", ">reference", ">candidate", "share", "why", ">would help")
+    table = _table(*headers)
+    for rows, rest in ((explained["layers"], "layers"), (explained["between"], "between the layers")):
+        shown = [row for row in rows if row["share"] >= LEAST_SHARE]
+        for row in shown:
+            _explained_row(table, row)
+        _rest_row(table, [row for row in rows if row["share"] < LEAST_SHARE], rest)
+        table.add_section()
+    overhead = (time_text(explained[key]) for key in ("reference_overhead_ms", "overhead_ms"))
+    table.add_row("between kernels", "", "", "", *overhead, "", "ONNX Runtime itself", "")
+    whole = (time_text(explained[key]) for key in ("reference_ms", "candidate_ms"))
+    table.add_row("the whole model", "", "", "", *whole, "", f"speedup as measured: {_times(explained['speedup'])}", "")
+    return Group(table, "", explained["advice"])
+
+
+def _explained_row(table: Table, row: Row) -> None:
+    work = row.get("multiply_adds")
+    help_ = f"{row['change'].split()[0]} −{time_text(row['gain_ms'])}" if row["help"] else ""
+    table.add_row(
+        f"conversion {row['name']}" if row.get("kind") == "conversion" else row["name"],
+        row.get("kernel") or row["kind"],
+        "" if work is None else f"{work / 1e6:.1f} M",
+        size_text(row["bytes"]) if "bytes" in row else "",
+        time_text(row["reference_ms"]),
+        time_text(row["candidate_ms"]),
+        f"{'█' * round(SHARE_BAR * row['share'])} {100 * row['share']:.0f} %".strip(),
+        row["why"],
+        help_,
+    )
+
+
+def _rest_row(table: Table, rows: Sequence[Row], name: str) -> None:
+    """Sum up what is too small to be shown."""
+    if rows:
+        times = (time_text(sum(row[key] for row in rows)) for key in ("reference_ms", "candidate_ms"))
+        share = f"{100 * sum(row['share'] for row in rows):.0f} %"
+        why = f"each below {100 * LEAST_SHARE:.0f} % of the time"
+        table.add_row(f"{len(rows)} more {name}", "", "", "", *times, share, why, "")
+
+
 def lines_view(facts: Row) -> RenderableType:
     """Plain facts, one a line."""
     table = _table("", "")
@@ -187,6 +261,8 @@ def _layers_text(candidate: Row) -> str:
     sparse = [layer["sparsity"] for layer in layers if layer.get("sparsity")]
     if sparse:
         parts.append(f"{len(sparse)} sparse")
+    forms = Counter(layer["form"] for layer in layers if "form" in layer)
+    parts += [f"{count} in {form}" for form, count in sorted(forms.items())]
     if candidate.get("repair", "static") != "static":
         parts.append(candidate["repair"])
     return ", ".join(parts) or "uncompressed"

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ..spaces.candidate import Candidate, LayerChoice
+from ..spaces.candidate import NATIVE, Candidate, LayerChoice
 from ..spaces.work import channel_shares
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ def choice_text(choice: LayerChoice, removed: float = 0.0) -> str:
     """A layer's choice in words: "4-bit weights, integer kernels, 25 % of its channels removed"."""
     text = f"{choice.weight_bits}-bit weights, {'integer' if choice.integer else 'float'} kernels"
     text += f", {choice.sparsity:.0%} of the weights zero" if choice.sparsity else ""
+    text += f", written in {choice.form}" if choice.form != NATIVE else ""
     return text + (f", {removed:.0%} of its channels removed" if removed else "")
 
 
@@ -96,7 +97,9 @@ def summary_text(candidate: Candidate, network: Network) -> str:
     text = f"{len(choices)} layers: {widths}; {sum(choice.integer for choice in choices)} in integer kernels"
     pruned = sum(network.removed(candidate, name) > 0 for name in network.layers)
     sparse = sum(choice.sparsity > 0 for choice in choices)
-    return text + (f"; {pruned} lost channels" if pruned else "") + (f"; {sparse} sparse" if sparse else "")
+    forms = Counter(choice.form for choice in choices if choice.form != NATIVE)
+    text += (f"; {pruned} lost channels" if pruned else "") + (f"; {sparse} sparse" if sparse else "")
+    return text + "".join(f"; {count} in {form}" for form, count in sorted(forms.items()))
 
 
 def _cell(choice: LayerChoice, title: str, kind: str | None = None, removed: float = 0.0) -> str:

@@ -11,13 +11,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ..objectives.layer_speed import layer_offers
+from ..objectives.predictor import Predictor
 from ..objectives.samples import Samples
+from ..objectives.target import OnnxRuntime
 from ..objectives.widths import kernel_step
 from ..spaces.build import Builder
 from ..spaces.cache import content_hash
 from ..spaces.capture import InputShape, capture_module, capture_onnx, load_module
 from ..spaces.errors import InputError, nearest
 from ..spaces.graph import Graph
+from ..spaces.offers import Offer
 from ..spaces.saturation import saturation_notes
 from ..spaces.space import Space, make_space
 from ..spaces.statistics import Progress
@@ -56,6 +60,7 @@ class Parts(Protocol):
         ...
 
 
+MOST_NAMED = 4  # layers in a note
 MOST_THREADS_A_CORE = 8  # above it a session takes minutes to open
 
 
@@ -109,7 +114,7 @@ class Study:
         activation_bits: Sequence[int] = DEFAULT_ACTIVATION_BITS,
         pruning_ratios: Sequence[float] = DEFAULT_PRUNING_RATIOS,
         sparsities: Sequence[float] = (0.0,),
-        fixed: Mapping[str, Mapping[str, float]] | None = None,
+        fixed: Mapping[str, Mapping[str, Any]] | None = None,
         constraints: Mapping[str, Any] | None = None,
         provider: str = "CPUExecutionProvider",
         threads: int = 1,
@@ -189,22 +194,58 @@ class Study:
             pruning_ratios=table.pruning_ratios,
             sparsities=table.sparsities,
             step=self.kernel_step if any(table.pruning_ratios) else STEP,
+            offers=self.layer_offers,
             fixed={layer: choice.model_dump(exclude_none=True) for layer, choice in table.fixed.items()},
             saturation_safe=self.settings.target.saturation_safe,
         )
 
     @cached_property
     def kernel_step(self) -> int:
-        """In which steps of output channels this machine's kernels get cheaper; a run keeps it, and a continued one has it."""
+        """In which steps of output channels this machine's kernels get cheaper."""
         target = self.settings.target
-        environment = current_environment(target.provider, target.threads)
-        machine = [environment.cpu, environment.onnxruntime]
-        return kernel_step(machine, 8 in self.settings.space.activation_bits, target.threads, target.provider)
+        integer = 8 in self.settings.space.activation_bits
+        return kernel_step(self._machine, integer, target.threads, target.provider)
+
+    @cached_property
+    def layer_offers(self) -> dict[str, Offer]:
+        """Which layers have forms, or integer kernels, that pay or do not on this machine; none where bits do not vary."""
+        table, target = self.settings.space, self.settings.target
+        if len(set(table.weight_bits)) == 1 and len(set(table.activation_bits)) == 1:
+            return {}
+        return layer_offers(self.graph, self._machine, target.threads, target.provider)
+
+    @property
+    def machine_facts(self) -> dict[str, Any]:
+        """What was measured on this machine and shapes the space, as plain data: a run keeps it."""
+        offers = {name: offer.to_json() for name, offer in self.layer_offers.items()}
+        return {"kernel_step": self.kernel_step, "layer_offers": offers}
+
+    def use_machine_facts(self, facts: Mapping[str, Any] | None) -> None:
+        """Shape the space by the facts of a run, so that it offers what it did; by this machine's where there are none."""
+        for part in ("kernel_step", "layer_offers", "space"):
+            vars(self).pop(part, None)
+        if facts is None:
+            return
+        if isinstance(facts.get("kernel_step"), int):
+            self.kernel_step = facts["kernel_step"]
+        self.layer_offers = {name: Offer.from_json(offer) for name, offer in facts.get("layer_offers", {}).items()}
+
+    @property
+    def _machine(self) -> list[str]:
+        environment = current_environment(self.settings.target.provider, self.settings.target.threads)
+        return [environment.cpu, environment.onnxruntime]
 
     @cached_property
     def builder(self) -> Builder:
         """Makes candidates; `Builder.prepare` gathers what it needs once."""
         return Builder(self.graph, self.calibration, rounding=ROUNDING)
+
+    @cached_property
+    def predictor(self) -> Predictor:
+        """Predicts how fast candidates are on the study's target; what it learns is kept for each machine."""
+        target = self.settings.target
+        environment = current_environment(target.provider, target.threads)
+        return Predictor(self.builder, OnnxRuntime(environment.machine, target.threads, target.provider))
 
     @cached_property
     def definition(self) -> dict[str, Any]:
@@ -261,7 +302,7 @@ class Study:
             raise InputError(f"target.threads {threads} is too many for this machine, which has {cores} cores")
         if threads > cores:
             self.warn(f"target.threads is {threads}, but this machine has {cores} cores: its timings say little")
-        _ = self.space
+        self.warn(*_offer_notes(self.space))
         if not self.settings.target.saturation_safe:
             self.warn(*saturation_notes(self.space, provider))
         sets = {"data.calibration": self.calibration, "data.evaluation": self.evaluation.inputs}
@@ -277,7 +318,8 @@ class Study:
 
         What is odd about the calibration data is added to the warnings.
         """
-        self.builder.prepare(layers, groups, progress)
+        forms = {form: [name for name in names if name in layers] for form, names in self.space.formed.items()}
+        self.builder.prepare(layers, groups, progress, {form: names for form, names in forms.items() if names})
         if layers or groups:
             self.warn(*calibration_notes.input_notes(self.builder.statistics))
 
@@ -401,6 +443,18 @@ def ready_made() -> dict[str, Path]:
     """Return the folders of the studies that come with slimfront, by name."""
     here = Path(__file__).parent
     return {path.parent.name: path.parent for path in sorted(here.glob(f"*/{STUDY_FILE}"))}
+
+
+def _offer_notes(space: Space) -> list[str]:
+    slow = [
+        name
+        for name, choices in space.choices.items()
+        if not space.offers.get(name, Offer()).integer and not any(choice.integer for choice in choices)
+    ]
+    if not slow:
+        return []
+    shown = ", ".join(slow[:MOST_NAMED]) + (f" and {len(slow) - MOST_NAMED} more" if len(slow) > MOST_NAMED else "")
+    return [f"slower in integer kernels on this machine, so offered in float ones only: {shown}"]
 
 
 def _describe(arrays: Mapping[str, NDArray]) -> str:

@@ -71,3 +71,10 @@ def seconds_text(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def share_text(share: float | None) -> str:
+    """A probability in percent; nothing is said to be certain that is only nearly so."""
+    if share is None:
+        return MISSING
+    return "100 %" if share == 1.0 else f"{min(max(100.0 * share, 1.0), 99.0):.0f} %"

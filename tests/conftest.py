@@ -19,12 +19,13 @@ def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def step_of_every_machine():
-    """The widths that a space offers do not depend on the machine that tests."""
+def facts_of_every_machine():
+    """What a space offers does not depend on the machine that tests."""
     from slimfront.studies import study
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(study, "kernel_step", lambda *_: 16)
+        patch.setattr(study, "layer_offers", lambda *_: {})
         yield
 
 

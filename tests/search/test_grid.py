@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from slimfront.search.grid import Grid, distinct
+from slimfront.search.proposers import option_text, parse_option
 from slimfront.search.start import start_points
 from slimfront.spaces.candidate import Candidate, LayerChoice
-from slimfront.spaces.space import Space
+from slimfront.spaces.space import Axis, Space
 
 BOTH = tuple(LayerChoice(w, a) for w in (4, 8, 32) for a in (8, 32) if w <= 8 or a == 32)
 
@@ -25,6 +26,20 @@ def test_encode_and_decode_are_inverse():
 def test_walk_meets_every_candidate_once():
     candidates = list(Grid(space()).walk())
     assert len(set(candidates)) == len(candidates) == 5**3 == space().size
+
+
+def test_every_option_has_a_text_of_its_own_that_leads_back():
+    choices = (*BOTH, LayerChoice(4, 8, 0.5), LayerChoice(4, 8, form="phases"), LayerChoice(4, 8, 0.5, "phases"))
+    axes = (*space(1, choices).axes, Axis("l0", (0.0, 0.25), is_group=True))
+    for axis in axes:
+        assert [parse_option(axis, option_text(option)) for option in axis.options] == list(axis.options)
+    assert option_text(LayerChoice(4, 8, 0.5, "phases")) == "4/8/0.5/phases"
+    assert option_text(LayerChoice(4, 8)) == "4/8"
+
+
+def test_a_uniform_start_takes_the_native_form():
+    formed = (*BOTH, *(LayerChoice(c.weight_bits, c.activation_bits, form="phases") for c in BOTH))
+    assert all("phases" not in str(point.to_json()) for _, point in start_points(space(2, formed)))
 
 
 def test_what_lies_outside_has_no_vector():

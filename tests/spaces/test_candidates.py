@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slimfront.spaces.candidate import ACTIVATION_BITS, WEIGHT_BITS, Candidate, LayerChoice
+from slimfront.spaces.candidate import ACTIVATION_BITS, FORM_NAMES, WEIGHT_BITS, Candidate, LayerChoice
 from slimfront.spaces.errors import InputError
 
 choices = st.one_of(
     st.builds(
         LayerChoice, st.sampled_from([bits for bits in WEIGHT_BITS if bits <= 8]), st.sampled_from(ACTIVATION_BITS)
     ),
-    st.builds(LayerChoice, st.sampled_from(WEIGHT_BITS)),
+    st.builds(LayerChoice, st.sampled_from(WEIGHT_BITS), form=st.sampled_from(FORM_NAMES)),
 )
 names = st.text(min_size=1, max_size=8)
 candidates = st.builds(
@@ -55,6 +55,14 @@ def test_different_candidates_have_different_keys(first, second):
 def test_repair_is_static_where_nothing_is_rounded():
     assert Candidate({"a": LayerChoice(16)}, repair="sequential") == Candidate({"a": LayerChoice(16)})
     assert Candidate({"a": LayerChoice(4)}, repair="sequential") != Candidate({"a": LayerChoice(4)})
+
+
+def test_a_form_stands_in_the_canonical_json_only_where_it_is_not_native():
+    formed = Candidate({"a": LayerChoice(8, 8, form="phases"), "b": LayerChoice(8, 8)})
+    assert formed.to_json()["layers"]["a"] == {"weight_bits": 8, "activation_bits": 8, "form": "phases"}
+    assert "form" not in formed.to_json()["layers"]["b"]
+    assert formed != Candidate(dict.fromkeys("ab", LayerChoice(8, 8)))
+    assert Candidate({"a": LayerChoice(form="phases")}).to_json()["layers"] == {"a": {"form": "phases"}}
 
 
 def test_what_is_absent_is_uncompressed():
@@ -109,7 +117,11 @@ def test_integer_activations_need_integer_weights(weight_bits):
         ({"groups": {"g": {"pruning_ratio": True}}}, r"group 'g': pruning_ratio must be a number .* got True"),
         ({"groups": []}, r"'groups' must be an object of group names"),
         ({"layers": {"a": {"sparsity": 1.5}}}, r"layer 'a': sparsity must be a number from 0 to below 1, but got 1.5"),
-        ({"layers": {"a": {"form": "phases"}}}, r"form is not supported"),
+        ({"layers": {"a": {"form": "phase"}}}, r"layer 'a': form must be .* got 'phase' \(did you mean 'phases'\?\)"),
+        (
+            {"layers": {"a": {"form": ["phases"]}}},
+            r"layer 'a': form must be one of native, phases, but got \['phases'\]",
+        ),
         ([], r"must be a JSON object, but got list"),
         (None, r"must be a JSON object, but got NoneType"),
     ],

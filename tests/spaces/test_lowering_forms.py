@@ -8,7 +8,9 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from slimfront.spaces import scatter
 from slimfront.spaces.build import Builder
+from slimfront.spaces.candidate import Candidate, LayerChoice
 from slimfront.spaces.kernels import FLOAT
 
 CONV_IN = "[first] a = Conv<pads=[1,1,1,1]>(x, w1, b1)"
@@ -260,7 +262,7 @@ def check_transposed(capture, run, optimized, uniform_candidate, exact_bits):
     All that is left is the rounding of the output.
     """
 
-    def check(geometry: dict[str, list[int]], with_bias: bool, bits: int, seed: int) -> None:
+    def check(geometry: dict[str, list[int]], with_bias: bool, bits: int, seed: int, op: str = "QLinearConv") -> None:
         bits, random = min(bits, exact_bits), np.random.default_rng(seed)
         high, wide = (
             (size - 1) * s + k + e - b - t
@@ -300,7 +302,7 @@ def check_transposed(capture, run, optimized, uniform_candidate, exact_bits):
         off = np.abs(found - on_grid(expected, scale, zero)) / scale
         assert off.max() < 1.01 and np.mean(off > 0.01) < 0.02
         ops = optimized(built).ops
-        assert ops["QLinearConv"] == 1 and not ops["ConvTranspose"]
+        assert ops[op] == 1 and not ops["ConvTranspose"]
 
     return check
 
@@ -332,3 +334,24 @@ def test_common_transposed_convolutions_run_in_integers_exactly(kernel, strides,
         "output_padding": list(extra),
     }
     check_transposed(geometry, True, 8, 0)
+
+
+@settings(max_examples=30, deadline=None)
+@given(geometry=transposed(), with_bias=st.booleans(), bits=st.sampled_from([3, 8]), seed=st.integers(0, 99))
+def test_a_transposed_convolution_runs_as_one_product_exactly(check_transposed, geometry, with_bias, bits, seed):
+    geometry |= {"strides": [1, 1], "output_padding": [0, 0]}
+    with pytest.MonkeyPatch.context() as patch:
+        for limit in ("LEAST_SAVED", "LEAST_SAVED_OF_A_SUMMAND"):
+            patch.setattr(scatter, limit, -(10**9))
+        check_transposed(geometry, with_bias, bits, seed, "MatMulIntegerToFloat")
+
+
+@pytest.mark.parametrize(("side", "product"), [(1, True), (3, True), (9, False)])
+def test_products_take_the_place_of_padding_where_that_saves_much(side, product, capture, weight, noise, optimized):
+    graph = capture(
+        f"(float[4,256,{side},{side}] x) => (float[n,c,h,w] y) {{ y = ConvTranspose<kernel_shape=[4,4]>(x, w) }}",
+        w=weight(256, 128, 4, 4) / 16,
+    )
+    builder = Builder(graph, {"x": noise(4, 256, side, side)}, rounding="plain")
+    ops = optimized(builder.build(Candidate({name: LayerChoice(8, 8) for name in graph.layers}))).ops
+    assert (ops["MatMulIntegerToFloat"], ops["QLinearConv"]) == ((1, 0) if product else (0, 1))

@@ -7,6 +7,7 @@ import pytest
 
 from slimfront.spaces.build import Builder
 from slimfront.spaces.candidate import Candidate, LayerChoice
+from slimfront.spaces.offers import FormOffer, Offer
 from slimfront.spaces.sensitivity import sensitivity
 from slimfront.spaces.session import infer, open_session
 from slimfront.spaces.space import make_space
@@ -43,6 +44,26 @@ def test_predicted_errors_are_near_the_measured_ones(builder, measured):
     for name, ratios in space.ratios.items():
         for value in [value for value in ratios if value]:
             assert 0.5 < found.ratios[name][value] / measured(Candidate(groups={name: value})) < 2, (name, value)
+
+
+def test_predicted_errors_of_a_form_are_near_the_measured_ones(capture, weight, noise):
+    nearest = 'Resize<mode="nearest",coordinate_transformation_mode="asymmetric",nearest_mode="floor">'
+    graph = capture(
+        "(float[1,8,12,12] x) => (float[n,c,h,w] y) { [a] p = Conv<pads=[1,1,1,1]>(x, w0)\n q = Relu(p)\n"
+        f"u = {nearest}(q, , f)\n [up] y = Conv<pads=[1,1,1,1]>(u, w1) }}",
+        f=np.float32([1, 1, 2, 2]), w0=weight(16, 8, 3, 3), w1=weight(8, 16, 3, 3),
+    )  # fmt: skip
+    builder = Builder(graph, {"x": noise(8, 8, 12, 12)})
+    space = make_space(graph, offers={"up": Offer(forms={"phases": FormOffer(16 / 9, {8: 0.5, 32: 0.9})})})
+    reference = infer(open_session(builder.build(Candidate()).to_bytes()), builder.calibration, 1)
+    for _ in range(2):  # once found, once from the cache
+        found = sensitivity(builder, space)
+        for bits in (2, 3, 4, 6):
+            choice = LayerChoice(bits, form="phases")
+            output = infer(open_session(builder.build(Candidate({"up": choice})).to_bytes()), builder.calibration, 1)
+            assert 0.5 < found.error("up", choice) / float(np.square(output - reference).mean()) < 2, bits
+    assert found.error("up", LayerChoice(32, form="phases")) == 0
+    assert found.error("a", LayerChoice(4)) == found.bits["a"][4]
 
 
 def test_errors_add_up(builder, measured):

@@ -97,6 +97,7 @@ def test_what_later_versions_search_is_accepted_and_told():
         ),
         ({"space": {"pruning_ratios": [1.0]}}, ["space.pruning_ratios", "1.0"]),
         ({"space": {"fixed": {"a": {"weight_bit": 8}}}}, ["[space.fixed.a]", "did you mean 'weight_bits'"]),
+        ({"space": {"fixed": {"a": {"form": "phase"}}}}, ["must be one of native, phases", "did you mean 'phases'"]),
         (
             {"space": {"fixed": {"a": {"weight_bits": 16, "activation_bits": 8}}}},
             ["[space.fixed.a]", "needs weight_bits 2-8"],

@@ -31,6 +31,14 @@ def test_a_summary_counts_layers_that_lost_channels_or_weights(network):
     assert "lost" not in summary_text(Candidate(), network)
 
 
+def test_forms_are_named(network):
+    formed = Candidate({"conv0": LayerChoice(8, 8), "conv1": LayerChoice(8, 8, form="phases")})
+    assert "conv1: 8-bit weights, integer kernels, written in phases" in strip_html(formed, network)
+    assert "conv0: 8-bit weights, integer kernels&" not in strip_html(formed, network)
+    assert summary_text(formed, network).endswith("2 in integer kernels; 1 in phases")
+    assert _layers_text(formed.to_json()) == "8b ×2, 2 integer, 1 in phases"
+
+
 def test_the_legend_explains_only_what_occurs():
     assert "channels" not in legend_html(pruned=False, sparse=False)
     assert "part of its channels" in legend_html(pruned=True, sparse=False)

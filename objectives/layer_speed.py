@@ -1,0 +1,156 @@
+"""Which ways of running a layer pay on this machine: its forms, and integer arithmetic, timed one layer at a time.
+
+A layer is cut out of the graph and lowered in each way, between neighbours that run as it does. Its own kernels are kept apart
+from those that lead from float to the first neighbour and from the last one back, so that the same run tells how it fares
+between integer and between float neighbours.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..spaces.cache import Store, content_hash
+from ..spaces.candidate import NATIVE, Candidate, LayerChoice
+from ..spaces.domains import can_run_integer
+from ..spaces.errors import BuildError
+from ..spaces.forms import growth, valid_forms
+from ..spaces.graph import Graph, Layer, save_model
+from ..spaces.offers import FormOffer, Offer
+from ..spaces.session import CPU
+from ..spaces.single import NEIGHBOUR, single_layer
+from ..spaces.skeleton import skeleton_lowering
+from .kernel_profile import KernelProfile, Profiled
+
+VERSION = 1
+CLEARLY = 1.05  # times as fast: less is noise
+LEAST_ROUNDS = 5  # the first two of them are not counted
+MOST_ROUNDS = 17
+SECONDS = 0.15  # for one layer, once it has run often enough
+LEAST_MS = 1e-3  # what a profile tells apart
+CONVERSIONS = ("QuantizeLinear", "DequantizeLinear")
+
+Way = tuple[str, int]  # form, activation bits
+
+
+@dataclass(frozen=True)
+class WayTime:
+    """Milliseconds of a layer that is run in one way.
+
+    Attributes:
+        core: of its own kernels, between neighbours of its kind.
+        entering: from a float input to what these read: layout, and integers.
+        leaving: the way back.
+    """
+
+    core: float
+    entering: float
+    leaving: float
+
+
+def layer_offers(graph: Graph, fingerprint: object, threads: int = 1, provider: str = CPU) -> dict[str, Offer]:
+    """Return by layer what is worth offering on this machine, for those where it is not simply all in the native form.
+
+    Measured once for each ``fingerprint`` (of the machine and its ONNX Runtime) and kind of layer, and kept in the user's
+    cache, so that a study offers the same each time. A layer that cannot be measured has no entry.
+    """
+    store = Store(content_hash("layer speed", VERSION, fingerprint, threads, provider))
+    found: dict[str, Offer] = {}
+    for name, layer in graph.layers.items():
+        if can_run_integer(graph, layer) or len(valid_forms(graph, layer)) > 1:
+            single = single_layer(graph, layer)
+            try:
+                offer = _offer(single, _stored_times(single, store, threads, provider))
+            except BuildError:
+                continue  # the search records why, where it tries such a candidate
+            if offer != Offer():
+                found[name] = offer
+    return found
+
+
+def _stored_times(single: Graph, store: Store, threads: int, provider: str) -> dict[Way, WayTime]:
+    kind = content_hash(
+        single.digest, _only(single).shape
+    )  # a digest tells weights of equal bytes apart by attributes only
+    stored = store.arrays(kind)
+    if stored is None:
+        times = _times(single, threads, provider)
+        stored = {
+            "ways": np.array([f"{form} {bits}" for form, bits in times]),
+            "times": np.array([[way.core, way.entering, way.leaving] for way in times.values()]),
+        }
+        store.put_arrays(kind, stored)
+    ways = (str(way).split(" ") for way in stored["ways"])
+    return {(form, int(bits)): WayTime(*row) for (form, bits), row in zip(ways, stored["times"].tolist(), strict=True)}
+
+
+def _times(single: Graph, threads: int, provider: str) -> dict[Way, WayTime]:
+    """Return the times of the only layer of a graph in every way it can be run; the ways are run in turn."""
+    layer = _only(single)
+    bits = (8, 32) if can_run_integer(single, layer) else (32,)
+    port = single.inputs[0]
+    feed = {port.name: np.random.default_rng(0).uniform(-1, 1, port.shape).astype(np.float32)}
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="slimfront-")))
+        profiled = {}
+        for form in valid_forms(single, layer):
+            for activation_bits in bits:
+                path = folder / f"{form}-{activation_bits}.onnx"
+                candidate = Candidate({layer.name: LayerChoice(8, activation_bits, form=form)})
+                save_model(skeleton_lowering(single, candidate, lambda _: (-1.0, 1.0)).run(), path)
+                profiled[(form, activation_bits)] = Profiled(path, feed, threads, provider)
+        start, rounds = time.perf_counter(), 0
+        while rounds < LEAST_ROUNDS or (rounds < MOST_ROUNDS and time.perf_counter() - start < SECONDS):
+            for model in profiled.values():
+                model.run()
+            rounds += 1
+        return {way: _way_time(model.close()) for way, model in profiled.items()}
+
+
+def _way_time(profile: KernelProfile) -> WayTime:
+    ops = [kernel.short_op for kernel in profile.kernels]
+    marks = [number for number, op in enumerate(ops) if op.endswith(NEIGHBOUR)]
+    if marks:
+        parts = np.split(profile.kernel_ms, [marks[0], marks[0] + 1, marks[-1], marks[-1] + 1])
+        return WayTime(core=float(parts[2].sum()), entering=float(parts[0].sum()), leaving=float(parts[4].sum()))
+    times = dict.fromkeys((*CONVERSIONS, "core"), 0.0)
+    for op, kernel_ms in zip(ops, profile.kernel_ms.tolist(), strict=True):
+        times[op if op in CONVERSIONS else "core"] += kernel_ms
+    return WayTime(times["core"], *(times[op] for op in CONVERSIONS))
+
+
+def _offer(single: Graph, times: Mapping[Way, WayTime]) -> Offer:
+    """Return what the times of a layer say is worth offering."""
+    layer = _only(single)
+    forms = {}
+    for form in valid_forms(single, layer)[1:]:
+        ratios = {
+            bits: times[form, bits].core / max(times[NATIVE, bits].core, LEAST_MS)
+            for bits in (8, 32)
+            if (form, bits) in times
+        }
+        faster = {bits: ratio for bits, ratio in ratios.items() if ratio * CLEARLY < 1}
+        if faster:
+            forms[form] = FormOffer(growth(single, layer, form), faster)
+    slower = (NATIVE, 8) in times and _integer_is_slower(single, times[NATIVE, 8], times[NATIVE, 32])
+    return Offer(not slower, forms)
+
+
+def _integer_is_slower(single: Graph, integer: WayTime, plain: WayTime) -> bool:
+    """Whether integer arithmetic is slower between integer and between float neighbours as well."""
+    read, written = (math.prod(port.shape) for port in (single.inputs[0], single.outputs[0]))
+    to_float, to_integer = integer.leaving * read / written, integer.entering * written / read
+    between_integers = integer.core > CLEARLY * (plain.core + plain.entering + plain.leaving + to_float + to_integer)
+    between_floats = integer.core + integer.entering + integer.leaving > CLEARLY * plain.core
+    return between_integers and between_floats
+
+
+def _only(single: Graph) -> Layer:
+    return next(iter(single.layers.values()))

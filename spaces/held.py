@@ -1,0 +1,80 @@
+"""What ``[space.fixed]`` holds: the choices of layers and the ratios of groups, by name or glob."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from .candidate import NATIVE, LayerChoice, share
+from .domains import can_run_integer
+from .errors import InputError, nearest
+from .forms import check_form, valid_forms
+from .graph import Graph
+from .groups import Channels, channel_groups
+from .matrix import has_matrix
+
+CHOICE_KEYS = ("weight_bits", "activation_bits", "sparsity", "form")
+
+
+def held_choices(
+    graph: Graph, fixed: Mapping[str, Mapping[str, Any]]
+) -> tuple[dict[str, LayerChoice], dict[str, float]]:
+    """Return the choices of layers and the ratios of groups that are held; the last pattern counts, whole."""
+    held: dict[str, dict[str, Any]] = {}
+    ratios: dict[str, float] = {}
+    channels = channel_groups(graph)
+    names = dict.fromkeys((*graph.layers, *channels.groups))
+    for pattern, values in sorted(fixed.items(), key=lambda item: item[0] in names):
+        found = [pattern] if pattern in names else fnmatch.filter(names, pattern)
+        where = f"space.fixed.{pattern!r}"
+        if not found:
+            raise InputError(f"space.fixed: there is no layer or channel group {pattern!r}{nearest(pattern, names)}")
+        allowed = (*CHOICE_KEYS, "pruning_ratio")
+        unknown = [key for key in values if key not in allowed]
+        if unknown:
+            raise InputError(
+                f"{where}: unknown key {unknown[0]!r}{nearest(unknown[0], allowed)}; allowed: {', '.join(allowed)}"
+            )
+        chosen = {key: value for key, value in values.items() if key in CHOICE_KEYS}
+        for name in found if chosen or not values else ():
+            if name in graph.layers:
+                held[name] = chosen
+                try:
+                    _check_held(graph, name, LayerChoice(**held[name]), exact=pattern == name)
+                except InputError as error:
+                    raise InputError(f"{where}: {error}") from None
+        if "pruning_ratio" in values:
+            try:
+                ratios |= _held_ratios(channels, found, share("pruning_ratio", values["pruning_ratio"]), pattern)
+            except InputError as error:
+                raise InputError(f"{where}: {error}") from None
+    return {name: _possible(graph, name, LayerChoice(**values)) for name, values in held.items()}, ratios
+
+
+def _possible(graph: Graph, name: str, choice: LayerChoice) -> LayerChoice:
+    """Return a choice without the sparsity or the form that a layer cannot have: a glob may name it all the same."""
+    layer = graph.layers[name]
+    choice = choice if has_matrix(layer) else replace(choice, sparsity=0.0)
+    return choice if choice.form in valid_forms(graph, layer) else replace(choice, form=NATIVE)
+
+
+def _check_held(graph: Graph, name: str, choice: LayerChoice, exact: bool) -> None:
+    if choice.integer and not can_run_integer(graph, graph.layers[name]):
+        raise InputError(f"layer {name!r} has no integer kernel; activation_bits must be 32")
+    if exact and choice.sparsity and not has_matrix(graph.layers[name]):
+        raise InputError(f"layer {name!r} is a dilated ConvTranspose, which has no sparse form; sparsity must be 0")
+    if exact:
+        check_form(graph, graph.layers[name], choice.form)
+
+
+def _held_ratios(channels: Channels, found: Sequence[str], ratio: float, pattern: str) -> dict[str, float]:
+    """Return the ratio of each group that is named, or that a layer writes which a glob names."""
+    if list(found) == [pattern]:
+        groups = [channels.group(pattern)]  # raises with the op that froze it, or the group that it goes with
+    else:
+        groups = [group for group in channels.groups.values() if {group.name, *group.writers} & set(found)]
+        if not groups:
+            channels.group(found[0])
+    return {group.name: group.ratio(group.kept(ratio)) for group in groups}

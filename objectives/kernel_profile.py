@@ -14,7 +14,8 @@ from ..spaces.errors import BuildError
 from ..spaces.kernels import Kernel, read_kernels
 from ..spaces.session import CPU, open_session
 
-FIRST_RUNS = 2  # discarded: memory is being laid out
+ENDING = "_kernel_time"  # of the events of kernels, after the node's name
+FIRST_RUNS = 1  # discarded: memory is being laid out
 
 
 @dataclass(frozen=True)
@@ -82,9 +83,12 @@ class Profiled:
             self._folder.cleanup()
         events = json.loads(text)
         whole = [event for event in events if event.get("cat") == "Session" and event["name"] == "model_run"]
-        nodes = [event for event in events if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")]
-        ops = [event["args"]["op_name"] for event in nodes[: len(self.kernels)]]
-        if len(nodes) != len(whole) * len(self.kernels) or ops != [kernel.short_op for kernel in self.kernels]:
+        nodes = [event for event in events if event.get("cat") == "Node" and event["name"].endswith(ENDING)]
+        ran = [(event["args"]["op_name"], event["name"].removesuffix(ENDING)) for event in nodes[: len(self.kernels)]]
+        expected = [
+            (kernel.short_op, kernel.node or name) for kernel, (_, name) in zip(self.kernels, ran, strict=False)
+        ]
+        if len(nodes) != len(whole) * len(self.kernels) or ran != expected:
             raise BuildError("ONNX Runtime's profile does not name the kernels of its own graph in their order")
         times = np.array([event["dur"] for event in nodes], float).reshape(len(whole), -1) / 1000.0
         first = FIRST_RUNS if len(whole) > FIRST_RUNS else 0

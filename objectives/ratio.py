@@ -7,10 +7,13 @@ are timed in turn drifts far less. Rounds that something disturbed are dropped, 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .protocol import Reading
 
 COVERAGE = 0.95
 Z = 1.96  # of COVERAGE under a normal distribution
@@ -18,6 +21,7 @@ QUIET = 0.2  # the quantile of a model's times that is taken for what it needs w
 DISTURBED = 1.1  # a round is dropped where one of its times is this many times what the model needs
 LEAST_KEPT = 5
 WAITED = 0.25
+LEAST_SPREAD = 1e-4  # of a speedup's logarithm, to divide by
 LEAST_TOLD = 6  # rounds from which order statistics give an interval of COVERAGE
 # Standard deviations of the logarithm. Between processes, sessions lie elsewhere in memory, and 8 and 16 processes of two
 # models differed by 0.4 to 0.6 % on a quiet machine; where rounds were dropped the others suffered, too.
@@ -88,13 +92,13 @@ def quiet_rounds(seconds: NDArray[np.float64], needed: float | None = None) -> N
     """
     usable = np.isfinite(seconds).all(axis=1) & (seconds > 0).all(axis=1)
     if not usable.any():
-        return usable
+        return np.asarray(usable, dtype=bool)
     fastest = np.quantile(seconds[usable], QUIET, axis=0)
     if needed is not None:
         fastest[0] = min(fastest[0], needed)
     slowed = np.where(usable, np.max(np.abs(seconds) / fastest, axis=1), np.inf)
     limit = max(DISTURBED, float(np.sort(slowed)[: min(LEAST_KEPT, int(usable.sum()))][-1]))
-    return np.asarray(slowed <= limit)
+    return np.asarray(slowed <= limit, dtype=bool)
 
 
 def median_interval(values: NDArray[np.float64]) -> tuple[float, float]:
@@ -108,6 +112,32 @@ def median_interval(values: NDArray[np.float64]) -> tuple[float, float]:
     while rank + 1 <= (n - 1) // 2 and 2 * (tail := below + math.comb(n, rank + 1) * 0.5**n) <= 1 - COVERAGE:
         rank, below = rank + 1, tail
     return float(ordered[rank]), float(ordered[n - 1 - rank])
+
+
+def pooled(timings: Sequence[Reading]) -> Reading:
+    """Return the speedup that several timings of the same file tell together.
+
+    Logarithms are weighted by their variances; where timings differ by more than their intervals say, the joint interval is
+    widened by the Birge ratio (Birge, The Calculation of Errors by the Method of Least Squares, 1932).
+
+    Args:
+        timings: at least one, each with its interval.
+    """
+    if len(timings) == 1:
+        return timings[0]
+    values = np.log([timing.value for timing in timings])
+    spreads = np.array([spread(timing) for timing in timings])
+    weights = 1.0 / np.maximum(spreads, LEAST_SPREAD) ** 2
+    centre = float((weights * values).sum() / weights.sum())
+    birge = float((weights * (values - centre) ** 2).sum() / (len(values) - 1))
+    half = Z * math.sqrt(max(birge, 1.0) / weights.sum())
+    ends = (math.exp(centre + side * half) for side in (0, -1, 1))
+    return Reading(next(ends), "x", next(ends), next(ends), how=f"{len(timings)} timings of the same file")
+
+
+def spread(timing: Reading) -> float:
+    """Return the standard deviation of a speedup's logarithm, from its 95 % interval; 0 where it has none."""
+    return 0.0 if timing.low is None or timing.high is None else math.log(timing.high / timing.low) / (2.0 * Z)
 
 
 def drift(seconds: NDArray[np.float64]) -> float:

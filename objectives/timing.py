@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -57,17 +57,22 @@ class Timing:
         Raises:
             BuildError: a model does not load or run.
         """
+        return self.measure_together([subject])[0]
+
+    def measure_together(self, subjects: Sequence[Subject]) -> list[dict[str, Reading]]:
+        """Return the readings of several models, timed in turn with one another and with the reference that they share.
+
+        The reference runs once a round for all of them. A model that is settled leaves the rounds; the limits of time grow
+        with the number of models.
+
+        Raises:
+            BuildError: a model does not load or run.
+        """
         with machine_to_itself(), _no_collection():
-            reference = self._timer(subject.reference)
-            candidate = reference if subject.is_reference else self._timer(subject.model)
-            seconds = self._rounds(reference, candidate, subject)
-        found = ratio_estimate(seconds, subject.reference_seconds)
-        readings = _reference_readings(seconds[:, 0], found)
-        if subject.is_reference:
-            readings["speedup"] = Reading(1.0, "x", 1.0, 1.0, how="the reference itself")
-        else:
-            readings["speedup"] = Reading(found.value, "x", found.low, found.high, how=_how(found))
-        return readings
+            reference = self._timer(subjects[0].reference)
+            candidates = [None if subject.is_reference else self._timer(subject.model) for subject in subjects]
+            times = self._rounds(reference, candidates, subjects)
+        return [_readings(seconds, subject) for seconds, subject in zip(times, subjects, strict=True)]
 
     def _timer(self, model: OpenModel) -> Timer:
         """Return a function that runs the warm model once per call and gives the seconds of one inference."""
@@ -94,24 +99,34 @@ class Timing:
 
         return timed
 
-    def _rounds(self, reference: Timer, candidate: Timer, subject: Subject) -> NDArray[np.float64]:
-        """Return the seconds ``[rounds, 2]`` of the reference and of the candidate."""
+    def _rounds(
+        self, reference: Timer, candidates: Sequence[Timer | None], subjects: Sequence[Subject]
+    ) -> list[NDArray[np.float64]]:
+        """Return for each model the seconds ``[rounds, 2]`` of the reference and of itself."""
         order = np.random.default_rng(self.seed)
-        timers, alone = (reference, candidate), subject.is_reference
-        times: list[list[float]] = []
+        times: list[list[list[float]]] = [[] for _ in subjects]
+        active = list(range(len(subjects)))
+        share = (1 + len(subjects)) / 2
         begun = time.perf_counter()
-        while len(times) < self.most_rounds:
-            seconds = [0.0, 0.0]
-            for which in (0,) if alone else order.permutation(2).tolist():
-                seconds[which] = timers[which]()
-            times.append([seconds[0], seconds[0] if alone else seconds[1]])
-            took = time.perf_counter() - begun
-            if took > self.longest or (len(times) >= self.least_rounds and self._enough(times, took, subject)):
-                break
-        return np.array(times)
+        while active:
+            timers = [reference, *(candidates[number] for number in active)]
+            seconds = [0.0] * len(timers)
+            for which in order.permutation(len(timers)).tolist():
+                timer = timers[which]
+                seconds[which] = 0.0 if timer is None else timer()
+            for place, number in enumerate(active, start=1):
+                own = seconds[0] if candidates[number] is None else seconds[place]
+                times[number].append([seconds[0], own])
+            took = (time.perf_counter() - begun) / share
+            active = [number for number in active if not self._done(times[number], took, subjects[number])]
+        return [np.array(each) for each in times]
 
-    def _enough(self, times: list[list[float]], took: float, subject: Subject) -> bool:
+    def _done(self, times: list[list[float]], took: float, subject: Subject) -> bool:
         """Whether the interval is narrow enough, or the time is over: later where the machine is busy."""
+        if len(times) >= self.most_rounds or took > self.longest:
+            return True
+        if len(times) < self.least_rounds:
+            return False
         seconds = np.array(times)
         found = ratio_estimate(seconds, subject.reference_seconds)
         if took > self.seconds and not found.disturbed:
@@ -120,6 +135,16 @@ class Timing:
             return found.half_width < self.half_width
         low, high = median_interval(seconds[found.quiet, 0])
         return high - low < 2 * self.half_width * float(np.median(seconds[found.quiet, 0]))
+
+
+def _readings(seconds: NDArray[np.float64], subject: Subject) -> dict[str, Reading]:
+    found = ratio_estimate(seconds, subject.reference_seconds)
+    readings = _reference_readings(seconds[:, 0], found)
+    if subject.is_reference:
+        readings["speedup"] = Reading(1.0, "x", 1.0, 1.0, how="the reference itself")
+    else:
+        readings["speedup"] = Reading(found.value, "x", found.low, found.high, how=_how(found))
+    return readings
 
 
 def _how(found: Estimate) -> str:

@@ -5,31 +5,36 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ..objectives.predictor import Prediction, Predictor
 from ..objectives.protocol import Objective, OpenModel, Reading, Subject
 from ..objectives.quality import Quality
 from ..objectives.size import Size
 from ..objectives.timing import Timing
-from ..spaces.build import Built
+from ..spaces.build import Built, file_hash
 from ..spaces.candidate import Candidate
 from ..spaces.errors import BuildError, InputError
 from ..spaces.groups import fitting
 from ..spaces.statistics import Progress
 from ..studies.reading_notes import reading_notes
-from ..studies.records import DONE, FAILED
+from ..studies.records import DONE, FAILED, PREDICTED
 from ..studies.run import save_model_file
 from ..studies.study import Study
 from ..studies.trial import Trial
 
+TIMING = "timing"
+Hopeless = Callable[[Mapping[str, Reading]], str | None]
+
 
 @dataclass(frozen=True)
 class StageResult:
-    """A finished stage: its state ("done" or "failed"), the file it was measured on, its readings and its time."""
+    """A finished stage: its state ("done", "failed" or "predicted"), the file it was measured on, its readings and its time."""
 
     stage: str
     state: str
@@ -46,13 +51,18 @@ class Evaluator:
         study: with its builder prepared.
         models: a folder for the ONNX files.
         objectives: what is measured after building, each a stage under its name.
+        predictor: predicts each candidate's speedup first, and learns from each timing.
     """
 
-    def __init__(self, study: Study, models: Path, objectives: Sequence[Objective] = ()) -> None:
+    def __init__(
+        self, study: Study, models: Path, objectives: Sequence[Objective] = (), predictor: Predictor | None = None
+    ) -> None:
         self.study = study
         self.models = models
+        self.predictor = predictor
         self.objectives = tuple(objectives) or (Quality(), Timing())
         self.reference_ms: list[float] = []  # of each timing so far
+        self.timing_seconds: list[float] = []
 
     def path(self, candidate: Candidate) -> Path:
         """Return where the candidate's file lies."""
@@ -66,14 +76,26 @@ class Evaluator:
             save_model_file(self.study.builder.build(Candidate()), path)
         return self._open(path)
 
-    def evaluate(self, candidate: Candidate, known: Trial | None = None) -> Iterator[StageResult]:
+    def evaluate(
+        self, candidate: Candidate, known: Trial | None = None, hopeless: Hopeless | None = None
+    ) -> Iterator[StageResult]:
         """Yield each stage that ``known`` has not finished yet, as it finishes; the last one where one fails.
+
+        Args:
+            candidate: what to evaluate.
+            known: what was found before.
+            hopeless: given the readings so far, says why the candidate need not be timed; None where it must be.
 
         Raises:
             InputError: the disk cannot be written to; nothing of the candidate's is lost by it.
         """
-        done = set(known.stages) if known else set()
+        done = {stage for stage, facts in known.stages.items() if facts["state"] == DONE} if known else set()
         sha256 = known.sha256 if known else ""
+        found = dict(known.readings) if known else {}
+        prediction = self._predict(candidate)
+        if prediction is not None and "prediction" not in done:
+            found |= {"predicted_speedup": prediction.reading()}
+            yield _done("prediction", "", {"predicted_speedup": prediction.reading()}, time.perf_counter())
         start = time.perf_counter()
         try:
             if "build" not in done or not self.path(candidate).exists():
@@ -84,6 +106,7 @@ class Evaluator:
             subject = self._subject(candidate)
             if "build" not in done:
                 readings = Size().measure(subject) | _fallbacks(built, subject)
+                found |= readings
                 yield _done("build", sha256, readings, start)
         except Exception as error:
             yield _failed("build", sha256, error, start)
@@ -91,15 +114,81 @@ class Evaluator:
         for objective in self.objectives:
             if objective.name in done:
                 continue
+            reason = hopeless(found) if hopeless is not None and objective.name == TIMING else None
+            if reason is not None:
+                yield StageResult(objective.name, PREDICTED, sha256, reason=reason)
+                continue
             start = time.perf_counter()
             try:
                 readings = objective.measure(subject)
             except Exception as error:
                 yield _failed(objective.name, sha256, error, start)
                 return
-            if "reference_ms" in readings:
-                self.reference_ms.append(readings["reference_ms"].value)
+            found |= readings
             yield _done(objective.name, sha256, readings, start)
+            if objective.name == TIMING:
+                self.timing_seconds.append(time.perf_counter() - start)
+                self._learn(candidate, readings, prediction)
+
+    def time_again(self, candidate: Candidate, sha256: str) -> StageResult | None:
+        """Time a measured candidate's file once more; None where it is not there any more, or not the same."""
+        start = time.perf_counter()
+        try:
+            if not self.path(candidate).exists():
+                save_model_file(self.study.builder.build(candidate), self.path(candidate))
+            if file_hash(self.path(candidate)) != sha256:
+                return None
+            readings = self._timing.measure(self._subject(candidate))
+        except BuildError:
+            return None
+        self._learn(candidate, readings, None)
+        return _done(TIMING, sha256, readings, start)
+
+    def time_together(self, trials: Sequence[Trial]) -> list[tuple[Trial, StageResult]]:
+        """Time trials that were built and judged, in turn with one another and with the reference, which runs once for all.
+
+        Where one of them fails, or the timing knows no such way, each is timed on its own.
+        """
+        start = time.perf_counter()
+        together = getattr(self._timing, "measure_together", None)
+        found = None
+        try:
+            for trial in trials:
+                if not self.path(trial.candidate).exists():
+                    save_model_file(self.study.builder.build(trial.candidate), self.path(trial.candidate))
+            if together is not None:
+                found = together([self._subject(trial.candidate) for trial in trials])
+        except BuildError:
+            pass  # the one that fails is told when it is alone
+        if found is None:
+            return [(trial, result) for trial in trials for result in self.evaluate(trial.candidate, trial)]
+        seconds = (time.perf_counter() - start) / len(trials)
+        self.timing_seconds += [seconds] * len(trials)
+        for trial, readings in zip(trials, found, strict=True):
+            self._learn(trial.candidate, readings, self._predict(trial.candidate))
+        return [
+            (trial, StageResult(TIMING, DONE, trial.sha256, readings, seconds=seconds))
+            for trial, readings in zip(trials, found, strict=True)
+        ]
+
+    @property
+    def _timing(self) -> Objective:
+        return next(objective for objective in self.objectives if objective.name == TIMING)
+
+    def _predict(self, candidate: Candidate) -> Prediction | None:
+        """Return a candidate's prediction; None for the reference, and where its build will tell why not."""
+        if self.predictor is None or candidate == Candidate():
+            return None
+        try:
+            return self.predictor.predict(candidate)
+        except BuildError:
+            return None
+
+    def _learn(self, candidate: Candidate, readings: Mapping[str, Reading], prediction: Prediction | None) -> None:
+        self.reference_ms.append(readings["reference_ms"].value)
+        if self.predictor is not None:
+            with suppress(BuildError):  # a graph that cannot be looked into teaches nothing
+                self.predictor.learn(candidate, readings["speedup"], prediction)
 
     def _subject(self, candidate: Candidate) -> Subject:
         model = self.reference if candidate == Candidate() else self._open(self.path(candidate))

@@ -4,31 +4,41 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ..objectives.calibration import calibrate
+from ..objectives.protocol import Reading
 from ..spaces.candidate import Candidate
-from ..spaces.errors import InputError
+from ..spaces.errors import BuildError, InputError
 from ..spaces.sensitivity import sensitivity
+from ..spaces.session import batches
 from ..spaces.space import Option
 from ..spaces.work import channel_shares, multiply_adds
 from ..studies.definition import check_sampler
 from ..studies.environment import Environment, current_environment
-from ..studies.front import FULL_FIDELITY_DB, WORST, full_drop_db
+from ..studies.front import FULL_FIDELITY_DB, WORST, full_drop_db, nondominated
 from ..studies.limits import parse_time
 from ..studies.reading_notes import reading_notes
 from ..studies.records import FAILED, Record, RecordFile
-from ..studies.run import RECORDS_FILE, Run, make_folder, start_run, use_kernel_step
+from ..studies.run import RECORDS_FILE, Run, make_folder, start_run, use_machine_facts
 from ..studies.study import Study, load_study
 from ..studies.trial import REFERENCE_LABEL, Trial
-from .evaluate import Evaluator
+from .doubt import POSTPONED, doubtful, hopeless, sure_enough
+from .evaluate import Evaluator, StageResult
 from .mirror import Mirror
 from .progress import Progress, Silent
 from .proposers import Observation, Point, Task, make_proposer
 from .start import start_points
 from .twins import EVERY, sequential_twin
 
+CALIBRATION = 0.3  # seconds for each trial that is to be timed; and the part of what is left of a timeout
+MOST_CALIBRATION = 60.0
+LEAST_CALIBRATED = 15  # trials: fewer are timed before a calibration had paid
+AT_ONCE = 6  # postponed candidates that are timed in turn with one another
+CHECKPOINTS = 4  # times that what was postponed is timed in a search
+TIMED_AGAIN = 0.125  # timings of members of the front in doubt, in parts of the trials
 TWIN_SECONDS = 60.0  # what sequential repair is taken to last before one was measured
 SUSPICIOUS_PSNR_DB = 12.0  # a trained reference stands higher against its targets, unless a range is wrong
 
@@ -71,7 +81,7 @@ def search(
     except ValueError as error:
         raise InputError(f"sampler {error}") from None
     folder = Path(run_dir) if run_dir is not None else Path("runs") / study.name
-    use_kernel_step(folder, study)
+    use_machine_facts(folder, study)
     study.check()
     if not study.space.varies:
         raise InputError(
@@ -111,7 +121,7 @@ class _Search:
         self.progress = progress
         self.total = total
         self.deadline = deadline
-        self.evaluator = Evaluator(study, folder / "models")
+        self.evaluator = Evaluator(study, folder / "models", predictor=study.predictor)
         self.durations: list[float] = []
         self.twin_durations: list[float] = []
         self.run = self._read()
@@ -122,6 +132,7 @@ class _Search:
         count = len(self.run.trials)
         if count >= self.total:
             self.progress.note(f"the run has {count} candidates already, and no more were asked for ({self.total})")
+        self._tell_of_other_environments()
         for label, candidate in self._wanted(sampler, seed):
             if not prepared:
                 told = list(self.study.warnings)
@@ -131,11 +142,18 @@ class _Search:
                 self.study.prepare(space.rounded, space.pruned, self.progress.prepare)
                 for warning in self.study.warnings[len(told) :]:
                     self.progress.note(warning)
+                self._calibrate(self.total - count)
                 prepared = True
             if self._time_is_over():
                 self.progress.note("the time is over")
                 break
             self._evaluate(label, candidate)
+            if len(self.run.trials) % self._rhythm == 0:
+                self._time_postponed()
+        if prepared:
+            self._time_postponed()
+            self._settle_doubts()
+            self.study.predictor.save()
         measured = [trial for trial in self.run.trials if trial.measured]
         if self.durations:
             for note in reading_notes([trial.readings for trial in measured]):
@@ -143,7 +161,91 @@ class _Search:
         if measured and all(self.run.violation(trial) for trial in measured):
             self.progress.note(f"no candidate keeps the constraints yet: {self.run.limits}")
         if self.mirror:
-            self.mirror.follow(self.run)
+            self.mirror.follow(self.run, ended=True)
+
+    def _calibrate(self, trials: int) -> None:
+        """Teach the latency predictor this machine, in a part of the time that timing so many trials takes."""
+        seconds = min(MOST_CALIBRATION, CALIBRATION * trials)
+        if trials < LEAST_CALIBRATED or not self.study.space.varies:
+            return
+        if self.deadline is not None:
+            seconds = min(seconds, CALIBRATION * max(self.deadline - time.monotonic(), 0.0))
+        feed = next(batches(self.study.calibration, self.study.graph.batch))
+        try:
+            calibrate(self.study.predictor, self.study.space, feed, seconds, self.progress.prepare)
+        except BuildError as error:
+            self.progress.note(f"no speedup is predicted: {error}")
+
+    @property
+    def _rhythm(self) -> int:
+        """After so many trials what was postponed is timed, so that the front is known meanwhile."""
+        return max(self.total // CHECKPOINTS, LEAST_CALIBRATED)
+
+    def _postponed(self) -> list[Trial]:
+        """Return the trials that were not timed and may be on the front, the most promising first."""
+        found = [t for t in self.run.trials if t.predicted and hopeless(self.run, t.readings) is None]
+        if not found:
+            return []
+        known = [t for t in self.run.trials if t.measured]
+        promising = nondominated([self.run.point(t) for t in (*found, *known)])[: len(found)]
+        return [t for _, t in sorted(zip(~promising, found, strict=True), key=lambda pair: (pair[0], pair[1].number))]
+
+    def _time_postponed(self) -> None:
+        """Time what was not timed and may be on the front, several at once: they share the reference's time."""
+        done, left = 0, self._postponed()
+        while left and not self._time_is_over(spare=0):
+            self.progress.prepare("timing what may be on the front", done / (done + len(left)))
+            batch = left[:AT_ONCE]
+            for trial, result in self.evaluator.time_together(batch):
+                self.records.append(self._record(result, trial.candidate, trial.number))
+            self.run = self._read()
+            for trial in batch:
+                self._tell(self.run.trial(trial.number))
+            done, left = done + len(batch), self._postponed()
+        self._keep_front_files()
+
+    def _untimed(self, label: str, found: Mapping[str, Reading]) -> str | None:
+        """Return why a candidate is not timed now: it is hopeless, or so well predicted that its timing can wait."""
+        reason = hopeless(self.run, found)
+        if reason is None and not label and self.study.predictor.calibrated and sure_enough(found):
+            return POSTPONED
+        return reason
+
+    def _settle_doubts(self) -> None:
+        """Time members of the front in doubt once more."""
+        left = most = max(round(TIMED_AGAIN * self.total), 1)
+        left -= sum(max(trial.timings - 1, 0) for trial in self.run.trials)
+        while left > 0 and not self._time_is_over() and (found := doubtful(self.run)):
+            left -= 1
+            self.progress.prepare("timing again who is in doubt", 1.0 - left / most)
+            if not self._time_again(found[0]):
+                break
+
+    def _time_again(self, trial: Trial) -> bool:
+        """Time a member of the front once more; return whether its file was still there."""
+        result = self.evaluator.time_again(trial.candidate, trial.sha256)
+        if result is None:
+            return False
+        self.records.append(self._record(result, trial.candidate, trial.number))
+        self.run = self._read()
+        return True
+
+    def _tell_of_other_environments(self) -> None:
+        """Say where the run's timings come from another environment: they are not compared with those made here."""
+        elsewhere = {
+            digest
+            for trial in Run(self.folder).trials
+            for stage, facts in trial.stages.items()
+            if stage == "timing" and (digest := facts["environment"]) != self.environment
+        }
+        about = self.run.environments()
+        for digest in sorted(elsewhere):
+            there = about.get(digest, {})
+            self.progress.note(
+                f"the run was timed in another environment ({there.get('cpu', 'unknown')}, ONNX Runtime "
+                f"{there.get('onnxruntime', 'unknown')}, {there.get('threads', '?')} threads): its candidates are timed "
+                "again here, since times of two environments are not compared"
+            )
 
     def _wanted(self, sampler: str, seed: int) -> Iterator[tuple[str, Candidate]]:
         """Yield what is to be evaluated: what was begun, the starting points, then proposals."""
@@ -204,9 +306,9 @@ class _Search:
 
     def _history(self) -> list[Observation]:
         return [
-            Observation(trial.candidate, self.run.point(trial), self.run.violation(trial))
-            if trial.measured
-            else Observation(trial.candidate, None)
+            Observation(trial.candidate, None)
+            if trial.state == FAILED
+            else Observation(trial.candidate, self.run.point(trial), self.run.violation(trial), trial.predicted)
             for trial in self.run.trials
         ]
 
@@ -225,26 +327,10 @@ class _Search:
         known = self._known(candidate)
         number = known.number if known else 1 + max((t.number for t in self.run.all_trials), default=-1)
         first = known is None
-        for result in self.evaluator.evaluate(candidate, known):
+        for result in self.evaluator.evaluate(candidate, known, lambda found: self._untimed(label, found)):
             if result.state == FAILED and label == REFERENCE_LABEL:
                 raise InputError(f"the study's model itself fails: {result.reason}")
-            self.records.append(
-                Record(
-                    study=self.study.digest,
-                    key=candidate.key,
-                    stage=result.stage,
-                    environment=self.environment,
-                    state=result.state,
-                    trial=number,
-                    sha256=result.sha256,
-                    readings={name: reading.to_json() for name, reading in result.readings.items()},
-                    reason=result.reason,
-                    candidate=candidate.to_json() if first else None,
-                    label=label,
-                    seconds=round(result.seconds, 4),
-                    time=datetime.now(UTC).isoformat(timespec="seconds"),
-                )
-            )
+            self.records.append(self._record(result, candidate, number, label, first))
             first = False
         durations = self.durations if candidate.repair == "static" else self.twin_durations
         durations.append(time.monotonic() - start)
@@ -253,6 +339,25 @@ class _Search:
         if self.mirror:
             self.mirror.follow(self.run)
         self._tell(self.run.trial(number))
+
+    def _record(
+        self, result: StageResult, candidate: Candidate, number: int, label: str = "", first: bool = False
+    ) -> Record:
+        return Record(
+            study=self.study.digest,
+            key=candidate.key,
+            stage=result.stage,
+            environment=self.environment,
+            state=result.state,
+            trial=number,
+            sha256=result.sha256,
+            readings={name: reading.to_json() for name, reading in result.readings.items()},
+            reason=result.reason,
+            candidate=candidate.to_json() if first else None,
+            label=label,
+            seconds=round(result.seconds, 4),
+            time=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
 
     def _tell(self, trial: Trial) -> None:
         if trial.label == REFERENCE_LABEL and self.run.has_target and trial.value("psnr_db") < SUSPICIOUS_PSNR_DB:
@@ -266,15 +371,22 @@ class _Search:
             left = min(left, max(0.0, self.deadline - time.monotonic()))
         self.progress.step(done, self.total, self.run.hypervolume(), left, trial)
 
-    def _time_is_over(self) -> bool:
-        """Whether another trial, as long as they usually are, would end too late; the first one is always begun."""
+    def _time_is_over(self, spare: int | None = None) -> bool:
+        """Whether another trial, as long as they usually are, would end too late; the first one is always begun.
+
+        Args:
+            spare: timings that time has to be left for; by default of all that was postponed.
+        """
         if self.deadline is None or not self.durations:
             return False
-        return time.monotonic() + statistics.median(self.durations) > self.deadline
+        spare = len(self._postponed()) if spare is None else spare
+        later = spare * statistics.median(self.evaluator.timing_seconds or [0.0])
+        return time.monotonic() + statistics.median(self.durations) + later > self.deadline
 
     def _keep_front_files(self) -> None:
         """Delete the files of candidates that are not on the front; they can be built again."""
-        kept = {Candidate().key} | {trial.candidate.key for trial in self.run.front_trials()}
+        kept = {Candidate().key}
+        kept |= {trial.candidate.key for trial in (*self.run.front_trials(), *self._postponed())}
         for path in (self.folder / "models").glob("*.onnx*"):
             if path.name.split(".")[0] not in kept:
                 path.unlink()

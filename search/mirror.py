@@ -9,6 +9,7 @@ import warnings
 from typing import TYPE_CHECKING
 
 from ..spaces.errors import InputError
+from ..studies.records import FAILED
 from ..studies.run import Run
 from ..studies.study import Study
 from ..studies.trial import Trial
@@ -52,16 +53,22 @@ class Mirror:
         self.axes = Grid(study.space).axes
         self.space = study.space
 
-    def follow(self, run: Run) -> None:
-        """Add the run's trials that are not there yet."""
+    def follow(self, run: Run, ended: bool = False) -> None:
+        """Add the run's trials that are not there yet; those that may still be timed when the search has ended."""
         for trial in run.trials:
-            if trial.number not in self._told:
+            if trial.number not in self._told and (ended or not trial.predicted):
                 self.study.add_trial(self._frozen(run, trial))
                 self._told.add(trial.number)
 
     def _frozen(self, run: Run, trial: Trial) -> optuna.trial.FrozenTrial:
-        point, violation = (run.point(trial), run.violation(trial)) if trial.measured else (None, 0.0)
-        notes = {**trial.row(), "label": trial.label, "reason": trial.reason, "repair": trial.candidate.repair}
+        point, violation = (None, 0.0) if trial.state == FAILED else (run.point(trial), run.violation(trial))
+        notes = {
+            **trial.row(),
+            "state": trial.state,
+            "label": trial.label,
+            "reason": trial.reason,
+            "repair": trial.candidate.repair,
+        }
         del notes["candidate"]
         return frozen_trial(
             Observation(trial.candidate, point, violation),

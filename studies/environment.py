@@ -31,6 +31,11 @@ class Environment:
         """A short hash of all of it."""
         return content_hash(self.to_json())[:12]
 
+    @property
+    def machine(self) -> str:
+        """A short hash of what kernels' times depend on, whatever calls them."""
+        return content_hash({k: v for k, v in self.to_json().items() if k not in ("python", "slimfront")})[:12]
+
     def to_json(self) -> dict[str, Any]:
         """Return the environment as plain data."""
         return dict(vars(self))

@@ -46,6 +46,40 @@ def nondominated(points: ArrayLike) -> NDArray[np.bool_]:
     return np.asarray(moocore.is_nondominated(rows, keep_weakly=True), dtype=bool)
 
 
+def surely_dominated(points: ArrayLike, fastest: ArrayLike, slowest: ArrayLike) -> NDArray[np.bool_]:
+    """Return a mask ``[N]`` of the rows that another dominates whatever their times are within the intervals.
+
+    Args:
+        points: ``[N, 3]``, minimised; of size and drop only.
+        fastest: the low ends of the times ``[N]``.
+        slowest: the high ends of the times ``[N]``.
+    """
+    rows = np.asarray(points, dtype=float).reshape(-1, 3)
+    low, high = np.asarray(fastest, float), np.asarray(slowest, float)
+    exact = rows[:, [0, 2]]
+    no_worse = (exact[:, None] <= exact[None]).all(axis=2) & (high[:, None] <= low[None])  # [by whom, which]
+    better = (exact[:, None] < exact[None]).any(axis=2) | (high[:, None] < low[None])
+    return np.asarray((no_worse & better).any(axis=0))
+
+
+def membership(points: ArrayLike, spreads: ArrayLike, samples: int = 400) -> NDArray[np.float64]:
+    """Return the probability ``[N]`` that a row is on the front, times uncertain by log-normal errors.
+
+    Args:
+        points: ``[N, 3]``, minimised.
+        spreads: standard deviations of the logarithms of the times ``[N]``.
+        samples: drawn, always the same.
+    """
+    rows = np.asarray(points, dtype=float).reshape(-1, 3)
+    noise = np.random.default_rng(0).standard_normal((samples, len(rows)))
+    counts = np.zeros(len(rows))
+    for errors in noise:
+        drawn = rows.copy()
+        drawn[:, 1] *= np.exp(np.asarray(spreads, float) * errors)
+        counts += nondominated(drawn)
+    return counts / samples
+
+
 def hypervolume(points: ArrayLike, worst: ArrayLike = WORST) -> float:
     """Return the volume that ``points [N, 3]`` dominate below ``worst``: 0 to 1 for the unit cube; larger is better."""
     import moocore

@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from ..objectives.protocol import Reading
 from .texts import time_text
 
+DISTURBED = 0.25  # part of the rounds of a timing that was dropped
+MOST_BUSY = 0.2  # part of the timings that may be like that
 STEADY = 0.1  # of the reference's time; on an idle machine it stays within 9 % over a search
 
 
 def reading_notes(readings: Sequence[Mapping[str, Reading]]) -> list[str]:
     """Return all notes on the readings of several candidates, the reference's among them."""
-    return [*timing_notes(readings), *kernel_notes(readings)]
+    return [*timing_notes(readings), *disturbance_notes(readings), *kernel_notes(readings)]
 
 
 def kernel_notes(readings: Sequence[Mapping[str, Reading]]) -> list[str]:
@@ -25,6 +27,18 @@ def kernel_notes(readings: Sequence[Mapping[str, Reading]]) -> list[str]:
     return [
         f"in {affected} of {len(found)} candidates with integer layers this ONNX Runtime runs some of those in float "
         f"(at most {worst.value:.0f} of them; {worst.how}): they could be faster than they are"
+    ]
+
+
+def disturbance_notes(readings: Sequence[Mapping[str, Reading]]) -> list[str]:
+    """Return a note where other work on the machine disturbed timings."""
+    parts = [each["disturbed"].value for each in readings if "disturbed" in each]
+    busy = sum(part > DISTURBED for part in parts)
+    if busy <= MOST_BUSY * len(parts):
+        return []
+    return [
+        f"other work disturbed {busy} of {len(parts)} timings: up to {max(parts):.0%} of their rounds were dropped, and their "
+        "intervals are wider; a quieter machine gives narrower ones, faster"
     ]
 
 

@@ -18,6 +18,7 @@ from ..spaces.errors import InputError
 
 DONE = "done"
 FAILED = "failed"
+PREDICTED = "predicted"  # not timed: what was predicted is dominated anyway
 
 
 @dataclass(frozen=True)
@@ -27,13 +28,13 @@ class Record:
     Attributes:
         study: digest of the study.
         key: the candidate's key.
-        stage: "build", "quality", "timing".
+        stage: "prediction", "build", "quality", "timing".
         environment: digest of the environment it was measured in.
-        state: "done" or "failed".
+        state: "done", "failed" or "predicted".
         trial: the candidate's number in the run.
         sha256: of the model file that was measured; empty where building failed.
         readings: by name, each as `objectives.protocol.Reading` writes it.
-        reason: why it failed.
+        reason: why it failed, or was not timed.
         candidate: its JSON, on the candidate's first record.
         label: "reference", "uniform 4/8" or empty.
         seconds: what the stage took.

@@ -129,10 +129,13 @@ class SearchProgress:
 def trial_line(trial: Trial) -> str:
     """A finished trial in a line."""
     name = f"trial {trial.number}" + (f" ({trial.label})" if trial.label else "")
-    if not trial.measured:
+    if not (trial.measured or trial.predicted):
         return f"{name}: {trial.state}: {trial.reason or 'no reason kept'}"
     row = trial.row()
-    return f"{name}: {size_text(row['size_bytes'])}, {number_text(row['speedup'])}×, {number_text(row['psnr_db'])} dB"
+    size, psnr = size_text(row["size_bytes"]), f"{number_text(row['psnr_db'])} dB"
+    if trial.predicted:
+        return f"{name}: {size}, {number_text(row['predicted_speedup'])}× predicted, {psnr}"
+    return f"{name}: {size}, {number_text(row['speedup'])}×, {psnr}"
 
 
 def plain(value: Any) -> Any:

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..objectives.protocol import Reading
+from ..objectives.ratio import pooled
 from ..spaces.candidate import Candidate
-from .records import DONE, FAILED, Record
+from .records import DONE, FAILED, PREDICTED, Record
 
 STAGES = ("build", "quality", "timing")  # in this order; a trial with all of them is measured
 REFERENCE_LABEL = "reference"
@@ -21,13 +22,14 @@ class Trial:
     Attributes:
         number: its place in the run, from 0 (the reference).
         candidate: the point of the space.
-        state: "measured", "failed", or "started" where stages are still missing.
-        reason: why it failed.
+        state: "measured", "failed", "predicted" where it was not timed, or "started" where stages are still missing.
+        reason: why it failed, or was not timed.
         stages: what is on disk, by stage: state, environment, seconds, time and readings as plain data.
         label: "reference", "uniform 4/8" or empty.
         sha256: of its ONNX file.
         readings: of all stages, by name.
         reference_ms: the run's time of the reference; latencies are this over the speedup.
+        timings: how often its file was timed.
     """
 
     number: int
@@ -39,6 +41,7 @@ class Trial:
     sha256: str = ""
     readings: dict[str, Reading] = field(default_factory=dict)
     reference_ms: float | None = None
+    timings: int = 0
 
     @property
     def measured(self) -> bool:
@@ -50,9 +53,19 @@ class Trial:
         return self.readings[name].value
 
     @property
+    def predicted(self) -> bool:
+        """Whether it was not timed, since what was predicted is dominated anyway."""
+        return self.state == "predicted"
+
+    @property
+    def speedup(self) -> Reading:
+        """The measured speedup, or the predicted one of a trial that was not timed."""
+        return self.readings["predicted_speedup" if self.predicted else "speedup"]
+
+    @property
     def latency_ms(self) -> float:
         """The run's reference time over the speedup, in milliseconds."""
-        return (self.reference_ms or 0.0) / self.value("speedup")
+        return (self.reference_ms or 0.0) / self.speedup.value
 
     def row(self) -> dict[str, Any]:
         """Return the JSON form of a measured candidate; what was not measured is None."""
@@ -94,9 +107,9 @@ def trials_of(records: Iterable[Record], environment: str | None = None) -> list
     for record in records:
         by_key.setdefault(record.key, []).append(record)
     environment = environment or _main_environment(by_key)
-    found = [(own[0], _standing(own, environment)) for own in by_key.values()]
-    reference_ms = next((_reference_ms(own) for first, own in found if first.label == REFERENCE_LABEL), None)
-    trials = [_trial(first, own, reference_ms) for first, own in found]
+    found = [(own, _standing(own, environment)) for own in by_key.values()]
+    reference_ms = next((_reference_ms(standing) for own, standing in found if own[0].label == REFERENCE_LABEL), None)
+    trials = [_trial(own, standing, reference_ms) for own, standing in found]
     return sorted(trials, key=lambda trial: trial.number)
 
 
@@ -109,9 +122,12 @@ def _standing(records: list[Record], environment: str | None) -> dict[str, Recor
     """Return the records that count, by stage: the last of each on the last build."""
     standing: dict[str, Record] = {}
     for record in records:
-        if record.stage == "build":
+        if record.stage == "prediction":  # made before the file
+            if record.environment == environment:
+                standing["prediction"] = record
+        elif record.stage == "build":
             if "build" in standing and standing["build"].sha256 != record.sha256:
-                standing = {}
+                standing = {stage: kept for stage, kept in standing.items() if stage == "prediction"}
             standing["build"] = record
         elif record.sha256 == standing.get("build", record).sha256 and (
             record.stage != "timing" or record.environment == environment or record.state == FAILED
@@ -120,7 +136,8 @@ def _standing(records: list[Record], environment: str | None) -> dict[str, Recor
     return standing
 
 
-def _trial(first: Record, standing: dict[str, Record], reference_ms: float | None) -> Trial:
+def _trial(own: list[Record], standing: dict[str, Record], reference_ms: float | None) -> Trial:
+    first = own[0]
     failed = next((record for record in standing.values() if record.state == FAILED), None)
     complete = all(stage in standing for stage in STAGES)
     readings = {
@@ -129,17 +146,33 @@ def _trial(first: Record, standing: dict[str, Record], reference_ms: float | Non
         if record.state == DONE
         for name, reading in record.readings.items()
     }
+    timed = standing.get("timing")
+    unfinished = timed is not None and timed.state == PREDICTED
+    timings = _timings(own, timed) if timed is not None and timed.state == DONE else []
+    if timings:
+        readings["speedup"] = pooled(timings)
     return Trial(
         number=first.trial,
         candidate=Candidate.from_json(first.candidate),
-        state="failed" if failed else "measured" if complete else "started",
-        reason=failed.reason if failed else None,
+        state="failed" if failed else "started" if not complete else "predicted" if unfinished else "measured",
+        reason=failed.reason if failed else timed.reason if timed is not None and unfinished else None,
         stages={stage: _stage(record) for stage, record in standing.items()},
         label=first.label,
         sha256=standing["build"].sha256 if "build" in standing else "",
         readings=readings,
         reference_ms=reference_ms,
+        timings=len(timings),
     )
+
+
+def _timings(own: list[Record], last: Record) -> list[Reading]:
+    """Return the speedups of all timings of the file and in the environment of the last."""
+    return [
+        Reading.from_json(record.readings["speedup"])
+        for record in own
+        if (record.stage, record.state, record.sha256, record.environment)
+        == ("timing", DONE, last.sha256, last.environment)
+    ]
 
 
 def _stage(record: Record) -> dict[str, Any]:

@@ -28,10 +28,12 @@ VERBS = (
     "front",
     "report",
     "pick",
+    "explain",
     "ship",
     "verify",
     "build",
     "evaluate",
+    "predict",
 )
 CANDIDATE_KEYS = {
     "trial",
@@ -255,7 +257,9 @@ def test_what_was_done_to_images_is_told_unless_quiet(arguments: list[str], run_
 def test_front_holds_the_contract(run_cli: Cli, run: Path):
     document = run_cli("front", run, "--json").json
     assert set(document) == {"study", "reference", "hypervolume", "front"}
-    assert all(set(row) == CANDIDATE_KEYS for row in [document["reference"], *document["front"]])
+    assert set(document["reference"]) == CANDIDATE_KEYS
+    assert all(set(row) == CANDIDATE_KEYS | {"front_probability"} for row in document["front"])
+    assert all(0 <= row["front_probability"] <= 1 for row in document["front"])
     assert 0 <= document["hypervolume"] <= 1
 
 
@@ -303,6 +307,23 @@ def test_pick_keeps_the_limits(run_cli: Cli, run: Path):
     row = run_cli("pick", run, "--max-size", limit, "--prefer", "psnr", "--json").json
     assert set(row) == CANDIDATE_KEYS
     assert row["size_bytes"] <= limit
+
+
+def test_explain_tells_of_each_layer_where_its_time_goes(run_cli: Cli, run: Path):
+    done = run_cli("explain", run, "--trial", 1, "--json", "--quiet")
+    assert (done.status, done.err) == (0, "")
+    assert done.json["trial"] == 1
+    assert {layer["name"] for layer in done.json["layers"]} == {"conv0", "conv1", "conv2"}
+    table = run_cli("explain", run, "--trial", 1, "--quiet")
+    assert (table.status, table.err) == (0, "")
+    assert all(name in table.out for name in ("conv0", "conv1", "conv2", "the whole model"))
+
+
+def test_explain_of_a_trial_that_is_not_there_names_those_that_are(run_cli: Cli, run: Path):
+    done = run_cli("explain", run, "--trial", 99)
+    assert (done.status, done.out) == (2, "")
+    assert f"it has trials 0 to {TRIALS - 1}" in done.err
+    assert len(done.err.splitlines()) == 1
 
 
 def test_pick_says_what_comes_closest_where_nothing_fits(run_cli: Cli, run: Path):
@@ -403,6 +424,8 @@ def test_a_module_of_several_inputs_is_measured(run_cli: Cli, tmp_path: Path):
         (["search", "painting", "--trials", "many"], "--trials"),
         (["front", "nowhere"], "nowhere"),
         (["pick", "nowhere", "--prefer", "beauty"], "beauty"),
+        (["explain", "nowhere", "--trial", "1"], "nowhere"),
+        (["explain", "nowhere"], "--trial"),
         (["verify", "nowhere"], "nowhere"),
         (["init", "nowhere.onnx", "-o", "study.toml"], "nowhere.onnx"),
         (["build", "painting", "-o", "x.onnx"], "--uniform"),
@@ -511,3 +534,49 @@ def test_a_broken_pipe_is_quiet(run: Path):
     process.stdout.close()
     assert process.stderr.read() == b""
     process.wait()
+
+
+@pytest.fixture
+def short_calibration(monkeypatch: pytest.MonkeyPatch) -> None:
+    from slimfront.studies import predict
+
+    monkeypatch.setattr(predict, "CALIBRATION_SECONDS", 0.2)
+
+
+@pytest.mark.usefixtures("short_calibration")
+def test_predict_gives_each_candidate_s_speedup_with_its_interval(run_cli: Cli, study: Path, tmp_path: Path):
+    own = tmp_path / "own.json"
+    own.write_text('{"layers": {"conv1": {"weight_bits": 4, "activation_bits": 8}}}')
+    nothing = tmp_path / "nothing.json"
+    nothing.write_text("{}")
+    done = run_cli("predict", study, own, nothing, "--json")
+    assert done.status == 0, done.err
+    keys = ["predicted_speedup", "predicted_speedup_low", "predicted_speedup_high", "predicted_latency_ms"]
+    assert [list(row) for row in done.json] == [["candidate", *keys]] * 2
+    mine, reference = done.json
+    assert mine["candidate"]["layers"] == {"conv1": {"weight_bits": 4, "activation_bits": 8}}
+    assert mine["predicted_speedup_low"] <= mine["predicted_speedup"] <= mine["predicted_speedup_high"]
+    assert [reference[key] for key in keys[:3]] == [1.0, 1.0, 1.0]
+    assert "predicted" in run_cli("predict", study, own).out.lower()
+
+
+@pytest.mark.parametrize(
+    ("text", "about"),
+    [
+        ('{"layers": {"conv9": {"weight_bits": 8}}}', "conv9"),
+        ('{"layers": {"conv1": {"weight_bits": 9}}}', "9"),
+        ("{", "JSON"),
+    ],
+)
+def test_predict_refuses_a_wrong_candidate(text: str, about: str, run_cli: Cli, study: Path, tmp_path: Path):
+    file = tmp_path / "wrong.json"
+    file.write_text(text)
+    done = run_cli("predict", study, file)
+    assert (done.status, about in done.err) == (2, True), done.err
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.usefixtures("short_calibration")
+def test_predict_needs_a_candidate(run_cli: Cli, study: Path):
+    done = run_cli("predict", study)
+    assert done.status == 2 and "Traceback" not in done.err

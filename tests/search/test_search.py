@@ -7,10 +7,11 @@ import shutil
 import numpy as np
 import pytest
 
+from slimfront.objectives.predictor import Predictor
 from slimfront.objectives.protocol import Reading
 from slimfront.search import evaluate as evaluate_module
 from slimfront.search.evaluate import evaluate
-from slimfront.search.loop import search
+from slimfront.search.loop import TIMED_AGAIN, search
 from slimfront.spaces.candidate import Candidate, LayerChoice
 from slimfront.spaces.errors import BuildError, InputError
 from slimfront.studies import records as records_module
@@ -43,8 +44,15 @@ def study(study_folder):
     return load_study(study_folder)
 
 
-def keys(run):
-    return [(record.key, record.stage) for record in read_records(run.folder / "records.jsonl")]
+def keys(run, stages=("build", "quality", "timing")):
+    """Candidate and stage of each record; of several timings of a candidate (where it was in doubt) the first."""
+    records = read_records(run.folder / "records.jsonl")
+    return list(dict.fromkeys((record.key, record.stage) for record in records if record.stage in stages))
+
+
+def timings(run):
+    records = read_records(run.folder / "records.jsonl")
+    return [record for record in records if (record.stage, record.state) == ("timing", "done")]
 
 
 def test_reference_then_uniform_ones_then_proposals(study, tmp_path):
@@ -54,8 +62,13 @@ def test_reference_then_uniform_ones_then_proposals(study, tmp_path):
     assert labels == ["reference", *uniform, "", "", ""]
     assert [trial.number for trial in run.trials] == list(range(10))
     assert len({trial.candidate for trial in run.trials}) == 10
-    assert all(trial.measured for trial in run.trials)
-    assert len(set(keys(run))) == len(keys(run)) == 30
+    assert all(trial.measured or trial.predicted for trial in run.trials)
+    assert all(trial.measured for trial in run.front_trials())
+    assert len(keys(run)) == 30
+    assert len(timings(run)) <= 10 + max(round(TIMED_AGAIN * 10), 1)
+    predicted = {key for key, _ in keys(run, ["prediction"])}
+    assert predicted == {trial.candidate.key for trial in run.trials} - {Candidate().key}
+    assert all(trial.row()["predicted_speedup"] for trial in run.trials[1:])
 
 
 def test_readings_are_those_of_the_files(study, tmp_path):
@@ -83,7 +96,7 @@ def test_it_continues_and_measures_nothing_twice(study_folder, tmp_path):
     second = search(load_study(study_folder), trials=9, run_dir=tmp_path / "run", sampler="tpe", seed=5)
     assert (first.folder / "records.jsonl").read_bytes()[: len(before)] == before
     assert len(second.trials) == 9
-    assert len(set(keys(second))) == len(keys(second)) == 27
+    assert len(keys(second)) == 27
     again = search(load_study(study_folder), trials=9, run_dir=tmp_path / "run")
     assert again.to_json(all=True) == second.to_json(all=True)
 
@@ -92,14 +105,15 @@ def test_what_was_begun_is_finished_first(study, tmp_path):
     run = search(study, trials=4, run_dir=tmp_path / "run")
     before = keys(run)
     lines = (run.folder / "records.jsonl").read_bytes().splitlines(keepends=True)
-    (run.folder / "records.jsonl").write_bytes(b"".join(lines[:8]) + lines[8][:20])  # trial 2 was not timed yet
+    (run.folder / "records.jsonl").write_bytes(b"".join(lines[:10]) + lines[10][:20])  # trial 2 was not timed yet
     resumed = search(study, trials=4, run_dir=tmp_path / "run")
     assert keys(resumed) == before
     assert len(resumed.trials) == 4
 
 
 def test_proposals_do_not_depend_on_where_it_was_interrupted(study, tmp_path, monkeypatch):
-    """Timings differ from run to run, so here they are made equal."""
+    """Timings differ from run to run, so here they are made equal, and none is postponed."""
+    monkeypatch.setattr(Predictor, "calibrated", False)
     monkeypatch.setattr(evaluate_module, "Timing", lambda: FixedTiming())
     whole = search(study, trials=10, run_dir=tmp_path / "whole", sampler="tpe")
     for trials in (3, 8, 9, 10):
@@ -117,11 +131,16 @@ class FixedTiming:
 
 
 def test_timings_of_another_environment_are_kept_and_made_again(study, tmp_path, monkeypatch):
-    before = keys(search(study, trials=3, run_dir=tmp_path / "run"))
+    first = search(study, trials=3, run_dir=tmp_path / "run")
+    before = (first.folder / "records.jsonl").read_bytes()
     monkeypatch.setattr("slimfront.studies.environment.cpu_name", lambda: "another processor")
-    second = search(study, trials=3, run_dir=tmp_path / "run")
-    assert keys(second)[: len(before)] == before
-    assert [stage for _, stage in keys(second)[len(before) :]] == ["timing"] * 3
+    listener = Listener()
+    second = search(study, trials=3, run_dir=tmp_path / "run", progress=listener)
+    assert (first.folder / "records.jsonl").read_bytes()[: len(before)] == before
+    here = list(read_records(first.folder / "records.jsonl"))[len(before.splitlines()) :]
+    assert {record.stage for record in here} <= {"prediction", "timing"}
+    assert len({record.key for record in here if record.stage == "timing"}) == 3
+    assert any("another environment" in note and "are not compared" in note for note in listener.notes)
     assert len(second.environments()) == 2
     ours = {trial.stages["timing"]["environment"] for trial in second.trials}
     assert [second.environments()[digest]["cpu"] for digest in ours] == ["another processor"]
@@ -175,8 +194,8 @@ def test_a_candidate_that_gives_nan_is_a_record(study, tmp_path, monkeypatch):
 
     monkeypatch.setattr(protocol, "infer", broken)
     run = search(study, trials=3, run_dir=tmp_path / "run")
-    assert [trial.state for trial in run.trials] == ["measured", "failed", "measured"]
-    assert list(run.trials[1].stages) == ["build", "quality"]
+    assert [trial.state == "failed" for trial in run.trials] == [False, True, False]
+    assert list(run.trials[1].stages) == ["prediction", "build", "quality"]
 
 
 def test_a_reference_that_fails_is_the_users_to_mend(study, tmp_path, monkeypatch):
@@ -425,7 +444,7 @@ def test_a_continued_run_offers_the_widths_that_it_was_begun_with(tiny_model, pi
     assert study.space.ratios["conv0"] == (0.0,)  # looked at before: the run's widths count all the same
     run = search(study, trials=8, run_dir=tmp_path / "run", sampler="random")
     assert study.space.ratios["conv0"] == (0.0, 0.25, 0.5)
-    assert len(run.trials) == 8 and all(trial.measured for trial in run.trials)
+    assert len(run.trials) == 8 and all(trial.state != "failed" for trial in run.trials)
     assert any(trial.candidate.groups for trial in run.trials)
 
 
@@ -436,7 +455,7 @@ def test_bits_and_ratios_are_searched_together(tiny_model, pictures, tmp_path, m
     monkeypatch.setattr(study_module, "kernel_step", lambda *_: 4)
     study = Study(tiny_model, pictures(4, 1), pictures(3, 2), weight_bits=(4, 6, 32), sparsities=(0.0, 0.5))
     run = search(study, trials=18, run_dir=tmp_path / "run", sampler=sampler)
-    assert all(trial.measured for trial in run.trials)
+    assert all(trial.state != "failed" for trial in run.trials)
     chosen = [trial.candidate for trial in run.trials]
     assert any(candidate.groups and candidate.layers for candidate in chosen)
     assert any(candidate.repair == "sequential" for candidate in chosen)

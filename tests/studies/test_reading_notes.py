@@ -7,7 +7,7 @@ import re
 import pytest
 
 from slimfront.objectives.protocol import Reading
-from slimfront.studies.reading_notes import kernel_notes, timing_notes
+from slimfront.studies.reading_notes import disturbance_notes, kernel_notes, timing_notes
 
 
 def timing(milliseconds: float, drift: float = 0.0) -> dict[str, Reading]:
@@ -38,3 +38,12 @@ def test_layers_that_run_in_float_against_the_promise_are_told():
     assert kernel_notes([timing(40.0), whole]) == []
     (note,) = kernel_notes([timing(40.0), whole, lacking])
     assert "1 of 2 candidates" in note and "up1, up2" in note
+
+
+def test_disturbed_timings_are_counted():
+    def timing(dropped):
+        return {"disturbed": Reading(dropped, "")}
+
+    assert not disturbance_notes([timing(0.0)] * 9 + [timing(0.5)])
+    [note] = disturbance_notes([timing(0.0), timing(0.3), timing(0.5)])
+    assert "2 of 3 timings" in note and "50%" in note

@@ -176,3 +176,10 @@ def test_colours_have_enough_contrast():
         assert contrast(ground, "#ffffff" if text else colours["ink"]) >= 4.5
     assert contrast(figures.GREY, "#ffffff") >= 3.0
     assert contrast(figures.ACCENT, "#ffffff") >= 4.5
+
+
+def test_each_candidate_of_the_front_gets_the_command_that_explains_it(run: Run, read: Reader):
+    commands = [text for text in read.texts if text.startswith("slimfront explain ")]
+    numbers = [trial.number for trial in run.front_trials() if trial.number != run.reference.number]
+    assert [int(command.rsplit("--trial ", 1)[1]) for command in commands] == numbers
+    assert all(str(run.folder) in command for command in commands)

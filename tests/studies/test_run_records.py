@@ -20,7 +20,7 @@ MEASURED = [  # weight bits, size, speedup, psnr
     (32, 4000, 1.0, 30.0),
     (8, 1000, 4.0, 29.9),
     (6, 800, 4.0, 29.5),
-    (5, 900, 3.9, 29.4),  # dominated
+    (5, 900, 3.5, 29.4),  # dominated
     (4, 500, 4.0, 28.0),
     (2, 300, 4.1, 24.0),
 ]
@@ -87,8 +87,46 @@ def test_the_front_is_sorted_by_size_and_leaves_dominated_ones_out(make_run):
     run = make_run(all_records())
     assert [trial.number for trial in run.front_trials()] == [5, 4, 2, 1, 0]
     table = run.front()
-    assert list(table.columns) == KEYS
+    assert list(table.columns) == [*KEYS, "front_probability"]
     assert table["trial"].tolist() == [5, 4, 2, 1, 0]
+
+
+def test_a_candidate_stays_while_the_intervals_leave_a_doubt(make_run):
+    """3.95 +- 0.1 of trial 3 against 4.0 +- 0.1 of trial 2, which is smaller and better."""
+    run = make_run(all_records([*MEASURED[:3], (5, 900, 3.95, 29.4), *MEASURED[4:]]))
+    assert [trial.number for trial in run.front_trials()] == [5, 4, 2, 3, 1, 0]
+    sure = run.probabilities()
+    assert sure[5] == sure[0] == 1.0
+    assert 0.05 < sure[3] < 0.5
+
+
+def test_timings_of_the_same_file_are_pooled(make_run):
+    again = stages(1, 8, 1000, 4.3, 29.9)[2]
+    run = make_run([*all_records(), again])
+    trial = run.trial(1)
+    assert trial.timings == 2
+    assert 4.0 < trial.value("speedup") < 4.3
+    assert trial.speedup.high - trial.speedup.low > 0.2 / 2**0.5, "they differ by more than their intervals say"
+
+
+def test_a_trial_that_was_not_timed_counts_but_is_never_on_the_front(make_run):
+    build, quality, timing = stages(6, 3, 100, 9.0, 29.9)
+    predicted = replace(
+        build,
+        stage="prediction",
+        sha256="",
+        readings={"predicted_speedup": reading(9.0, 0.5)},
+        candidate=build.candidate,
+    )
+    skipped = replace(timing, state="predicted", readings={}, reason="not timed: trial 1 is better")
+    run = make_run([*all_records(), predicted, replace(build, candidate=None), quality, skipped])
+    trial = run.trial(6)
+    assert (trial.state, trial.measured, trial.reason) == ("predicted", False, "not timed: trial 1 is better")
+    assert 6 not in [trial.number for trial in run.front_trials()]
+    assert run.hypervolume() == make_run(all_records()).hypervolume()
+    row = run.to_json(all=True)["trials"][6]
+    assert (row["state"], row["speedup"], row["predicted_speedup"]) == ("predicted", None, 9.0)
+    assert run.point(trial)[1] == pytest.approx(1 / 9.0)
 
 
 def test_hypervolume_is_that_of_the_designs_definition(make_run):

@@ -1,0 +1,318 @@
+"""The latency predictor: how fast a candidate will be, before it is built, and how sure that is.
+
+A candidate's kernels are those that the runtime makes of its skeleton; their times come from a table of this machine
+(`kernel_times`). What sums of kernel times miss, a regression learns from whole models that were timed. The interval is
+that which errors of earlier predictions ask for (split conformal prediction: Lei et al., 2018).
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..spaces.cache import Store, content_hash
+from ..spaces.candidate import Candidate
+from ..spaces.groups import fitting
+from ..spaces.skeleton import structure
+from .kernel_times import SHARES, KernelTimes, total
+from .protocol import Reading
+from .ratio import SESSION, Z
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import BayesianRidge
+
+    from ..spaces.build import Builder
+    from .kernel_profile import KernelProfile
+    from .target import Target
+
+VERSION = 3  # part of the cache key: raise it when tables change
+COVERAGE = 0.9  # of the intervals
+NORMAL = 1.645  # half-width of COVERAGE under a normal distribution
+LEAST_LEARNED = 8  # timed models from which the regression is used
+LEAST_JUDGED = 8  # predictions that were judged, from which their errors set the intervals
+JUDGED = 40  # of them, the latest
+LEARNED = 200  # outcomes that are kept, the latest
+LEAST_SPREAD = 0.01  # of a timed speedup's logarithm
+UNCORRECTED = 0.03  # what the regression is taken to remove, while there is none
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A predicted speedup.
+
+    Attributes:
+        speedup: time of the reference / time of the candidate.
+        low, high: its 90 % interval.
+        spread: standard deviation of its logarithm, as the parts of the prediction state it.
+        reference_ms: predicted time of one batch of the reference.
+    """
+
+    speedup: float
+    low: float
+    high: float
+    spread: float
+    reference_ms: float
+
+    def reading(self) -> Reading:
+        """Return it as a reading."""
+        return Reading(self.speedup, "x", self.low, self.high, how="latency predictor, 90 % interval")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A whole model that was predicted, then timed.
+
+    Attributes:
+        kernels: how many kernels of each key it runs.
+        timed: log of the timed speedup.
+        spread: standard deviation of that.
+        missed: log of the timed speedup over the one that was predicted before; None where none was.
+        stated: standard deviation that the prediction gave itself then.
+        whole: whether it was timed without a profile, in enough rounds to learn a correction from.
+    """
+
+    kernels: Mapping[str, int]
+    timed: float
+    spread: float
+    missed: float | None = None
+    stated: float | None = None
+    whole: bool = True
+
+    @property
+    def score(self) -> float | None:
+        """How far the prediction was off, in standard deviations of its own and of the timing's."""
+        if self.missed is None or self.stated is None:
+            return None
+        return abs(self.missed) / float(np.hypot(self.stated, self.spread))
+
+
+class Predictor:
+    """Predicts candidates of one study on one target; what it learns is kept in the user's cache, by the fingerprint.
+
+    Args:
+        builder: of the study.
+        target: where models run.
+    """
+
+    def __init__(self, builder: Builder, target: Target) -> None:
+        self.builder = builder
+        self.target = target
+        self._machine = Store(content_hash("kernel-times", VERSION, target.fingerprint))
+        self._own = Store(content_hash("kernel-outcomes", VERSION, target.fingerprint, builder.graph.digest))
+        self._kernels: dict[str, Counter[str]] = {}
+
+    @cached_property
+    def times(self) -> KernelTimes:
+        """The machine's table."""
+        arrays = self._machine.arrays("table")
+        return KernelTimes() if arrays is None else KernelTimes.from_arrays(arrays)
+
+    @cached_property
+    def outcomes(self) -> list[Outcome]:
+        """What whole models of this graph taught."""
+        arrays = self._own.arrays("outcomes")
+        known = [] if arrays is None else _outcomes(arrays)
+        return [outcome for outcome in known if all(key in self.times.kernels for key in outcome.kernels)]
+
+    def kernels(self, candidate: Candidate) -> Counter[str]:
+        """Return how many kernels of each key a candidate's model would run.
+
+        Raises:
+            InputError: the candidate names a layer or a channel group that the graph has not.
+            BuildError: it cannot be built, or the runtime refuses it.
+        """
+        candidate = fitting(self.builder.graph, candidate)
+        key = structure(candidate).key
+        if key not in self._kernels:
+            with tempfile.TemporaryDirectory(prefix="slimfront-") as folder:
+                path = Path(folder) / "model.onnx"
+                self.save_model(candidate, path)
+                shapes = {port.name: port.shape for port in self.builder.graph.inputs}
+                found = self.target.kernels(path, shapes)
+            self._kernels[key] = Counter(self.times.describe(kernel) for kernel in found)
+        return self._kernels[key]
+
+    def save_model(self, candidate: Candidate, path: Path) -> None:
+        """Write a model that runs the kernels of a candidate's."""
+        if candidate.repaired:
+            self.builder.skeleton(candidate).save(path)
+        else:
+            self.builder.build(candidate).save(path)
+
+    def predict(self, candidate: Candidate) -> Prediction:
+        """Return a candidate's predicted speedup: exactly 1 where it runs the kernels of the reference.
+
+        Raises:
+            InputError, BuildError: as `kernels`.
+        """
+        reference = self._sums(self.kernels(Candidate()))
+        if self.kernels(candidate) == self.kernels(Candidate()):
+            return Prediction(1.0, 1.0, 1.0, 0.0, reference.ms)
+        found = self._sums(self.kernels(candidate))
+        change, doubt = self._correction(found)
+        centre = float(np.log(reference.ms / found.ms)) + change
+        spread = float(np.hypot(found.spread, doubt))
+        centre, spread = self._with_its_like(candidate, centre, spread)
+        half = self._scale * spread
+        low, value, high = np.exp([centre - half, centre, centre + half]).tolist()
+        return Prediction(value, low, high, spread, reference.ms)
+
+    def learn(
+        self, candidate: Candidate, timed: Reading, prediction: Prediction | None = None, whole: bool = True
+    ) -> None:
+        """Take a timed speedup into account, and how far its prediction, where it was made before, was off.
+
+        One that runs the kernels of the reference teaches nothing.
+
+        Args:
+            candidate: that was timed.
+            timed: its speedup.
+            prediction: that was made before.
+            whole: whether it was timed without a profile.
+        """
+        if self.kernels(candidate) == self.kernels(Candidate()):
+            return
+        low, high = timed.low or timed.value, timed.high or timed.value
+        spread = float(np.log(high / low)) / (2 * Z)
+        missed, stated = None, None
+        if prediction is not None:
+            missed, stated = float(np.log(timed.value / prediction.speedup)), prediction.spread
+        self.outcomes.append(
+            Outcome(self.kernels(candidate), float(np.log(timed.value)), spread, missed, stated, whole)
+        )
+        self.outcomes[:] = self.outcomes[-LEARNED:]
+        self._forget()
+
+    def add(self, profile: KernelProfile, slowed: float) -> None:
+        """Add a profile's kernels to the machine's table; their times are divided by ``slowed``."""
+        self.times.add(profile.kernels, profile.kernel_ms / slowed, float(np.median(profile.whole_ms)) / slowed)
+        self._forget()
+
+    def slowed(self, reference: KernelProfile) -> float:
+        """Return how many times slower the machine was while it ran the reference than the table has it."""
+        keys = [kernel.key for kernel in reference.kernels]
+        if not all(self.times.knows(key) for key in keys):
+            return 1.0
+        return float(reference.kernel_ms.sum() / sum(self.times.time(key).ms for key in keys))
+
+    def save(self) -> None:
+        """Keep what was learned in the user's cache.
+
+        Raises:
+            InputError: the cache cannot be written to.
+        """
+        self._machine.put_arrays("table", self.times.to_arrays())
+        self._own.put_arrays("outcomes", _arrays(self.outcomes))
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether enough models of this graph were timed to judge predictions by."""
+        return self.error is not None
+
+    @property
+    def error(self) -> float | None:
+        """What 90 % of the latest predictions were off by at most, in parts of the speedup; None where too few were judged."""
+        missed = [abs(outcome.missed) for outcome in self.outcomes if outcome.missed is not None][-JUDGED:]
+        return float(np.quantile(missed, COVERAGE)) if len(missed) >= LEAST_JUDGED else None
+
+    def _sums(self, kernels: Mapping[str, int]) -> _Sums:
+        """Return what the table says of a model's kernels."""
+        times = [(self.times.time(key), count) for key, count in kernels.items()]
+        ms, spread = total([time for time, _ in times], [count for _, count in times])
+        overhead_ms = self.times.overhead_ms * sum(kernels.values())
+        shares: Counter[str] = Counter()
+        for key, (time, count) in zip(kernels, times, strict=True):
+            shares[self.times.kernels[key].share] += count * time.ms  # type: ignore[assignment]
+        whole = ms + overhead_ms
+        return _Sums(whole, spread / whole, np.array([shares[name] for name in SHARES]))
+
+    def _correction(self, found: _Sums) -> tuple[float, float]:
+        """Return what to add to the logarithm of a speedup, and the standard deviation that it has then."""
+        if self._regression is None:
+            return 0.0, UNCORRECTED
+        mean, spread = self._regression.predict(self._moved([found]), return_std=True)
+        return float(mean[0]), float(spread[0])
+
+    def _with_its_like(self, candidate: Candidate, centre: float, spread: float) -> tuple[float, float]:
+        """Return a prediction joined with timings of models that run the very same kernels, weighted by their variances."""
+        kernels = self.kernels(candidate)
+        like = [outcome for outcome in self.outcomes if outcome.whole and outcome.kernels == kernels]
+        if not like or not spread:
+            return centre, spread
+        weights = np.array([spread**-2, *((outcome.spread**2 + SESSION**2) ** -1 for outcome in like)])
+        values = np.array([centre, *(outcome.timed for outcome in like)])
+        return float((weights * values).sum() / weights.sum()), float(weights.sum() ** -0.5)
+
+    def _moved(self, found: Sequence[_Sums]) -> NDArray[np.float64]:
+        """Return by how much models' shares differ from the reference's, ``[models, shares]``: what errors go with."""
+        reference = self._sums(self.kernels(Candidate()))
+        return np.array([each.shares - reference.shares for each in found]) / reference.ms
+
+    @cached_property
+    def _regression(self) -> BayesianRidge | None:
+        from sklearn.linear_model import BayesianRidge
+
+        learned = [outcome for outcome in self.outcomes if outcome.whole]
+        if len(learned) < LEAST_LEARNED:
+            return None
+        reference_ms = self._sums(self.kernels(Candidate())).ms
+        sums = [self._sums(outcome.kernels) for outcome in learned]
+        summed = np.log([reference_ms / each.ms for each in sums])
+        errors = np.array([outcome.timed for outcome in learned]) - summed
+        weights = 1.0 / (LEAST_SPREAD**2 + np.array([outcome.spread for outcome in learned]) ** 2)
+        return BayesianRidge(fit_intercept=False).fit(self._moved(sums), errors, sample_weight=weights / weights.mean())
+
+    @cached_property
+    def _scale(self) -> float:
+        """How many of its own standard deviations a prediction's interval reaches to each side."""
+        scores = sorted([outcome.score for outcome in self.outcomes if outcome.score is not None][-JUDGED:])
+        if len(scores) < LEAST_JUDGED:
+            return 1.5 * NORMAL
+        return scores[min(int(np.ceil((len(scores) + 1) * COVERAGE)), len(scores)) - 1]
+
+    def _forget(self) -> None:
+        vars(self).pop("_regression", None)
+        vars(self).pop("_scale", None)
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """Milliseconds of a model's kernels, the standard deviation of their logarithm, milliseconds of each of `SHARES`."""
+
+    ms: float
+    spread: float
+    shares: NDArray[np.float64]
+
+
+def _arrays(outcomes: Sequence[Outcome]) -> dict[str, NDArray[Any]]:
+    """Return outcomes as arrays by name; without pickle."""
+    numbers = [(o.timed, o.spread, _or_nan(o.missed), _or_nan(o.stated), o.whole) for o in outcomes]
+    return {
+        "kernels": np.array([json.dumps(outcome.kernels) for outcome in outcomes], dtype=np.str_),
+        "numbers": np.array(numbers, float).reshape(-1, 5),
+    }
+
+
+def _or_nan(value: float | None) -> float:
+    return np.nan if value is None else value
+
+
+def _outcomes(arrays: Mapping[str, NDArray[Any]]) -> list[Outcome]:
+    rows = zip(arrays["kernels"].tolist(), arrays["numbers"].tolist(), strict=True)
+    return [
+        Outcome(json.loads(kernels), timed, spread, _or_none(missed), _or_none(stated), bool(whole))
+        for kernels, (timed, spread, missed, stated, whole) in rows
+    ]
+
+
+def _or_none(value: float) -> float | None:
+    return None if np.isnan(value) else value

@@ -1,0 +1,92 @@
+"""python studies/benchmarks/agreement.py --zoo ../shared/zoo [taef2_decoder] [--trials 60] [--timings 3]
+
+Do two searches of the same study agree? Searches twice with the same seed, times the files of both fronts again, and prints,
+as a Markdown table: both hypervolumes from the later timings and what they differ by, how many of each front are still not
+dominated beyond the intervals, the rank correlation of later and first speedups, and how many trials were timed at all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from joint_search import run_of
+from scipy.stats import spearmanr
+from zoo import load
+
+from slimfront.objectives.protocol import OpenModel, Reading, Subject
+from slimfront.objectives.ratio import pooled
+from slimfront.objectives.timing import Timing
+from slimfront.studies import front
+from slimfront.studies.run import Run
+
+
+def main() -> None:
+    """Search, time again and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[2])
+    parser.add_argument("models", nargs="*", default=["taef2_decoder"])
+    parser.add_argument("--zoo", type=Path, required=True)
+    parser.add_argument("--trials", type=int, default=60)
+    parser.add_argument("--timings", type=int, default=3, help="of each file, afterwards")
+    parser.add_argument("--runs", type=Path, default=None, help="keep the runs here; what is there continues")
+    arguments = parser.parse_args()
+    print("| model | run | timed | hypervolume | timed again | differ by | still on the front | Spearman |")
+    print("|---|---|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = arguments.runs or Path(temporary)
+        for name in arguments.models:
+            model = load(arguments.zoo, name)
+            runs = [run_of(model, name, 0, arguments.trials, folder / f"{name}-{which}", {}) for which in "ab"]
+            again = [timed_again(run, arguments.timings) for run in runs]
+            volumes = [volume(run, found) for run, found in zip(runs, again, strict=True)]
+            differ = f"{abs(volumes[0] / volumes[1] - 1.0):.1%}"
+            for which, run, found, later in zip("ab", runs, again, volumes, strict=True):
+                timed = f"{sum(trial.measured for trial in run.trials)} of {len(run.trials)}"
+                numbers = f"{run.hypervolume():.4f} | {later:.4f} | {differ}"
+                kept = f"{standing(run, found):.0%} | {correlation(run, found):.3f}"
+                print(f"| {name} | {which} | {timed} | {numbers} | {kept} |", flush=True)
+
+
+def timed_again(run: Run, timings: int) -> dict[int, Reading]:
+    """Time the files of a front again, in rounds over all of them; return the speedups by trial."""
+    study = run.load()
+    samples, batch = study.evaluation, study.graph.batch
+    reference = OpenModel(run.model_path(run.reference), samples, batch)
+    found: dict[int, list[Reading]] = {}
+    for _ in range(timings):
+        for trial in run.front_trials():
+            if trial.number != run.reference.number:
+                model = OpenModel(run.model_path(trial), samples, batch)
+                found.setdefault(trial.number, []).append(Timing().measure(Subject(model, reference))["speedup"])
+    return {number: pooled(readings) for number, readings in found.items()}
+
+
+def point(run: Run, number: int, speedup: Reading) -> tuple[float, float, float]:
+    """Return a trial's point with the later timing."""
+    size, _, drop = run.point(run.trial(number))
+    return size, 1.0 / speedup.value, drop
+
+
+def volume(run: Run, again: Mapping[int, Reading]) -> float:
+    """Return the hypervolume of a front by the later timings."""
+    return front.hypervolume([point(run, number, reading) for number, reading in again.items()])
+
+
+def standing(run: Run, again: Mapping[int, Reading]) -> float:
+    """Return the part of a front that no other member dominates beyond the intervals of the later timings."""
+    points = [point(run, number, reading) for number, reading in again.items()]
+    fastest = [1.0 / (reading.high or reading.value) for reading in again.values()]
+    slowest = [1.0 / (reading.low or reading.value) for reading in again.values()]
+    return float(1.0 - front.surely_dominated(points, fastest, slowest).mean())
+
+
+def correlation(run: Run, again: Mapping[int, Reading]) -> float:
+    """Return Spearman's rank correlation of the later timings with the run's."""
+    first = [run.trial(number).value("speedup") for number in again]
+    return float(spearmanr(first, [reading.value for reading in again.values()])[0])
+
+
+if __name__ == "__main__":
+    main()

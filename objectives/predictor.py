@@ -120,7 +120,7 @@ class Predictor:
     def outcomes(self) -> list[Outcome]:
         """What whole models of this graph taught."""
         arrays = self._own.arrays("outcomes")
-        known = [] if arrays is None else _outcomes(arrays)
+        known = [] if arrays is None else outcomes_of(arrays)
         return [outcome for outcome in known if all(key in self.times.kernels for key in outcome.kernels)]
 
     def kernels(self, candidate: Candidate) -> Counter[str]:
@@ -211,7 +211,7 @@ class Predictor:
             InputError: the cache cannot be written to.
         """
         self._machine.put_arrays("table", self.times.to_arrays())
-        self._own.put_arrays("outcomes", _arrays(self.outcomes))
+        self._own.put_arrays("outcomes", outcome_arrays(self.outcomes))
 
     @property
     def calibrated(self) -> bool:
@@ -293,7 +293,7 @@ class _Sums:
     shares: NDArray[np.float64]
 
 
-def _arrays(outcomes: Sequence[Outcome]) -> dict[str, NDArray[Any]]:
+def outcome_arrays(outcomes: Sequence[Outcome]) -> dict[str, NDArray[Any]]:
     """Return outcomes as arrays by name; without pickle."""
     numbers = [(o.timed, o.spread, _or_nan(o.missed), _or_nan(o.stated), o.whole) for o in outcomes]
     return {
@@ -306,7 +306,8 @@ def _or_nan(value: float | None) -> float:
     return np.nan if value is None else value
 
 
-def _outcomes(arrays: Mapping[str, NDArray[Any]]) -> list[Outcome]:
+def outcomes_of(arrays: Mapping[str, NDArray[Any]]) -> list[Outcome]:
+    """Read what `outcome_arrays` gave."""
     rows = zip(arrays["kernels"].tolist(), arrays["numbers"].tolist(), strict=True)
     return [
         Outcome(json.loads(kernels), timed, spread, _or_none(missed), _or_none(stated), bool(whole))

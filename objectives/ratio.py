@@ -28,9 +28,9 @@ LEAST_TOLD = 6  # rounds from which order statistics give an interval of COVERAG
 SESSION = 0.006
 SESSION_DISTURBED = 3.0  # times the share of the rounds that was dropped, added to 1
 ONE_ROUND = 0.08  # of the ratio of a single round
-SLOWED = (
-    30.0  # times what the rounds that were kept took longer than the reference needs, in parts of that, added as well
-)
+# A reference slower by this part than it is known to be drifts. Beyond, other work slows it, and may slow the candidate not at
+# all or twice as much: where a reference was 13 % slower than usual, ratios were off by up to 13 %.
+DRIFT = 0.03
 
 
 @dataclass(frozen=True)
@@ -77,10 +77,11 @@ def ratio_estimate(seconds: NDArray[np.float64], needed: float | None = None) ->
     centre = float(np.median(ratios))
     low, high = median_interval(ratios)
     dropped = len(seconds) - int(quiet.sum())
-    slowed = max(float(np.median(seconds[quiet, 0])) / needed - DISTURBED, 0.0) if needed and quiet.any() else 0.0
-    between = Z * SESSION * (1.0 + SESSION_DISTURBED * dropped / max(len(seconds), 1) + SLOWED * slowed)
+    slowed = float(np.median(seconds[quiet, 0])) / needed - 1.0 - DRIFT if needed and quiet.any() else 0.0
+    between = Z * SESSION * (1.0 + SESSION_DISTURBED * dropped / max(len(seconds), 1))
     few = Z * ONE_ROUND / math.sqrt(len(ratios)) if len(ratios) < LEAST_TOLD else 0.0
-    below, above = (math.hypot(max(side, few), between) for side in (centre - low, high - centre))
+    sides = (centre - low, high - centre)
+    below, above = (math.hypot(max(side, few), between) + max(slowed, 0.0) for side in sides)
     return Estimate(math.exp(centre), math.exp(centre - below), math.exp(centre + above), len(seconds), dropped, quiet)
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..objectives.protocol import Reading
+from ..objectives.ratio import spread
 from ..studies import front
 from ..studies.run import Run, time_interval
 from ..studies.trial import Trial
 
 POSTPONED = "not timed yet: its speed is well predicted; it is timed when it may be on the front"
 SURE_ENOUGH = 0.1  # half the interval of a prediction, in parts of it, from which timing can wait
+WIDE = 0.025  # standard deviation of a speedup's logarithm from which its timing is repeated
 SURE = 0.95  # probability of being on the front, or off it, from which nobody asks again
 
 
@@ -51,7 +53,13 @@ def sure_enough(readings: Mapping[str, Reading]) -> bool:
 
 
 def doubtful(run: Run) -> list[Trial]:
-    """Return the members of the front of which it is not sure that they belong there, the least sure first."""
+    """Return the members of the front to be timed again, the most urgent first.
+
+    Those whose timing was disturbed, by the width of their intervals; then those of which it is not sure that they belong
+    there, the least sure first.
+    """
     sure = run.probabilities()
-    trials = [trial for trial in run.front_trials() if 1 - SURE < sure[trial.number] < SURE]
-    return sorted(trials, key=lambda trial: (abs(sure[trial.number] - 0.5), trial.timings))
+    front = run.front_trials()
+    disturbed = sorted((t for t in front if spread(t.speedup) > WIDE), key=lambda trial: -spread(trial.speedup))
+    unsure = [t for t in front if t not in disturbed and 1 - SURE < sure[t.number] < SURE]
+    return [*disturbed, *sorted(unsure, key=lambda trial: (abs(sure[trial.number] - 0.5), trial.timings))]

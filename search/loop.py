@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ..objectives.calibration import calibrate
+from ..objectives.predictor_file import take_predictor, write_predictor
 from ..objectives.protocol import Reading
 from ..spaces.candidate import Candidate
 from ..spaces.errors import BuildError, InputError
@@ -22,7 +23,7 @@ from ..studies.front import FULL_FIDELITY_DB, WORST, full_drop_db, nondominated
 from ..studies.limits import parse_time
 from ..studies.reading_notes import reading_notes
 from ..studies.records import FAILED, Record, RecordFile
-from ..studies.run import RECORDS_FILE, Run, make_folder, start_run, use_machine_facts
+from ..studies.run import PREDICTOR_FILE, RECORDS_FILE, Run, make_folder, start_run, use_machine_facts, writing_to
 from ..studies.study import Study, load_study
 from ..studies.trial import REFERENCE_LABEL, Trial
 from .doubt import POSTPONED, doubtful, hopeless, sure_enough
@@ -33,7 +34,7 @@ from .proposers import Observation, Point, Task, make_proposer
 from .start import start_points
 from .twins import EVERY, sequential_twin
 
-CALIBRATION = 0.3  # seconds for each trial that is to be timed; and the part of what is left of a timeout
+CALIBRATION = 0.25  # seconds for each trial that is to be timed; and the part of what is left of a timeout
 MOST_CALIBRATION = 60.0
 LEAST_CALIBRATED = 15  # trials: fewer are timed before a calibration had paid
 AT_ONCE = 6  # postponed candidates that are timed in turn with one another
@@ -154,6 +155,8 @@ class _Search:
             self._time_postponed()
             self._settle_doubts()
             self.study.predictor.save()
+            with writing_to(self.folder):
+                write_predictor(self.study.predictor, self.folder / PREDICTOR_FILE)
         measured = [trial for trial in self.run.trials if trial.measured]
         if self.durations:
             for note in reading_notes([trial.readings for trial in measured]):
@@ -165,6 +168,9 @@ class _Search:
 
     def _calibrate(self, trials: int) -> None:
         """Teach the latency predictor this machine, in a part of the time that timing so many trials takes."""
+        ignored = take_predictor(self.study.predictor, self.folder / PREDICTOR_FILE)
+        if ignored is not None:
+            self.progress.note(ignored)
         seconds = min(MOST_CALIBRATION, CALIBRATION * trials)
         if trials < LEAST_CALIBRATED or not self.study.space.varies:
             return

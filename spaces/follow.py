@@ -100,7 +100,7 @@ def set_constant(value: ir.Value, array: np.ndarray) -> None:
     """Give an initializer other values, of any shape."""
     import onnx_ir as ir
 
-    value.const_value = ir.tensor(np.ascontiguousarray(array).reshape(array.shape), name=value.name)
+    value.const_value = ir.Tensor(np.ascontiguousarray(array).reshape(array.shape), name=value.name)
     value.shape = ir.Shape(array.shape)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 
@@ -66,6 +67,7 @@ def skeleton_lowering(
     removed = formed_entries(graph, removed_entries(channels, kept), forms)
     graph = formed(graph, forms)
 
+    @cache
     def repair(name: str) -> RoundedLayer | FloatLayer:
         """Weights that are all alike: the kernels take the same time for any."""
         layer, inputs, outputs = graph.layers[name], kept_inputs(graph.layers[name], removed), None

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 RUN_FILE = "run.json"
 RECORDS_FILE = "records.jsonl"
+PREDICTOR_FILE = "predictor.npz"
 VERSION = 1
 CONTENTS = {  # what the definition holds the hash of, and the study's key of its file
     "model.graph": ("the model, its weights or its input shape", "model.file"),
@@ -287,7 +288,7 @@ def start_run(folder: Path, study: Study, environment: Environment) -> None:
     """
     if (folder / RUN_FILE).exists():
         check_same_study(folder, _read_run_file(folder), study)
-    with _writing(folder):
+    with writing_to(folder):
         if not (folder / RUN_FILE).exists():
             about = {
                 "version": VERSION,
@@ -357,7 +358,7 @@ def _subject(key: str, study: Study) -> str:
 def save_model_file(built: Built, path: Path) -> None:
     """Write a built model so that the file is there whole or not at all; external data goes beside it."""
     part = path.parent / ".part"
-    with _writing(path.parent.parent):
+    with writing_to(path.parent.parent):
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         try:
@@ -369,7 +370,7 @@ def save_model_file(built: Built, path: Path) -> None:
 
 
 @contextmanager
-def _writing(folder: Path) -> Iterator[None]:
+def writing_to(folder: Path) -> Iterator[None]:
     """Turn a full disk and a folder that cannot be written to into one clear line."""
     try:
         yield

@@ -143,8 +143,8 @@ def _table_section(run: Run, front: Sequence[Trial]) -> str:
         "PSNR",
         "Change",
         "Worst image",
+        "SSIM",
     )
-    head += ("SSIM",)
     reference, sure = run.reference, run.probabilities()
     rows = "".join(_table_row(trial, reference.row(), run.has_target, sure.get(trial.number)) for trial in front)
     if reference.number not in {trial.number for trial in front}:

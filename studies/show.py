@@ -24,8 +24,8 @@ CANDIDATE_HEADERS = (
     ">PSNR",
     ">change",
     ">SSIM",
+    "layers",
 )
-CANDIDATE_HEADERS += ("layers",)
 SURE = 0.95  # of being on the front, from which nothing is said of it
 MOST_ROWS = 12  # of a table that ends a search
 LEAST_SHARE = 0.01  # of the time, of a row that is shown

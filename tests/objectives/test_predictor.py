@@ -130,12 +130,13 @@ def test_a_wrong_candidate_is_an_error_of_the_input(parts):
         Predictor(builder, Machine("wrong")).predict(Candidate({"z": LayerChoice(8, 8)}))
 
 
-def test_a_profile_has_the_kernels_of_the_graph_and_leaves_the_first_runs_out(parts, tmp_path):
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_profile_has_the_kernels_of_the_graph_and_leaves_the_first_runs_out(threads, parts, tmp_path):
     builder, _, feed = parts
     path = tmp_path / "model.onnx"
     builder.build(Candidate({"a": LayerChoice(8, 8)}, {"b": 0.5})).save(path)
-    profile = profile_kernels(path, feed, runs=3)
-    expected = OnnxRuntime("here").kernels(path, {"x": (1, 3, 16, 16)})
+    profile = profile_kernels(path, feed, threads, runs=3)
+    expected = OnnxRuntime("here", threads).kernels(path, {"x": (1, 3, 16, 16)})
     assert [kernel.key for kernel in profile.kernels] == [kernel.key for kernel in expected]
     assert profile.times_ms.shape == (3, len(expected)) and profile.whole_ms.shape == (3,)
     assert profile.kernel_ms.shape == (len(expected),)

@@ -1,0 +1,53 @@
+"""A predictor's knowledge as a file beside a run, for a machine whose cache has lost it."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from .kernel_times import KernelTimes
+from .predictor import VERSION, Predictor, outcome_arrays, outcomes_of
+
+
+def write_predictor(predictor: Predictor, path: Path) -> None:
+    """Write what a predictor knows, whole or not at all.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    tables = (("table", predictor.times.to_arrays()), ("outcomes", outcome_arrays(predictor.outcomes)))
+    arrays = {f"{name}-{key}": array for name, table in tables for key, array in table.items()}
+    part = path.with_name(f".{path.name}.part")
+    with part.open("wb") as file:
+        np.savez(file, about=np.array([str(VERSION), predictor.target.fingerprint]), **arrays)  # type: ignore[arg-type]
+    part.replace(path)
+
+
+def take_predictor(predictor: Predictor, path: Path) -> str | None:
+    """Let a predictor that knows nothing yet know what a file holds; return why the file is ignored, None where it is not.
+
+    Args:
+        predictor: of the machine and the study.
+        path: what `write_predictor` wrote; where there is none, nothing happens.
+    """
+    if not path.exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            version, fingerprint = stored["about"].tolist()
+            if fingerprint != predictor.target.fingerprint:
+                return f"the latency predictor in {path} is of another machine and is ignored"
+            if version != str(VERSION) or predictor.times.kernels:
+                return None
+            found = {key: stored[key] for key in stored.files}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return f"the latency predictor in {path} cannot be read and is ignored"
+    tables = [
+        {key.removeprefix(f"{name}-"): array for key, array in found.items() if key.startswith(f"{name}-")}
+        for name in ("table", "outcomes")
+    ]
+    predictor.times = KernelTimes.from_arrays(tables[0])
+    predictor.outcomes = outcomes_of(tables[1])
+    return None

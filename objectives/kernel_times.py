@@ -45,20 +45,17 @@ class KernelTimes:
 
     def __init__(self) -> None:
         self.kernels: dict[str, Described] = {}
-        self.overheads: list[float] = []  # milliseconds a kernel, of each profile
         self._families: dict[str, Family] = {}
         self._tuned: dict[str, Tuned] = {}
         self._known: dict[str, KernelTime] = {}
 
-    def add(self, kernels: Sequence[Kernel], ms: Floats, whole_ms: float) -> None:
+    def add(self, kernels: Sequence[Kernel], ms: Floats) -> None:
         """Add what one profile found; equal kernels of a model count once, with their mean.
 
         Args:
             kernels: of a model.
             ms: their times ``[kernels]``.
-            whole_ms: that of the whole run.
         """
-        self.overheads = [*self.overheads, max(whole_ms - float(ms.sum()), 0.0) / len(kernels)][-KEPT:]
         sums: dict[str, list[float]] = {}
         for kernel, value in zip(kernels, ms.tolist(), strict=True):
             self.describe(kernel)
@@ -107,11 +104,6 @@ class KernelTimes:
         varied = [np.var(np.log(k.ms), ddof=1) for k in self.kernels.values() if len(k.ms) > 2]
         return max(float(np.sqrt(np.median(varied))), LEAST_SPREAD) if len(varied) >= LEAST_VARIED else SPREAD
 
-    @property
-    def overhead_ms(self) -> float:
-        """What a kernel takes beyond its own time: the runtime's way from one to the next."""
-        return float(np.median(self.overheads)) if self.overheads else 0.0
-
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Return all of it as arrays by name; without pickle."""
         rows = list(self.kernels.items())
@@ -122,7 +114,6 @@ class KernelTimes:
             "features": np.array([each.features for _, each in rows], float).reshape(-1, FEATURES),
             "counts": np.array([len(each.ms) for _, each in rows], dtype=np.int64),
             "ms": np.array([value for _, each in rows for value in each.ms]),
-            "overheads": np.array(self.overheads),
         }
 
     @classmethod
@@ -134,7 +125,6 @@ class KernelTimes:
         named = (arrays[name].tolist() for name in ("keys", "families", "shares", "features"))
         for key, of, as_, row, start, end in zip(*named, *parts, strict=True):
             times.kernels[key] = Described(of, as_, tuple(row), arrays["ms"][start:end].tolist())
-        times.overheads = arrays["overheads"].tolist()
         return times
 
 

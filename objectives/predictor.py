@@ -34,8 +34,12 @@ if TYPE_CHECKING:
     from .kernel_profile import KernelProfile
     from .target import Target
 
-VERSION = 3  # part of the cache key: raise it when tables change
+VERSION = 4  # part of the cache key: raise it when tables change
 COVERAGE = 0.9  # of the intervals
+LEAST_SCALE = 0.8  # of stated standard deviations: profiles are alike in what they all get wrong
+LINK_MS = 0.01  # from one kernel to the next: what a profile takes for it, more than a plain run does
+LEAST_WHOLE = 20  # timings of whole models from which the quantile of their own errors is taken
+NORMAL_BY_MEDIAN = 1.4826  # standard deviation over the median of the sizes, of a normal distribution
 NORMAL = 1.645  # half-width of COVERAGE under a normal distribution
 LEAST_LEARNED = 8  # timed models from which the regression is used
 LEAST_JUDGED = 8  # predictions that were judged, from which their errors set the intervals
@@ -194,7 +198,7 @@ class Predictor:
 
     def add(self, profile: KernelProfile, slowed: float) -> None:
         """Add a profile's kernels to the machine's table; their times are divided by ``slowed``."""
-        self.times.add(profile.kernels, profile.kernel_ms / slowed, float(np.median(profile.whole_ms)) / slowed)
+        self.times.add(profile.kernels, profile.kernel_ms / slowed)
         self._forget()
 
     def slowed(self, reference: KernelProfile) -> float:
@@ -228,12 +232,11 @@ class Predictor:
         """Return what the table says of a model's kernels."""
         times = [(self.times.time(key), count) for key, count in kernels.items()]
         ms, spread = total([time for time, _ in times], [count for _, count in times])
-        overhead_ms = self.times.overhead_ms * sum(kernels.values())
         shares: Counter[str] = Counter()
         for key, (time, count) in zip(kernels, times, strict=True):
             shares[self.times.kernels[key].share] += count * time.ms  # type: ignore[assignment]
-        whole = ms + overhead_ms
-        return _Sums(whole, spread / whole, np.array([shares[name] for name in SHARES]))
+        links = LINK_MS * sum(kernels.values())
+        return _Sums(ms, spread / ms, np.array([*(shares[name] for name in SHARES), links]))
 
     def _correction(self, found: _Sums) -> tuple[float, float]:
         """Return what to add to the logarithm of a speedup, and the standard deviation that it has then."""
@@ -273,11 +276,19 @@ class Predictor:
 
     @cached_property
     def _scale(self) -> float:
-        """How many of its own standard deviations a prediction's interval reaches to each side."""
-        scores = sorted([outcome.score for outcome in self.outcomes if outcome.score is not None][-JUDGED:])
-        if len(scores) < LEAST_JUDGED:
+        """How many of its own standard deviations a prediction's interval reaches to each side.
+
+        From timings of whole models the quantile of the scores; from the few profiled rounds of a calibration, whose noise
+        has long tails, what their median says of a normal distribution.
+        """
+        judged = [outcome for outcome in self.outcomes if outcome.score is not None]
+        whole = sorted([outcome.score or 0.0 for outcome in judged if outcome.whole][-JUDGED:])
+        if len(whole) >= LEAST_WHOLE:
+            return whole[min(int(np.ceil((len(whole) + 1) * COVERAGE)), len(whole)) - 1]
+        if len(judged) < LEAST_JUDGED:
             return 1.5 * NORMAL
-        return scores[min(int(np.ceil((len(scores) + 1) * COVERAGE)), len(scores)) - 1]
+        found = NORMAL_BY_MEDIAN * float(np.median([outcome.score or 0.0 for outcome in judged[-JUDGED:]]))
+        return NORMAL * max(found, LEAST_SCALE)
 
     def _forget(self) -> None:
         vars(self).pop("_regression", None)
@@ -286,7 +297,13 @@ class Predictor:
 
 @dataclass(frozen=True)
 class _Sums:
-    """Milliseconds of a model's kernels, the standard deviation of their logarithm, milliseconds of each of `SHARES`."""
+    """What the table says of a model's kernels.
+
+    Attributes:
+        ms: their sum.
+        spread: standard deviation of its logarithm.
+        shares: milliseconds of each of `SHARES`, and of the ways from kernel to kernel: what the sum may be wrong by goes with.
+    """
 
     ms: float
     spread: float

@@ -172,7 +172,7 @@ class Evaluator:
         ]
 
     @property
-    def _timing(self) -> Objective:
+    def _timing(self) -> Any:
         return next(objective for objective in self.objectives if objective.name == TIMING)
 
     def _predict(self, candidate: Candidate) -> Prediction | None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..objectives.kernel_profile import FIRST_RUNS, KernelProfile, Profiled
+from ..objectives.machine import machine_to_itself
 from ..spaces.errors import InputError
 from ..spaces.prune import pruned
 from ..spaces.session import batches
@@ -86,7 +87,7 @@ def _profiles(study: Study, reference: Built, built: Built, progress: Progress |
     """Run both files in turn, so that drift hits both."""
     target = study.settings.target
     feed = next(batches(study.calibration, study.graph.batch))
-    with tempfile.TemporaryDirectory(prefix="slimfront-") as folder:
+    with machine_to_itself(), tempfile.TemporaryDirectory(prefix="slimfront-") as folder:
         opened = []
         for number, model in enumerate((reference, built)):
             path = Path(folder) / f"{number}.onnx"

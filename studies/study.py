@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -36,7 +35,7 @@ from .definition import (
     read_settings,
     to_toml,
 )
-from .environment import current_environment
+from .environment import current_environment, usable_cores
 from .range_notes import input_notes, output_notes
 
 if TYPE_CHECKING:
@@ -297,11 +296,11 @@ class Study:
                 f"target.provider {provider!r} is not in this ONNX Runtime{nearest(provider, available)}; "
                 f"available: {', '.join(available)}"
             )
-        threads, cores = self.settings.target.threads, os.cpu_count() or 1
+        threads, cores = self.settings.target.threads, usable_cores()
         if threads > MOST_THREADS_A_CORE * cores:
-            raise InputError(f"target.threads {threads} is too many for this machine, which has {cores} cores")
+            raise InputError(f"target.threads {threads} is too many for this process, which may use {cores} cores")
         if threads > cores:
-            self.warn(f"target.threads is {threads}, but this machine has {cores} cores: its timings say little")
+            self.warn(f"target.threads is {threads}, but this process may use {cores} cores: its timings say little")
         self.warn(*_offer_notes(self.space))
         if not self.settings.target.saturation_safe:
             self.warn(*saturation_notes(self.space, provider))

@@ -18,7 +18,7 @@ from slimfront.spaces.groups import fitting
 from slimfront.spaces.kernels import Kernel
 from slimfront.spaces.space import Space, make_space
 
-OVERHEAD_MS = 0.004  # from one kernel to the next
+LINK_MS = 0.0003  # from one kernel to the next
 NOISE = 0.02  # standard deviation of the logarithm of one kernel's time in one round
 
 
@@ -31,8 +31,9 @@ def true_ms(kernel: Kernel) -> float:
 class Machine:
     """A target with known times, that slows down and recovers while it runs."""
 
-    def __init__(self, fingerprint: str = "synthetic") -> None:
+    def __init__(self, fingerprint: str = "synthetic", link_ms: float = LINK_MS) -> None:
         self.fingerprint = fingerprint
+        self.link_ms = link_ms
         self.profiled = 0
         self._runtime = OnnxRuntime(fingerprint)
         self._random = np.random.default_rng(0)
@@ -49,7 +50,7 @@ class Machine:
         for kernels in found:
             noise = np.exp(NOISE * self._random.standard_normal((rounds - 1, len(kernels))))
             times = slower * noise * np.array([true_ms(kernel) for kernel in kernels])
-            profiles.append(KernelProfile(kernels, times, times.sum(axis=1) + slower * OVERHEAD_MS * len(kernels)))
+            profiles.append(KernelProfile(kernels, times, times.sum(axis=1) + slower * self.link_ms * len(kernels)))
         return profiles
 
 
@@ -58,7 +59,8 @@ def whole_ms(predictor: Predictor, candidate: Candidate, folder: Path, integer: 
     predictor.builder.build(candidate).save(folder / "true.onnx")
     kernels = predictor.target.kernels(folder / "true.onnx", {"x": (1, 3, 16, 16)})
     return sum(
-        OVERHEAD_MS + true_ms(kernel) * (integer if kernel.integer and kernel.is_product else 1.0) for kernel in kernels
+        predictor.target.link_ms + true_ms(kernel) * (integer if kernel.integer and kernel.is_product else 1.0)
+        for kernel in kernels
     )
 
 

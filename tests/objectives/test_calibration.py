@@ -8,11 +8,12 @@ import pytest
 from slimfront.objectives import calibration
 from slimfront.objectives.calibration import calibrate, draw
 from slimfront.objectives.predictor import Predictor
+from slimfront.objectives.protocol import Reading
 from slimfront.spaces.candidate import Candidate, LayerChoice
 from slimfront.spaces.errors import BuildError
 from slimfront.spaces.space import make_space
 
-from .machines import OVERHEAD_MS, Machine, speedup, whole_ms
+from .machines import Machine, speedup
 
 pytestmark = pytest.mark.usefixtures("ticking")
 
@@ -36,12 +37,23 @@ def test_a_calibrated_predictor_knows_candidates_that_it_has_not_met(parts, tmp_
     assert predictor.error is not None and predictor.error < 0.2
 
 
-def test_the_way_from_a_kernel_to_the_next_is_found(parts, tmp_path):
+def test_the_way_from_a_kernel_to_the_next_is_learned_from_whole_models(parts, tmp_path):
     builder, space, feed = parts
-    predictor = Predictor(builder, Machine("overhead"))
-    calibrate(predictor, space, feed, seconds=2)
-    slower = predictor.predict(Candidate()).reference_ms / whole_ms(predictor, Candidate(), tmp_path)
-    assert predictor.times.overhead_ms == pytest.approx(slower * OVERHEAD_MS, rel=0.05)
+    predictor = Predictor(builder, Machine("links", link_ms=0.004))
+    calibrate(predictor, space, feed, seconds=5)
+    random = np.random.default_rng(7)
+    drawn = list(dict.fromkeys(draw(space, random) for _ in range(30)))
+    truths = {candidate: speedup(predictor, candidate, tmp_path) for candidate in drawn}
+    shown, held = drawn[: len(drawn) // 2], drawn[len(drawn) // 2 :]
+
+    def error():
+        return np.mean([abs(np.log(predictor.predict(candidate).speedup / truths[candidate])) for candidate in held])
+
+    before = error()
+    for candidate in shown:
+        true = truths[candidate]
+        predictor.learn(candidate, Reading(true, "x", 0.99 * true, 1.01 * true))
+    assert error() < 0.75 * before
 
 
 def test_a_machine_that_drifts_does_not_move_the_table(parts):

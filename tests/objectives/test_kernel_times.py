@@ -51,7 +51,7 @@ def measured() -> KernelTimes:
     kernels = [conv(i, o) for i in WIDTHS for o in WIDTHS]
     for _ in range(3):
         ms = np.array([truth(kernel) for kernel in kernels])
-        times.add(kernels, ms, float(ms.sum()) + 0.005 * len(kernels))
+        times.add(kernels, ms)
     return times
 
 
@@ -59,7 +59,7 @@ def test_measured_kernels_keep_their_own_times(measured):
     """Even where one is far from what its family tells."""
     odd = conv(40, 40)
     for _ in range(8):
-        measured.add([odd], np.array([3 * truth(odd)]), 1.0)
+        measured.add([odd], np.array([3 * truth(odd)]))
     assert measured.time(odd.key).ms == pytest.approx(3 * truth(odd), rel=0.1)
     known = conv(16, 24)
     assert measured.knows(known.key)
@@ -83,7 +83,7 @@ def test_a_kernel_far_from_all_that_were_measured_is_less_sure(measured):
 
 def test_of_a_few_kernels_the_nearest_tells_by_its_work():
     times, known, other = KernelTimes(), conv(16, 16), conv(16, 32)
-    times.add([known], np.array([0.5]), 0.5)
+    times.add([known], np.array([0.5]))
     assert times.time(known.key).ms == pytest.approx(0.5)
     found = times.time(times.describe(other))
     assert found.ms == pytest.approx(1.0, rel=0.01), "twice the work"
@@ -102,26 +102,18 @@ def test_a_family_without_measurements_is_guessed_by_its_work_and_very_unsure():
 def test_families_do_not_tell_each_other_s_times(measured):
     integer = conv(16, 16, op="QLinearConv")
     before = measured.time(measured.describe(conv(20, 20))).ms
-    measured.add([integer] * 2, np.array([5.0, 7.0]), 12.0)
+    measured.add([integer] * 2, np.array([5.0, 7.0]))
     assert measured.time(integer.key).ms == pytest.approx(6.0), "equal kernels of a model count with their mean"
     assert measured.time(conv(20, 20).key).ms == pytest.approx(before, rel=1e-6)
     assert len({family(kernel) for kernel in (integer, conv(16, 16), conv(16, 16, kernel=1), simple("Relu"))}) == 4
 
 
-def test_the_overhead_is_what_the_kernels_leave_of_the_whole(measured):
-    assert measured.overhead_ms == pytest.approx(0.005)
-    assert KernelTimes().overhead_ms == 0.0
-    short = KernelTimes()
-    short.add([conv(8, 8)], np.array([2.0]), 1.0)
-    assert short.overhead_ms == 0.0, "never negative"
-
-
 def test_only_the_latest_measurements_are_kept_and_none_is_zero():
     times, kernel = KernelTimes(), conv(8, 8)
     for n in range(KEPT + 5):
-        times.add([kernel], np.array([float(n >= 5)]), 1.0)
+        times.add([kernel], np.array([float(n >= 5)]))
     assert times.kernels[kernel.key].ms == [1.0] * KEPT
-    times.add([simple("Relu")], np.array([0.0]), 1.0)
+    times.add([simple("Relu")], np.array([0.0]))
     assert times.kernels[simple("Relu").key].ms == [LEAST_MS]
 
 
@@ -146,13 +138,13 @@ def test_a_table_is_kept_as_plain_arrays(rows):
     for width, values in rows:
         times.describe(conv(width, 8))
         for value in values:
-            times.add([conv(width, 8), simple("Relu")], np.array([value, 0.1]), value + 0.2)
+            times.add([conv(width, 8), simple("Relu")], np.array([value, 0.1]))
     stored = io.BytesIO()
     np.savez(stored, **times.to_arrays())
     stored.seek(0)
     with np.load(stored, allow_pickle=False) as arrays:
         again = KernelTimes.from_arrays(dict(arrays))
-    assert again.kernels == times.kernels and again.overheads == times.overheads
+    assert again.kernels == times.kernels
     assert list(again.kernels) == list(times.kernels)
     for key in times.kernels:
         assert again.time(key).ms == pytest.approx(times.time(key).ms, rel=0.02)

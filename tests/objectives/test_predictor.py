@@ -7,7 +7,7 @@ import pytest
 
 from slimfront.objectives.calibration import calibrate, draw
 from slimfront.objectives.kernel_profile import FIRST_RUNS, Profiled, profile_kernels
-from slimfront.objectives.predictor import LEAST_JUDGED, LEAST_LEARNED, Outcome, Prediction, Predictor
+from slimfront.objectives.predictor import LEAST_JUDGED, LEAST_LEARNED, LEAST_WHOLE, Outcome, Prediction, Predictor
 from slimfront.objectives.protocol import Reading
 from slimfront.objectives.target import OnnxRuntime
 from slimfront.spaces.candidate import Candidate, LayerChoice
@@ -89,8 +89,23 @@ def test_intervals_reach_as_far_as_earlier_predictions_were_off(parts):
         found = predictor.predict(candidate)
         return float(np.log(found.high / found.speedup)) / found.spread
 
-    assert half_width(0.02) == pytest.approx(1.0)
-    assert half_width(0.08) == pytest.approx(4.0)
+    normal = 1.645 * 1.4826  # half of a normal distribution's middle 90 %, over the median of the sizes
+    assert half_width(0.02) == pytest.approx(normal)
+    assert half_width(0.08) == pytest.approx(4.0 * normal)
+    assert half_width(0.0001) == pytest.approx(0.8 * 1.645), "profiles may all be wrong alike"
+
+
+def test_intervals_come_from_whole_timings_where_there_are_enough(parts):
+    builder, _, _ = parts
+    predictor = Predictor(builder, Machine("whole"))
+    stated = Prediction(1.0, 1.0, 1.0, 0.02, 1.0)
+    for number in range(LEAST_WHOLE):
+        value = float(np.exp(0.01 * number))
+        predictor.learn(Candidate({"a": LayerChoice(8, 8)}), Reading(value, "x", value, value), stated)
+    found = predictor.predict(Candidate({"b": LayerChoice(8, 8)}))
+    scores = sorted(0.01 * number / 0.02 for number in range(LEAST_WHOLE))
+    rank = int(np.ceil((LEAST_WHOLE + 1) * 0.9))
+    assert np.log(found.high / found.speedup) / found.spread == pytest.approx(scores[rank - 1])
 
 
 def test_a_score_is_in_standard_deviations_of_the_prediction_and_of_the_timing():

@@ -1,7 +1,6 @@
 """Studies: from files, by name, in memory; what makes them the same; what is refused."""
 
 import json
-import os
 
 import numpy as np
 import onnx
@@ -11,6 +10,7 @@ from slimfront.spaces.candidate import Candidate, LayerChoice
 from slimfront.spaces.errors import InputError
 from slimfront.studies.candidates import build
 from slimfront.studies.definition import to_toml
+from slimfront.studies.environment import usable_cores
 from slimfront.studies.study import Study, load_study, ready_made
 
 
@@ -209,7 +209,7 @@ def test_build_gives_the_onnx_bytes_of_a_candidate(in_memory):
 
 
 def test_more_threads_than_cores_are_told_and_far_too_many_refused(tiny_model, pictures):
-    cores = os.cpu_count() or 1
+    cores = usable_cores()
     study = Study(tiny_model, pictures(4, 1), pictures(3, 2), threads=cores + 1)
     study.check()
     assert f"target.threads is {cores + 1}" in study.warnings[0]

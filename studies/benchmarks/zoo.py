@@ -5,6 +5,8 @@ Samples are `input` (and `target` as uint8 where there is one).
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +46,19 @@ class Model:
         """Return a file's mean PSNR against the target, in dB."""
         found = infer(open_session(model, threads=2, spinning=False), self.inputs, self.graph.batch)
         return float(psnr_db(np.clip(found, self.low, self.high), self.target, self.low, self.high).mean())
+
+
+def parser(script: str, models: Sequence[str]) -> argparse.ArgumentParser:
+    """Return the arguments that scripts over a zoo share, ``models`` and ``zoo``, for a script's own to be added.
+
+    Args:
+        script: its docstring, whose third line says what it does.
+        models: names that are measured where none are given.
+    """
+    found = argparse.ArgumentParser(description=script.splitlines()[2])
+    found.add_argument("models", nargs="*", default=list(models))
+    found.add_argument("--zoo", type=Path, required=True)
+    return found
 
 
 def load(zoo: Path, name: str) -> Model:

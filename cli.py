@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -351,20 +352,9 @@ def evaluate(
 ) -> None:
     """Build and measure candidates, outside any run."""
     from .search.evaluate import evaluate as measure
-    from .studies.candidates import given_candidates
     from .studies.show import candidates_table
-    from .studies.study import load_study
 
-    screen = Screen(json, quiet)
-    loaded = load_study(study)
-    chosen, notes = given_candidates(loaded, candidates or [], uniform)
-    loaded.check()
-    told = [*loaded.warnings, *notes]
-    screen.note(*told)
-    with screen.steps() as progress:
-        measured = measure(loaded, chosen, progress)
-    screen.result(measured, candidates_table)
-    screen.note(*(note for note in loaded.warnings if note not in told))
+    _of_candidates(study, candidates, uniform, Screen(json, quiet), measure, candidates_table)
 
 
 @app.command(epilog="Example: slimfront predict painting --uniform weight_bits=8,activation_bits=8")
@@ -372,19 +362,33 @@ def predict(
     study: StudyName, candidates: Candidates = None, uniform: Uniform = None, json: Json = False, quiet: Quiet = False
 ) -> None:
     """Predict how fast candidates will be on this machine; nothing is built. The first time takes a minute."""
-    from .studies.candidates import given_candidates
     from .studies.predict import predict as foresee
     from .studies.show import predictions_table
+
+    _of_candidates(study, candidates, uniform, Screen(json, quiet), foresee, predictions_table)
+
+
+def _of_candidates(
+    study: str,
+    files: list[Path] | None,
+    uniform: str | None,
+    screen: Screen,
+    work: Callable[..., list[dict[str, Any]]],
+    view: Callable[..., Any],
+) -> None:
+    """Do some work on the candidates that a command names, and show a row for each; every warning is told once."""
+    from .studies.candidates import given_candidates
     from .studies.study import load_study
 
-    screen = Screen(json, quiet)
     loaded = load_study(study)
-    chosen, notes = given_candidates(loaded, candidates or [], uniform)
-    screen.note(*notes)
+    chosen, notes = given_candidates(loaded, files or [], uniform)
+    loaded.check()
+    told = [*loaded.warnings, *notes]
+    screen.note(*told)
     with screen.steps() as progress:
-        predicted = foresee(loaded, chosen, progress)
-    screen.result(predicted, predictions_table)
-    screen.note(*loaded.warnings)
+        rows = work(loaded, chosen, progress)
+    screen.result(rows, view)
+    screen.note(*(note for note in loaded.warnings if note not in told))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +12,11 @@ import numpy as np
 from ..spaces.candidate import Candidate
 from ..spaces.errors import BuildError
 from ..spaces.space import Space, make_candidate
+from ..spaces.statistics import Progress
 from .kernel_profile import KernelProfile
 from .predictor import Prediction, Predictor
 from .protocol import Reading
 from .ratio import Z
-
-Progress = Callable[[str, float], None]
 
 AT_ONCE = 3  # candidates that are run in turn with the reference
 DRAWN = 5  # from which those are taken that the predictor is least sure of

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +15,8 @@ import numpy as np
 from ..spaces.errors import BuildError
 from ..spaces.kernels import Kernel, read_kernels
 from ..spaces.session import CPU, open_session
+from ..spaces.statistics import Progress
+from .machine import machine_to_itself
 
 ENDING = "_kernel_time"  # of the events of kernels, after the node's name
 FIRST_RUNS = 1  # discarded: memory is being laid out
@@ -95,15 +99,40 @@ class Profiled:
         return KernelProfile(self.kernels, times[first:], np.array([e["dur"] for e in whole], float)[first:] / 1000.0)
 
 
-def profile_kernels(
-    path: Path, feed: Mapping[str, np.ndarray], threads: int = 1, provider: str = CPU, runs: int = 5
-) -> KernelProfile:
-    """Run a model so often after its first runs and return the times of its kernels.
+def profile_in_turn(
+    models: Sequence[Path],
+    feed: Mapping[str, np.ndarray],
+    threads: int = 1,
+    provider: str = CPU,
+    *,
+    least: int,
+    most: int,
+    seconds: float = math.inf,
+    progress: Progress | None = None,
+) -> list[KernelProfile]:
+    """Run models in turn, so that drift hits all, and return the times of their kernels; other timings wait meanwhile.
+
+    Args:
+        models: ONNX files with the same inputs.
+        feed: one batch, arrays by input name.
+        threads: intra-op threads.
+        provider: execution provider.
+        least: runs of each that count, after the first ones; always made.
+        most: never exceeded.
+        seconds: or they end when they have taken this long.
+        progress: told the part of ``most`` that is done.
 
     Raises:
-        BuildError: ONNX Runtime refuses the model or fails while running it.
+        BuildError: ONNX Runtime refuses a model or fails while running it.
     """
-    profiled = Profiled(path, feed, threads, provider)
-    for _ in range(FIRST_RUNS + runs):
-        profiled.run()
-    return profiled.close()
+    with machine_to_itself():
+        opened = [Profiled(model, feed, threads, provider) for model in models]
+        begun = time.perf_counter()
+        for done in range(FIRST_RUNS + most):
+            if done >= FIRST_RUNS + least and time.perf_counter() - begun >= seconds:
+                break
+            for each in opened:
+                each.run()
+            if progress is not None:
+                progress("profile", (done + 1) / (FIRST_RUNS + most))
+        return [each.close() for each in opened]

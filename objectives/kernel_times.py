@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..spaces.kernels import Kernel
+from ..spaces.kernels import QUANTISING, REORDERING, Kernel
 from .kernel_family import Family, KernelTime, Tuned, as_family
 
 Floats = NDArray[np.float64]
@@ -22,7 +22,7 @@ SPREAD = 0.05  # standard deviation of the logarithm of one measurement, while t
 LEAST_SPREAD = 0.01
 LEAST_VARIED = 10
 SHARES = ("integer products", "float products", "conversions", "other")
-CONVERSIONS = ("QuantizeLinear", "DequantizeLinear", "Transpose", "ReorderInput", "ReorderOutput", "Cast")
+CONVERSIONS = (*QUANTISING, *REORDERING, "Transpose", "Cast")
 
 
 @dataclass

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-import time
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,20 +21,19 @@ from ..spaces.domains import can_run_integer
 from ..spaces.errors import BuildError
 from ..spaces.forms import growth, valid_forms
 from ..spaces.graph import Graph, Layer, save_model
+from ..spaces.kernels import QUANTISING
 from ..spaces.offers import FormOffer, Offer
 from ..spaces.session import CPU
 from ..spaces.single import NEIGHBOUR, single_layer
 from ..spaces.skeleton import skeleton_lowering
-from .kernel_profile import KernelProfile, Profiled
-from .machine import machine_to_itself
+from .kernel_profile import KernelProfile, profile_in_turn
 
 VERSION = 1
 CLEARLY = 1.05  # times as fast: less is noise
-LEAST_ROUNDS = 5  # the first two of them are not counted
-MOST_ROUNDS = 17
+LEAST_ROUNDS = 4
+MOST_ROUNDS = 16
 SECONDS = 0.15  # for one layer, once it has run often enough
 LEAST_MS = 1e-3  # what a profile tells apart
-CONVERSIONS = ("QuantizeLinear", "DequantizeLinear")
 
 Way = tuple[str, int]  # form, activation bits
 
@@ -77,9 +74,7 @@ def layer_offers(graph: Graph, fingerprint: object, threads: int = 1, provider: 
 
 
 def _stored_times(single: Graph, store: Store, threads: int, provider: str) -> dict[Way, WayTime]:
-    kind = content_hash(
-        single.digest, _only(single).shape
-    )  # a digest tells weights of equal bytes apart by attributes only
+    kind = content_hash(single.digest, _only(single).shape)  # a digest does not tell shapes of equal bytes apart
     stored = store.arrays(kind)
     if stored is None:
         times = _times(single, threads, provider)
@@ -98,22 +93,16 @@ def _times(single: Graph, threads: int, provider: str) -> dict[Way, WayTime]:
     bits = (8, 32) if can_run_integer(single, layer) else (32,)
     port = single.inputs[0]
     feed = {port.name: np.random.default_rng(0).uniform(-1, 1, port.shape).astype(np.float32)}
-    with ExitStack() as stack:
-        stack.enter_context(machine_to_itself())
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="slimfront-")))
-        profiled = {}
-        for form in valid_forms(single, layer):
-            for activation_bits in bits:
-                path = folder / f"{form}-{activation_bits}.onnx"
-                candidate = Candidate({layer.name: LayerChoice(8, activation_bits, form=form)})
-                save_model(skeleton_lowering(single, candidate, lambda _: (-1.0, 1.0)).run(), path)
-                profiled[(form, activation_bits)] = Profiled(path, feed, threads, provider)
-        start, rounds = time.perf_counter(), 0
-        while rounds < LEAST_ROUNDS or (rounds < MOST_ROUNDS and time.perf_counter() - start < SECONDS):
-            for model in profiled.values():
-                model.run()
-            rounds += 1
-        return {way: _way_time(model.close()) for way, model in profiled.items()}
+    ways = [(form, activation_bits) for form in valid_forms(single, layer) for activation_bits in bits]
+    with tempfile.TemporaryDirectory(prefix="slimfront-") as folder:
+        paths = [Path(folder) / f"{form}-{activation_bits}.onnx" for form, activation_bits in ways]
+        for (form, activation_bits), path in zip(ways, paths, strict=True):
+            candidate = Candidate({layer.name: LayerChoice(8, activation_bits, form=form)})
+            save_model(skeleton_lowering(single, candidate, lambda _: (-1.0, 1.0)).run(), path)
+        profiles = profile_in_turn(
+            paths, feed, threads, provider, least=LEAST_ROUNDS, most=MOST_ROUNDS, seconds=SECONDS
+        )
+    return {way: _way_time(profile) for way, profile in zip(ways, profiles, strict=True)}
 
 
 def _way_time(profile: KernelProfile) -> WayTime:
@@ -122,10 +111,10 @@ def _way_time(profile: KernelProfile) -> WayTime:
     if marks:
         parts = np.split(profile.kernel_ms, [marks[0], marks[0] + 1, marks[-1], marks[-1] + 1])
         return WayTime(core=float(parts[2].sum()), entering=float(parts[0].sum()), leaving=float(parts[4].sum()))
-    times = dict.fromkeys((*CONVERSIONS, "core"), 0.0)
+    times = dict.fromkeys((*QUANTISING, "core"), 0.0)
     for op, kernel_ms in zip(ops, profile.kernel_ms.tolist(), strict=True):
-        times[op if op in CONVERSIONS else "core"] += kernel_ms
-    return WayTime(times["core"], *(times[op] for op in CONVERSIONS))
+        times[op if op in QUANTISING else "core"] += kernel_ms
+    return WayTime(times["core"], *(times[op] for op in QUANTISING))
 
 
 def _offer(single: Graph, times: Mapping[Way, WayTime]) -> Offer:

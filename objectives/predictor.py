@@ -25,7 +25,7 @@ from ..spaces.groups import fitting
 from ..spaces.skeleton import structure
 from .kernel_times import SHARES, KernelTimes, total
 from .protocol import Reading
-from .ratio import SESSION, Z
+from .ratio import SESSION, spread
 
 if TYPE_CHECKING:
     from sklearn.linear_model import BayesianRidge
@@ -158,17 +158,18 @@ class Predictor:
         Raises:
             InputError, BuildError: as `kernels`.
         """
-        reference = self._sums(self.kernels(Candidate()))
-        if self.kernels(candidate) == self.kernels(Candidate()):
+        kernels, own = self.kernels(candidate), self.kernels(Candidate())
+        reference = self._sums(own)
+        if kernels == own:
             return Prediction(1.0, 1.0, 1.0, 0.0, reference.ms)
-        found = self._sums(self.kernels(candidate))
+        found = self._sums(kernels)
         change, doubt = self._correction(found)
         centre = float(np.log(reference.ms / found.ms)) + change
-        spread = float(np.hypot(found.spread, doubt))
-        centre, spread = self._with_its_like(candidate, centre, spread)
-        half = self._scale * spread
+        doubt = float(np.hypot(found.spread, doubt))
+        centre, doubt = self._with_its_like(kernels, centre, doubt)
+        half = self._scale * doubt
         low, value, high = np.exp([centre - half, centre, centre + half]).tolist()
-        return Prediction(value, low, high, spread, reference.ms)
+        return Prediction(value, low, high, doubt, reference.ms)
 
     def learn(
         self, candidate: Candidate, timed: Reading, prediction: Prediction | None = None, whole: bool = True
@@ -183,16 +184,13 @@ class Predictor:
             prediction: that was made before.
             whole: whether it was timed without a profile.
         """
-        if self.kernels(candidate) == self.kernels(Candidate()):
+        kernels = self.kernels(candidate)
+        if kernels == self.kernels(Candidate()):
             return
-        low, high = timed.low or timed.value, timed.high or timed.value
-        spread = float(np.log(high / low)) / (2 * Z)
         missed, stated = None, None
         if prediction is not None:
             missed, stated = float(np.log(timed.value / prediction.speedup)), prediction.spread
-        self.outcomes.append(
-            Outcome(self.kernels(candidate), float(np.log(timed.value)), spread, missed, stated, whole)
-        )
+        self.outcomes.append(Outcome(kernels, float(np.log(timed.value)), spread(timed), missed, stated, whole))
         self.outcomes[:] = self.outcomes[-LEARNED:]
         self._forget()
 
@@ -245,13 +243,12 @@ class Predictor:
         mean, spread = self._regression.predict(self._moved([found]), return_std=True)
         return float(mean[0]), float(spread[0])
 
-    def _with_its_like(self, candidate: Candidate, centre: float, spread: float) -> tuple[float, float]:
+    def _with_its_like(self, kernels: Mapping[str, int], centre: float, doubt: float) -> tuple[float, float]:
         """Return a prediction joined with timings of models that run the very same kernels, weighted by their variances."""
-        kernels = self.kernels(candidate)
         like = [outcome for outcome in self.outcomes if outcome.whole and outcome.kernels == kernels]
-        if not like or not spread:
-            return centre, spread
-        weights = np.array([spread**-2, *((outcome.spread**2 + SESSION**2) ** -1 for outcome in like)])
+        if not like or not doubt:
+            return centre, doubt
+        weights = np.array([doubt**-2, *((outcome.spread**2 + SESSION**2) ** -1 for outcome in like)])
         values = np.array([centre, *(outcome.timed for outcome in like)])
         return float((weights * values).sum() / weights.sum()), float(weights.sum() ** -0.5)
 

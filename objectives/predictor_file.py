@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
+from ..spaces.cache import read_arrays
 from .kernel_times import KernelTimes
 from .predictor import VERSION, Predictor, outcome_arrays, outcomes_of
 
@@ -34,16 +34,14 @@ def take_predictor(predictor: Predictor, path: Path) -> str | None:
     """
     if not path.exists():
         return None
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            version, fingerprint = stored["about"].tolist()
-            if fingerprint != predictor.target.fingerprint:
-                return f"the latency predictor in {path} is of another machine and is ignored"
-            if version != str(VERSION) or predictor.times.kernels:
-                return None
-            found = {key: stored[key] for key in stored.files}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    found = read_arrays(path)
+    if found is None or "about" not in found:
         return f"the latency predictor in {path} cannot be read and is ignored"
+    version, fingerprint = found["about"].tolist()
+    if fingerprint != predictor.target.fingerprint:
+        return f"the latency predictor in {path} is of another machine and is ignored"
+    if version != str(VERSION) or predictor.times.kernels:
+        return None
     tables = [
         {key.removeprefix(f"{name}-"): array for key, array in found.items() if key.startswith(f"{name}-")}
         for name in ("table", "outcomes")

@@ -12,8 +12,7 @@ import numpy as np
 
 from ..spaces.kernels import Kernel, read_kernels
 from ..spaces.session import CPU, open_session
-from .kernel_profile import KernelProfile, Profiled
-from .machine import machine_to_itself
+from .kernel_profile import FIRST_RUNS, KernelProfile, profile_in_turn
 
 
 class Target(Protocol):
@@ -42,7 +41,7 @@ class Target(Protocol):
         Args:
             models: ONNX files with the same inputs.
             feed: one batch, arrays by input name.
-            rounds: how often each is run.
+            rounds: how often each is run; the first does not count.
 
         Raises:
             BuildError: the runtime refuses a model or fails while running it.
@@ -67,9 +66,6 @@ class OnnxRuntime:
 
     def profiles(self, models: Sequence[Path], feed: Mapping[str, np.ndarray], rounds: int) -> list[KernelProfile]:
         """Run the models in turn, one round after another."""
-        with machine_to_itself():
-            opened = [Profiled(model, feed, self.threads, self.provider) for model in models]
-            for _ in range(rounds):
-                for each in opened:
-                    each.run()
-            return [each.close() for each in opened]
+        return profile_in_turn(
+            models, feed, self.threads, self.provider, least=rounds - FIRST_RUNS, most=rounds - FIRST_RUNS
+        )

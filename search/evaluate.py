@@ -130,33 +130,28 @@ class Evaluator:
                 self.timing_seconds.append(time.perf_counter() - start)
                 self._learn(candidate, readings, prediction)
 
-    def time_again(self, candidate: Candidate, sha256: str) -> StageResult | None:
-        """Time a measured candidate's file once more; None where it is not there any more, or not the same."""
+    def time_again(self, trial: Trial) -> StageResult | None:
+        """Time a measured trial's file once more; None where it cannot be had as it was measured."""
         start = time.perf_counter()
         try:
-            if not self.path(candidate).exists():
-                save_model_file(self.study.builder.build(candidate), self.path(candidate))
-            if file_hash(self.path(candidate)) != sha256:
+            if not self._has_file(trial):
                 return None
-            readings = self._timing.measure(self._subject(candidate))
+            readings = self._timing.measure(self._subject(trial.candidate))
         except BuildError:
             return None
-        self._learn(candidate, readings, None)
-        return _done(TIMING, sha256, readings, start)
+        self._learn(trial.candidate, readings, None)
+        return _done(TIMING, trial.sha256, readings, start)
 
     def time_together(self, trials: Sequence[Trial]) -> list[tuple[Trial, StageResult]]:
         """Time trials that were built and judged, in turn with one another and with the reference, which runs once for all.
 
-        Where one of them fails, or the timing knows no such way, each is timed on its own.
+        Where one of them fails or is another file by now, or the timing knows no such way, each is evaluated on its own.
         """
         start = time.perf_counter()
         together = getattr(self._timing, "measure_together", None)
         found = None
         try:
-            for trial in trials:
-                if not self.path(trial.candidate).exists():
-                    save_model_file(self.study.builder.build(trial.candidate), self.path(trial.candidate))
-            if together is not None:
+            if together is not None and all(self._has_file(trial) for trial in trials):
                 found = together([self._subject(trial.candidate) for trial in trials])
         except BuildError:
             pass  # the one that fails is told when it is alone
@@ -170,6 +165,16 @@ class Evaluator:
             (trial, StageResult(TIMING, DONE, trial.sha256, readings, seconds=seconds))
             for trial, readings in zip(trials, found, strict=True)
         ]
+
+    def _has_file(self, trial: Trial) -> bool:
+        """Build a trial's file where it is not kept; return whether it is the one that was measured."""
+        path = self.path(trial.candidate)
+        if not path.exists():
+            built = self.study.builder.build(trial.candidate)
+            if built.sha256 != trial.sha256:
+                return False
+            save_model_file(built, path)
+        return file_hash(path) == trial.sha256
 
     @property
     def _timing(self) -> Any:

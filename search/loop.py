@@ -14,11 +14,10 @@ from ..objectives.protocol import Reading
 from ..spaces.candidate import Candidate
 from ..spaces.errors import BuildError, InputError
 from ..spaces.sensitivity import sensitivity
-from ..spaces.session import batches
 from ..spaces.space import Option
 from ..spaces.work import channel_shares, multiply_adds
 from ..studies.definition import check_sampler
-from ..studies.environment import Environment, current_environment
+from ..studies.environment import Environment
 from ..studies.front import FULL_FIDELITY_DB, WORST, full_drop_db, nondominated
 from ..studies.limits import parse_time
 from ..studies.reading_notes import reading_notes
@@ -91,8 +90,7 @@ def search(
         )
     mirror = Mirror(storage, study) if storage else None
     make_folder(folder)
-    target = study.settings.target
-    environment = current_environment(target.provider, target.threads)
+    environment = study.environment
     with RecordFile(folder / RECORDS_FILE) as records:
         start_run(folder, study, environment)
         running = _Search(study, folder, records, environment, mirror, progress or Silent(), total, deadline)
@@ -176,9 +174,8 @@ class _Search:
             return
         if self.deadline is not None:
             seconds = min(seconds, CALIBRATION * max(self.deadline - time.monotonic(), 0.0))
-        feed = next(batches(self.study.calibration, self.study.graph.batch))
         try:
-            calibrate(self.study.predictor, self.study.space, feed, seconds, self.progress.prepare)
+            calibrate(self.study.predictor, self.study.space, self.study.feed, seconds, self.progress.prepare)
         except BuildError as error:
             self.progress.note(f"no speedup is predicted: {error}")
 
@@ -229,7 +226,7 @@ class _Search:
 
     def _time_again(self, trial: Trial) -> bool:
         """Time a member of the front once more; return whether its file was still there."""
-        result = self.evaluator.time_again(trial.candidate, trial.sha256)
+        result = self.evaluator.time_again(trial)
         if result is None:
             return False
         self.records.append(self._record(result, trial.candidate, trial.number))

@@ -32,7 +32,7 @@ class Observation:
         candidate: the point of the space.
         point: (size / reference size, 1 / speedup, drop), minimised; None where it failed.
         violation: by how much it breaks the study's constraints; 0 where it is feasible.
-        predicted: whether the speedup is a prediction: the candidate was not timed, as it is dominated anyway.
+        predicted: whether the speedup is a prediction: the candidate was not timed, or is not yet.
     """
 
     candidate: Candidate

@@ -41,6 +41,15 @@ def content_hash(*parts: Any) -> str:
     return digest.hexdigest()[:32]
 
 
+def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
+    """Return the arrays of an .npz file, or None where there is none (or it cannot be read); nothing is unpickled."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return {key: stored[key] for key in stored.files}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+
+
 class Store:
     """A folder of cached arrays; each entry is written whole or not at all, so that a killed process leaves no half."""
 
@@ -53,12 +62,7 @@ class Store:
 
     def arrays(self, name: str) -> dict[str, np.ndarray] | None:
         """Return the arrays stored under ``name``, or None where there are none (or they cannot be read)."""
-        path = self.path(f"{name}.npz")
-        try:
-            with np.load(path, allow_pickle=False) as stored:
-                return {key: stored[key] for key in stored.files}
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            return None
+        return read_arrays(self.path(f"{name}.npz"))
 
     def put_arrays(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
         """Store arrays under ``name``."""

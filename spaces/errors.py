@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class SlimfrontError(Exception):
@@ -22,6 +22,12 @@ def nearest(wrong: str, allowed: Iterable[str]) -> str:
     """Return `` (did you mean 'x'?)`` for the allowed spelling closest to ``wrong``, or an empty text."""
     matches = difflib.get_close_matches(wrong, list(allowed), n=1, cutoff=0.5)
     return f" (did you mean {matches[0]!r}?)" if matches else ""
+
+
+def some_of(names: Sequence[str], what: str = "", most: int = 4) -> str:
+    """Return the first names as "a, b, c, d", followed by " and 3 more" of what they are where there are more."""
+    left = len(names) - most
+    return ", ".join(names[:most]) + (f" and {left} more{what and ' '}{what}" if left > 0 else "")
 
 
 def one_line(error: BaseException, most: int = 300) -> str:

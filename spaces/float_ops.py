@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .integer_ops import constant_input
+from .integer_ops import constant_input, slope_per_channel
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -41,9 +41,7 @@ def _prelu(lowering: Lowering, node: ir.Node) -> bool:
         lowering.set_float(target, result)
         return True
     writer = node.inputs[0].producer()
-    shape = lowering.graph.shapes[source]
-    per_channel = len(shape) == 4 and slope.size == shape[1] and slope.shape[-2:] == (1, 1)
-    if not per_channel or writer is None or writer.op_type != "Conv":
+    if not slope_per_channel(lowering.graph.shapes[source], slope) or writer is None or writer.op_type != "Conv":
         return False
     x = lowering.float_value(source)
     parts = [

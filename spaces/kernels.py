@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 INTEGER = ("QLinearConv", "QLinearMatMul", "MatMulIntegerToFloat", "QGemm", "MatMulInteger", "DynamicQuantizeMatMul")
 FLOAT = ("Conv", "FusedConv", "NhwcFusedConv", "ConvTranspose", "MatMul", "Gemm", "FusedMatMul", "FusedGemm")
+QUANTISING = ("QuantizeLinear", "DequantizeLinear")
+REORDERING = ("ReorderInput", "ReorderOutput")
 BLOCKED_ENDING = "_nchwc"
 TYPES = {1: "float", 2: "uint8", 3: "int8", 6: "int32", 7: "int64", 9: "bool", 10: "float16", 11: "double"}
 

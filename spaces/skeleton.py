@@ -70,10 +70,10 @@ def skeleton_lowering(
     @cache
     def repair(name: str) -> RoundedLayer | FloatLayer:
         """Weights that are all alike: the kernels take the same time for any."""
-        layer, inputs, outputs = graph.layers[name], kept_inputs(graph.layers[name], removed), None
-        outputs = kept_outputs(layer, removed)
+        layer = graph.layers[name]
+        inputs = kept_inputs(layer, removed)
         narrow = layer if inputs is None else with_inputs(layer, inputs)
-        narrow, _ = old_outputs(narrow, outputs)
+        narrow, _ = old_outputs(narrow, kept_outputs(layer, removed))
         shift = np.full(narrow.channels, float(layer.op != "MatMul"), np.float32)
         if not candidate.choice(name).rounded:
             return FloatLayer(np.full(narrow.shape, SCALE, np.float32), shift)

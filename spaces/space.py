@@ -10,7 +10,7 @@ from typing import Any
 
 from .candidate import ACTIVATION_BITS, NATIVE, REPAIRS, WEIGHT_BITS, Candidate, LayerChoice, share
 from .domains import can_run_integer
-from .errors import InputError, nearest
+from .errors import InputError, nearest, some_of
 from .graph import Graph, Layer
 from .groups import channel_groups
 from .held import CHOICE_KEYS, held_choices
@@ -19,7 +19,6 @@ from .offers import Offer
 from .widths import STEP, offered_ratios
 
 HALF_A_CHANNEL = 0.02  # ratios that differ by less are called the same
-SHOWN = 4  # names in a note
 
 DEFAULT_WEIGHT_BITS = (2, 3, 4, 5, 6, 8, 32)
 UNIFORM_KEYS = ("weight_bits", "activation_bits", "pruning_ratio", "sparsity", "repair")
@@ -294,6 +293,5 @@ def _ratio_notes(ratio: float, groups: Mapping[str, float], frozen: Mapping[str,
         notes.append(f"all channels stay in {', '.join(frozen)} (slimfront space says why)")
     other = [f"{name} {found:g}" for name, found in groups.items() if abs(found - ratio) > HALF_A_CHANNEL]
     if other:
-        shown = ", ".join(other[:SHOWN]) + (f" and {len(other) - SHOWN} more" if len(other) > SHOWN else "")
-        notes.append(f"whole blocks of channels go, so pruning_ratio is not {ratio:g} but: {shown}")
+        notes.append(f"whole blocks of channels go, so pruning_ratio is not {ratio:g} but: {some_of(other)}")
     return notes

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ..spaces.errors import some_of
 from .causes import PRUNE, LayerFacts
 from .texts import time_text
 
@@ -48,7 +49,7 @@ def advice(rows: Iterable[Mapping[str, Any]], candidate_ms: float) -> str:
         return f"Remove channels ({of[0]['help']}): {saved}, at some loss of quality."
     if change.startswith("op "):
         return f"Use a model without {change.removeprefix('op ')} between integer layers: {saved}."
-    names = ", ".join(row["name"] for row in of[:NAMED]) + (f" and {len(of) - NAMED} more" if len(of) > NAMED else "")
+    names = some_of([row["name"] for row in of], most=NAMED)
     how = f"Run {names} in integers" if change == "integer" else f"Leave {names} in float"
     return f"{how} ({of[0]['help']}): {saved}."
 

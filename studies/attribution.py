@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from ..spaces.integer_ops import OPS
-from ..spaces.kernels import BLOCKED_ENDING, Kernel, kernel_owners
+from ..spaces.kernels import BLOCKED_ENDING, QUANTISING, REORDERING, Kernel, kernel_owners
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from ..spaces.build import Built
     from ..spaces.graph import Graph
 
-QUANTISING = ("QuantizeLinear", "DequantizeLinear")
-REORDERING = ("ReorderInput", "ReorderOutput")
 FILLING = ("Pad",)  # what the lowering writes before a kernel to fill up its width; what cuts it stands behind
 FUSED = re.compile(r"^(QLinear|Fused|Nhwc|Dynamic)|(IntegerToFloat|Integer)$")
 

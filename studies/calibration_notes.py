@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from ..spaces.errors import some_of
 from ..spaces.graph import Graph, Layer
 from ..spaces.matrix import has_matrix, matrix_inputs
 from ..spaces.statistics import Statistics
@@ -65,5 +66,4 @@ def _positions(graph: Graph, layer: Layer) -> float:
 
 
 def _names(named: dict[str, int]) -> str:
-    shown = ", ".join(list(named)[:SHOWN])
-    return shown + (f" and {len(named) - SHOWN} more layers" if len(named) > SHOWN else "")
+    return some_of(list(named), "layers", SHOWN)

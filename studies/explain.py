@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..objectives.kernel_profile import FIRST_RUNS, KernelProfile, Profiled
-from ..objectives.machine import machine_to_itself
+from ..objectives.kernel_profile import KernelProfile, profile_in_turn
 from ..spaces.errors import InputError
 from ..spaces.prune import pruned
-from ..spaces.session import batches
 from ..spaces.statistics import Progress
 from .advice import advice, between_sentence, pruning_rows
 from .attribution import Place, attribute, stored_bytes
@@ -86,22 +83,20 @@ def explain(run: Run, trial: Trial, progress: Progress | None = None) -> dict[st
 def _profiles(study: Study, reference: Built, built: Built, progress: Progress | None) -> list[KernelProfile]:
     """Run both files in turn, so that drift hits both."""
     target = study.settings.target
-    feed = next(batches(study.calibration, study.graph.batch))
-    with machine_to_itself(), tempfile.TemporaryDirectory(prefix="slimfront-") as folder:
-        opened = []
-        for number, model in enumerate((reference, built)):
-            path = Path(folder) / f"{number}.onnx"
+    with tempfile.TemporaryDirectory(prefix="slimfront-") as folder:
+        paths = [Path(folder) / "reference.onnx", Path(folder) / "candidate.onnx"]
+        for model, path in zip((reference, built), paths, strict=True):
             model.save(path)
-            opened.append(Profiled(path, feed, target.threads, target.provider))
-        start, rounds = time.perf_counter(), FIRST_RUNS + MOST_ROUNDS
-        for done in range(rounds):
-            if done >= FIRST_RUNS + LEAST_ROUNDS and time.perf_counter() - start > SECONDS:
-                break
-            for profiled in opened:
-                profiled.run()
-            if progress is not None:
-                progress("profile", (done + 1) / rounds)
-        return [profiled.close() for profiled in opened]
+        return profile_in_turn(
+            paths,
+            study.feed,
+            target.threads,
+            target.provider,
+            least=LEAST_ROUNDS,
+            most=MOST_ROUNDS,
+            seconds=SECONDS,
+            progress=progress,
+        )
 
 
 def _measured(profile: KernelProfile, places: list[Place]) -> Measured:

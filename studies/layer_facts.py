@@ -14,6 +14,7 @@ import numpy as np
 from ..spaces.candidate import Candidate
 from ..spaces.domains import TO_FLOAT, TO_INTEGER, can_run_integer
 from ..spaces.kernels import Kernel
+from ..spaces.narrow import inputs_of_group
 from ..spaces.work import channel_shares, multiply_adds
 from .attribution import Place
 from .causes import NEXT_TO_NOTHING, LayerFacts
@@ -100,7 +101,7 @@ def layer_facts(
                 reference_multiply_adds=work[0][name],
                 weight_bits=candidate.choice(name).weight_bits,
                 sparsity=candidate.choice(name).sparsity,
-                inputs=_inputs(layer),
+                inputs=inputs_of_group(layer),
                 outputs=layer.channels,
                 group=layer.group,
                 taps=math.prod(layer.kernel),
@@ -111,11 +112,6 @@ def layer_facts(
     dense = _dense_speedup(facts)
     savings = _savings(graph, candidate, space, {fact.name: fact.candidate_ms for fact in facts})
     return [replace(fact, dense_speedup=dense, pruning=_largest(fact.name, savings)) for fact in facts]
-
-
-def _inputs(layer: Layer) -> int:
-    """Return how many channels an output reads."""
-    return layer.shape[layer.input_axis] // (layer.group if layer.op == "ConvTranspose" else 1)
 
 
 def _kernel(candidate: Candidate, name: str, after: Measured) -> str:

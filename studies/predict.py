@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from ..objectives.calibration import calibrate
 from ..spaces.candidate import Candidate
 from ..spaces.groups import fitting
-from ..spaces.session import batches
 from ..spaces.statistics import Progress
 
 if TYPE_CHECKING:
@@ -35,8 +34,7 @@ def predict(study: Study, candidates: Sequence[Candidate], progress: Progress | 
     study.check()
     predictor = study.predictor
     if not predictor.calibrated:
-        feed = next(batches(study.calibration, study.graph.batch))
-        calibrate(predictor, study.space, feed, CALIBRATION_SECONDS, progress)
+        calibrate(predictor, study.space, study.feed, CALIBRATION_SECONDS, progress)
     rows = []
     for candidate in candidates:
         found = predictor.predict(candidate)

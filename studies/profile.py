@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..objectives.kernel_profile import KernelProfile, profile_kernels
+from ..objectives.kernel_profile import KernelProfile, profile_in_turn
 from ..objectives.quality import CAP_DB
 from ..spaces.candidate import Candidate
 from ..spaces.groups import channel_groups
 from ..spaces.sensitivity import sensitivity
-from ..spaces.session import batches, open_session
+from ..spaces.session import open_session
 from ..spaces.statistics import Progress
 from .attribution import attribute
 
@@ -49,15 +49,16 @@ def profile(study: Study, progress: Progress | None = None) -> dict[str, Any]:
     """
     study.check()
     graph = study.graph
-    feed = next(batches(study.calibration, graph.batch))
+    feed = study.feed
     with tempfile.TemporaryDirectory(prefix="slimfront-") as folder:
         model = Path(folder) / "reference.onnx"
         built = study.builder.build(Candidate())
         built.save(model)
         latency_ms = _latency_ms(model, feed, study)
         target = study.settings.target
-        runs = round(min(MOST_RUNS, max(LEAST_RUNS, 1000 * SECONDS / latency_ms)))
-        profiled = profile_kernels(model, feed, target.threads, target.provider, runs)
+        [profiled] = profile_in_turn(
+            [model], feed, target.threads, target.provider, least=LEAST_RUNS, most=MOST_RUNS, seconds=SECONDS
+        )
     curves, groups = _curves(study, progress)
     times = layer_times(profiled, built, graph)
     total = sum(times.values())

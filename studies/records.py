@@ -18,7 +18,7 @@ from ..spaces.errors import InputError
 
 DONE = "done"
 FAILED = "failed"
-PREDICTED = "predicted"  # not timed: what was predicted is dominated anyway
+PREDICTED = "predicted"  # not timed: dominated anyway by what was predicted, or to be timed later
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..objectives.protocol import OpenModel
 from ..objectives.quality import psnr_db
 from ..spaces.errors import InputError
+from ..spaces.statistics import Progress
 from . import figures, pictures
 from .output import check_output, write_output
 from .sections import report_page
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from .run import Run
     from .study import Study
     from .trial import Trial
-
-Progress = Callable[[str, float], None]
 
 
 def report(run: Run, path: Path, progress: Progress | None = None) -> list[str]:

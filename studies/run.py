@@ -134,6 +134,10 @@ class Run:
 
     def front_trials(self) -> list[Trial]:
         """Return the measured trials that no other dominates beyond the intervals of their speedups, smallest first."""
+        return list(self._front)
+
+    @cached_property
+    def _front(self) -> list[Trial]:
         measured = [trial for trial in self.trials if trial.measured]
         if not measured:
             return []

@@ -18,10 +18,11 @@ from ..objectives.widths import kernel_step
 from ..spaces.build import Builder
 from ..spaces.cache import content_hash
 from ..spaces.capture import InputShape, capture_module, capture_onnx, load_module
-from ..spaces.errors import InputError, nearest
+from ..spaces.errors import InputError, nearest, some_of
 from ..spaces.graph import Graph
 from ..spaces.offers import Offer
 from ..spaces.saturation import saturation_notes
+from ..spaces.session import batches
 from ..spaces.space import Space, make_space
 from ..spaces.statistics import Progress
 from ..spaces.widths import STEP
@@ -35,7 +36,7 @@ from .definition import (
     read_settings,
     to_toml,
 )
-from .environment import current_environment, usable_cores
+from .environment import Environment, current_environment, usable_cores
 from .range_notes import input_notes, output_notes
 
 if TYPE_CHECKING:
@@ -59,7 +60,6 @@ class Parts(Protocol):
         ...
 
 
-MOST_NAMED = 4  # layers in a note
 MOST_THREADS_A_CORE = 8  # above it a session takes minutes to open
 
 
@@ -171,6 +171,11 @@ class Study:
         """Calibration inputs by name, each ``[N, ...]``."""
         return data.as_inputs(self._arrays("calibration") or {}, self.graph, "data.calibration")
 
+    @property
+    def feed(self) -> dict[str, NDArray]:
+        """One batch of calibration inputs by name: what models are run on where only their time matters."""
+        return next(batches(self.calibration, self.graph.batch))
+
     @cached_property
     def evaluation(self) -> Samples:
         """Evaluation inputs, and targets where there are some."""
@@ -203,7 +208,7 @@ class Study:
         """In which steps of output channels this machine's kernels get cheaper."""
         target = self.settings.target
         integer = 8 in self.settings.space.activation_bits
-        return kernel_step(self._machine, integer, target.threads, target.provider)
+        return kernel_step(self.environment.machine, integer, target.threads, target.provider)
 
     @cached_property
     def layer_offers(self) -> dict[str, Offer]:
@@ -211,7 +216,7 @@ class Study:
         table, target = self.settings.space, self.settings.target
         if len(set(table.weight_bits)) == 1 and len(set(table.activation_bits)) == 1:
             return {}
-        return layer_offers(self.graph, self._machine, target.threads, target.provider)
+        return layer_offers(self.graph, self.environment.machine, target.threads, target.provider)
 
     @property
     def machine_facts(self) -> dict[str, Any]:
@@ -230,9 +235,9 @@ class Study:
         self.layer_offers = {name: Offer.from_json(offer) for name, offer in facts.get("layer_offers", {}).items()}
 
     @property
-    def _machine(self) -> list[str]:
-        environment = current_environment(self.settings.target.provider, self.settings.target.threads)
-        return [environment.cpu, environment.onnxruntime]
+    def environment(self) -> Environment:
+        """What readings made here belong to."""
+        return current_environment(self.settings.target.provider, self.settings.target.threads)
 
     @cached_property
     def builder(self) -> Builder:
@@ -243,8 +248,7 @@ class Study:
     def predictor(self) -> Predictor:
         """Predicts how fast candidates are on the study's target; what it learns is kept for each machine."""
         target = self.settings.target
-        environment = current_environment(target.provider, target.threads)
-        return Predictor(self.builder, OnnxRuntime(environment.machine, target.threads, target.provider))
+        return Predictor(self.builder, OnnxRuntime(self.environment.machine, target.threads, target.provider))
 
     @cached_property
     def definition(self) -> dict[str, Any]:
@@ -452,8 +456,7 @@ def _offer_notes(space: Space) -> list[str]:
     ]
     if not slow:
         return []
-    shown = ", ".join(slow[:MOST_NAMED]) + (f" and {len(slow) - MOST_NAMED} more" if len(slow) > MOST_NAMED else "")
-    return [f"slower in integer kernels on this machine, so offered in float ones only: {shown}"]
+    return [f"slower in integer kernels on this machine, so offered in float ones only: {some_of(slow)}"]
 
 
 def _describe(arrays: Mapping[str, NDArray]) -> str:

@@ -54,7 +54,7 @@ class Trial:
 
     @property
     def predicted(self) -> bool:
-        """Whether it was not timed, since what was predicted is dominated anyway."""
+        """Whether its speed is only predicted: it is dominated anyway, or is timed later."""
         return self.state == "predicted"
 
     @property

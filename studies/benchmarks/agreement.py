@@ -7,14 +7,13 @@ dominated beyond the intervals, the rank correlation of later and first speedups
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from joint_search import run_of
 from scipy.stats import spearmanr
-from zoo import load
+from zoo import load, parser
 
 from slimfront.objectives.protocol import OpenModel, Reading, Subject
 from slimfront.objectives.ratio import pooled
@@ -25,13 +24,11 @@ from slimfront.studies.run import Run
 
 def main() -> None:
     """Search, time again and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[2])
-    parser.add_argument("models", nargs="*", default=["taef2_decoder"])
-    parser.add_argument("--zoo", type=Path, required=True)
-    parser.add_argument("--trials", type=int, default=60)
-    parser.add_argument("--timings", type=int, default=3, help="of each file, afterwards")
-    parser.add_argument("--runs", type=Path, default=None, help="keep the runs here; what is there continues")
-    arguments = parser.parse_args()
+    flags = parser(__doc__ or "", ["taef2_decoder"])
+    flags.add_argument("--trials", type=int, default=60)
+    flags.add_argument("--timings", type=int, default=3, help="of each file, afterwards")
+    flags.add_argument("--runs", type=Path, default=None, help="keep the runs here; what is there continues")
+    arguments = flags.parse_args()
     print("| model | run | timed | hypervolume | timed again | differ by | still on the front | Spearman |")
     print("|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as temporary:

@@ -6,11 +6,10 @@ default space and over its bits alone, for several seeds, and prints the hypervo
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from pathlib import Path
 
-from zoo import Model, load
+from zoo import Model, load, parser
 
 from slimfront.search.loop import search
 from slimfront.studies.run import Run
@@ -21,13 +20,11 @@ SPACES: dict[str, dict[str, tuple[float, ...]]] = {"bits": {"pruning_ratios": (0
 
 def main() -> None:
     """Run the searches and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[2])
-    parser.add_argument("models", nargs="*", default=["rlfn_s_x2"])
-    parser.add_argument("--zoo", type=Path, required=True)
-    parser.add_argument("--trials", type=int, default=100)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--runs", type=Path, default=None, help="keep the runs here; what is there continues")
-    arguments = parser.parse_args()
+    flags = parser(__doc__ or "", ["rlfn_s_x2"])
+    flags.add_argument("--trials", type=int, default=100)
+    flags.add_argument("--seeds", type=int, default=3)
+    flags.add_argument("--runs", type=Path, default=None, help="keep the runs here; what is there continues")
+    arguments = flags.parse_args()
     print("| model | seed | space | hypervolume | on the front | smallest within 0.5 dB | fastest within 0.5 dB |")
     print("|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as temporary:

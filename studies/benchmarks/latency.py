@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from scipy.stats import spearmanr
-from zoo import Model, load
+from zoo import Model, load, parser
 
 from slimfront.objectives.calibration import calibrate
 from slimfront.objectives.predictor import Prediction, Predictor
@@ -48,12 +48,10 @@ class Row:
 
 def main() -> None:
     """Measure and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[2])
-    parser.add_argument("models", nargs="*", default=MODELS)
-    parser.add_argument("--zoo", type=Path, required=True)
-    parser.add_argument("--candidates", type=int, default=60)
-    parser.add_argument("--seconds", type=float, default=60.0)
-    arguments = parser.parse_args()
+    flags = parser(__doc__ or "", MODELS)
+    flags.add_argument("--candidates", type=int, default=60)
+    flags.add_argument("--seconds", type=float, default=60.0)
+    arguments = flags.parse_args()
     print("| model | calibration | same kernels | within 10 % | within 5 % | Spearman | in the 90 % interval | half of it "
           "| speedups | predictions a second |")  # fmt: skip
     print("|---|---|---|---|---|---|---|---|---|---|")

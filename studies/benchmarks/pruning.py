@@ -7,14 +7,12 @@ magnitude, at random or by output energy; and the bits a weight takes on disk at
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 import numpy as np
-from zoo import MODELS, Model, load
+from zoo import MODELS, Model, load, parser
 
 from slimfront.spaces import importance
 from slimfront.spaces.build import Builder
@@ -46,11 +44,9 @@ class RandomChoice:
 
 def main() -> None:
     """Run the benchmark and print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[2])
-    parser.add_argument("models", nargs="*", default=MODELS)
-    parser.add_argument("--zoo", type=Path, required=True)
-    parser.add_argument("--sequential", action="store_true", help="sequential repair as well (about a minute a row)")
-    arguments = parser.parse_args()
+    flags = parser(__doc__ or "", MODELS)
+    flags.add_argument("--sequential", action="store_true", help="sequential repair as well (about a minute a row)")
+    arguments = flags.parse_args()
     for seed in range(SEEDS):
         importance.METHODS[f"random {seed}"] = partial(RandomChoice, seed)
     models = {name: load(arguments.zoo, name) for name in arguments.models}

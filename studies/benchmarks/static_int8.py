@@ -8,14 +8,13 @@ Markdown table.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from zoo import MODELS, load
+from zoo import MODELS, load, parser
 
 from slimfront.objectives.quality import psnr_db
 from slimfront.spaces.build import Builder
@@ -32,11 +31,9 @@ OURS: dict[str, dict[str, Any]] = {
 
 def main() -> None:
     """Run the comparison and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[2])
-    parser.add_argument("models", nargs="*", default=MODELS)
-    parser.add_argument("--zoo", type=Path, required=True)
-    parser.add_argument("--rounds", type=int, default=15)
-    arguments = parser.parse_args()
+    flags = parser(__doc__ or "", MODELS)
+    flags.add_argument("--rounds", type=int, default=15)
+    arguments = flags.parse_args()
     print("| model | form | smaller | faster (low-high) | PSNR | change |")
     print("|---|---|---|---|---|---|")
     for name in arguments.models:

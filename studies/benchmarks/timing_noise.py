@@ -7,13 +7,12 @@ many of the 95 % intervals hold the long-run value, the median of all quiet proc
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing as mp
 import tempfile
 from pathlib import Path
 
 import numpy as np
-from zoo import load
+from zoo import load, parser
 
 from slimfront.objectives.protocol import OpenModel, Reading, Subject
 from slimfront.objectives.samples import Samples
@@ -28,11 +27,9 @@ LONG_RUNS = 4
 
 def main() -> None:
     """Measure and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[2])
-    parser.add_argument("models", nargs="*", default=["rlfn_s_x2"])
-    parser.add_argument("--zoo", type=Path, required=True)
-    parser.add_argument("--processes", type=int, default=10)
-    arguments = parser.parse_args()
+    flags = parser(__doc__ or "", ["rlfn_s_x2"])
+    flags.add_argument("--processes", type=int, default=10)
+    arguments = flags.parse_args()
     print("| model | neighbour | long-run speedup | least | largest | spread | intervals that hold it | half of them |")
     print("|---|---|---|---|---|---|---|---|")
     for name in arguments.models:

@@ -11,6 +11,8 @@ from slimfront.spaces.errors import InputError
 from slimfront.spaces.repaired import rounding_method
 from slimfront.spaces.rounding import METHODS, Grid, damped, inverse_factor, output_error
 
+from .random_layers import layers_of, weights_and_inputs
+
 WIDTHS = (2, 3, 4, 5, 6, 7, 8)
 METHOD_NAMES = sorted(METHODS)
 
@@ -19,22 +21,13 @@ def a_layer(
     seed: int, rows: int, inputs: int, samples: int, scale: float = 1.0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return weights [R, D], the centred Gram matrix of random inputs, and their mean; few samples make it singular."""
-    random = np.random.default_rng(seed)
-    weights = (scale * random.standard_normal((rows, inputs))).astype(np.float32)
-    x = np.maximum(random.standard_normal((samples, inputs)) @ random.standard_normal((inputs, inputs)), 0)
+    weights, x = weights_and_inputs(seed, rows, inputs, samples, scale)
     mean = x.mean(axis=0)
     gram = (x.T @ x / samples - np.outer(mean, mean)).astype(np.float32)
     return weights, gram, mean.astype(np.float32)
 
 
-layers = st.builds(
-    a_layer,
-    seed=st.integers(0, 10**6),
-    rows=st.integers(1, 6),
-    inputs=st.integers(1, 24),
-    samples=st.sampled_from([1, 3, 30, 300]),
-    scale=st.sampled_from([1e-4, 1.0, 1e3]),
-)
+layers = layers_of(a_layer)
 
 
 @settings(max_examples=60, deadline=None)

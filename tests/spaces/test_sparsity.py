@@ -21,25 +21,18 @@ from slimfront.spaces.rounding import damped, output_error
 from slimfront.spaces.sparsity import METHODS
 from slimfront.spaces.weights import per_channel
 
+from .random_layers import layers_of, weights_and_inputs
+
 METHOD_NAMES = sorted(METHODS)
 
 
 def a_layer(seed: int, rows: int, inputs: int, samples: int, scale: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     """Return weights [R, D] and the Gram matrix of random correlated inputs; few samples make it singular."""
-    random = np.random.default_rng(seed)
-    weights = (scale * random.standard_normal((rows, inputs))).astype(np.float32)
-    x = np.maximum(random.standard_normal((samples, inputs)) @ random.standard_normal((inputs, inputs)), 0)
+    weights, x = weights_and_inputs(seed, rows, inputs, samples, scale)
     return weights, (x.T @ x / samples).astype(np.float32)
 
 
-layers = st.builds(
-    a_layer,
-    seed=st.integers(0, 10**6),
-    rows=st.integers(1, 6),
-    inputs=st.integers(1, 24),
-    samples=st.sampled_from([1, 3, 30, 300]),
-    scale=st.sampled_from([1e-4, 1.0, 1e3]),
-)
+layers = layers_of(a_layer)
 fractions = st.one_of(st.sampled_from([0.0, 0.5, 0.75]), st.floats(0, 1, exclude_max=True))
 
 

@@ -1,31 +1,34 @@
 """Which nodes run in integers: the layers that the candidate names, and the ops between them where that is cheapest.
 
 Each op that has a good integer form may run in either domain; going from one domain to the other costs time for every
-element of the tensor. The cheapest assignment is a minimum cut between "integer" and "float" (each tensor is converted
-once, however many nodes read it). The costs are constants of the build, not measurements: the same candidate always gives
-the same graph.
+element of the tensor, once, however many nodes read it. The cheapest assignment of all is taken (`elimination`). The costs
+are constants of the build, not measurements: the same candidate always gives the same graph.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from .candidate import Candidate
+from .elimination import Elimination, Table
 from .errors import BuildError
 from .graph import Graph, Layer
 from .integer_ops import OPS
 
 if TYPE_CHECKING:
-    import networkx
     import onnx_ir as ir
 
 # Milliseconds for 2**20 elements on one core: [1, 64, 128, 128] measured on AVX512-VNNI; only their ratios matter.
 TO_INTEGER = 0.84
 TO_FLOAT = 0.67
-ALWAYS = 1e9
 PREFER_INTEGER = 1e-6  # between equal costs
+NEVER = np.inf
+INTEGER_SIDE, FLOAT_SIDE = 0, 1  # values of a node's variable
 
 
 def can_run_integer(graph: Graph, layer: Layer) -> bool:
@@ -47,86 +50,115 @@ def integer_nodes(graph: Graph, candidate: Candidate) -> frozenset[str]:
     Raises:
         BuildError: a layer with activation bits 8 that no integer kernel can run.
     """
-    import networkx
-
     for name, choice in candidate.layers.items():
         if choice.integer and not can_run_integer(graph, graph.layers[name]):
             raise BuildError(
                 f"layer {name!r} ({graph.layers[name].op}) has no integer kernel: activation_bits must be 32"
             )
-    if not any(choice.integer for choice in candidate.layers.values()):
-        return frozenset()
-    network = networkx.DiGraph()
-    nodes = list(graph.model.graph)
-    ins, outs = _node_edges(network, graph, nodes, candidate)
-    _tensor_edges(network, graph, nodes, ins, outs)
-    _, (integer_side, _) = networkx.minimum_cut(network, SOURCE, SINK)
-    return frozenset(node.name or "" for number, node in enumerate(nodes) if ins[number] in integer_side)
+    domains = Domains(graph)
+    integer = np.array([[candidate.choice(name).integer for name in graph.layers]], bool)
+    found = domains.integer(integer, domains.elements)[0]
+    return frozenset(name for name, runs in zip(domains.nodes, found, strict=True) if runs)
 
 
-SOURCE, SINK = -1, -2  # integer, float
+class Domains:
+    """The domains of a graph's nodes, for any choice of layers.
 
+    Attributes:
+        nodes: names, in the order of the graph.
+        tensors: names of those whose elements count.
+        elements: how many elements those have, over 2**20, ``[1, tensors]``.
+    """
 
-def _node_edges(
-    network: networkx.DiGraph, graph: Graph, nodes: list[ir.Node], candidate: Candidate
-) -> tuple[dict[int, int], dict[int, int]]:
-    """Add a vertex for the domain that each node reads and one for what it writes; they differ only for matrix products."""
-    ins, outs = {}, {}
-    for number, node in enumerate(nodes):
-        ins[number] = outs[number] = 2 * number
-        integer_cost, float_cost = ALWAYS, 0.0
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self._nodes = list(graph.model.graph)
+        self.nodes = tuple(node.name or "" for node in self._nodes)
+        self._columns: dict[str, int] = {}
+        self._tables: list[Table] = []
+        self._fixed: dict[int, int] = {}
+        self._count = len(self._nodes)
+        self._border = self._new(FLOAT_SIDE)  # what the model reads and writes
+        self._written: dict[str, int] = {}
+        for number, node in enumerate(self._nodes):
+            out = self._node(number, node)
+            self._written |= {value.name or "": out for value in node.outputs}
+        self._conversions()
+        layers = {name: number for number, name in enumerate(graph.layers)}
+        told = [
+            (n, layers[graph.layer_of_node[name]]) for n, name in enumerate(self.nodes) if name in graph.layer_of_node
+        ]
+        self._told = np.array([layer for _, layer in told], np.int64)
+        self._solver = Elimination(self._count, self._tables, [n for n, _ in told], self._fixed, FLOAT_SIDE)
+        self.tensors = tuple(self._columns)
+
+    @cached_property
+    def elements(self) -> NDArray[np.float64]:
+        """Elements of the graph's own shapes."""
+        return np.array([[math.prod(self.graph.shapes.get(name, (1,))) / 2**20 for name in self.tensors]])
+
+    def integer(self, layers: NDArray[np.bool_], elements: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Return which nodes run in integers ``[M, nodes]``.
+
+        Args:
+            layers: which layers have to, ``[M, layers]`` in the order of the graph's layers.
+            elements: of `tensors`, over 2**20, ``[M or 1, tensors]``.
+        """
+        told = np.where(layers[:, self._told], INTEGER_SIDE, FLOAT_SIDE)
+        elements = np.broadcast_to(elements, (len(layers), elements.shape[1]))
+        values = self._solver.solve(told, elements)
+        return np.asarray((values[:, : len(self.nodes)] == INTEGER_SIDE) & layers.any(axis=1, keepdims=True))
+
+    def _new(self, fixed: int | None = None) -> int:
+        """Return a new variable."""
+        self._count += 1
+        if fixed is not None:
+            self._fixed[self._count - 1] = fixed
+        return self._count - 1
+
+    def _node(self, number: int, node: ir.Node) -> int:
+        """Add what a node costs in either domain; return the variable for the domain that it writes."""
+        graph = self.graph
         layer = graph.layer_of_node.get(node.name or "")
-        if layer is not None and candidate.choice(layer).integer:
-            integer_cost, float_cost = 0.0, ALWAYS
-            if graph.layers[layer].op in ("Gemm", "MatMul"):
-                outs[number] = 2 * number + 1  # the kernel writes float or integer, as its reader likes
-        elif layer is None and node.op_type in OPS and OPS[node.op_type].accepts(graph, node):
-            share = max(_elements(graph, value) for value in (*node.outputs, node.inputs[0]) if value is not None)
-            integer_cost, float_cost = (cost * share for cost in OPS[node.op_type].costs)
-            float_cost += PREFER_INTEGER
-        _add(network, SOURCE, ins[number], float_cost)  # paid where the vertex falls on the float side
-        _add(network, ins[number], SINK, integer_cost)
-    return ins, outs
+        if layer is not None:
+            if graph.layers[layer].op not in ("Gemm", "MatMul"):
+                return number
+            out = self._new()  # the integer kernel writes float or integer, as its reader likes
+            self._tables.append(Table((number, out), np.array([[0.0, 0.0], [NEVER, 0.0]])))
+            return out
+        if node.op_type not in OPS or not OPS[node.op_type].accepts(graph, node):
+            self._fixed[number] = FLOAT_SIDE
+            return number
+        values = [value.name or "" for value in (*node.outputs, node.inputs[0]) if value is not None]
+        largest = max(values, key=lambda name: math.prod(graph.shapes.get(name, (1,))))
+        self._tables.append(Table((number,), np.array(OPS[node.op_type].costs, float), self._column(largest)))
+        self._tables.append(Table((number,), np.array([0.0, PREFER_INTEGER])))
+        return number
 
+    def _conversions(self) -> None:
+        """Add what going from one domain to the other costs, for each tensor."""
+        readers: dict[str, set[int]] = {}
+        for number, node in enumerate(self._nodes):
+            for value in node.inputs:
+                if value is not None and not value.is_initializer() and _is_float(value):
+                    readers.setdefault(value.name or "", set()).add(number)
+        for value in self.graph.model.graph.outputs:
+            if _is_float(value):
+                readers.setdefault(value.name or "", set()).add(self._border)
+        for name, wanting in readers.items():
+            writer = self._written.get(name, self._border)
+            if len(wanting) == 1:
+                costs = np.array([[0.0, TO_FLOAT], [TO_INTEGER, 0.0]])
+                self._tables.append(Table((writer, *wanting), costs, self._column(name)))
+                continue
+            copy = self._new()  # 1 where there is one in the other domain
+            costs = np.array([[0.0, TO_FLOAT], [0.0, TO_INTEGER]])
+            self._tables.append(Table((writer, copy), costs, self._column(name)))
+            needs = np.array([[[0.0, NEVER], [0.0, 0.0]], [[NEVER, 0.0], [0.0, 0.0]]])
+            self._tables += [Table((writer, copy, reader), needs) for reader in sorted(wanting)]
 
-def _tensor_edges(
-    network: networkx.DiGraph, graph: Graph, nodes: list[ir.Node], ins: Mapping[int, int], outs: Mapping[int, int]
-) -> None:
-    producers = {value.name: outs[n] for n, node in enumerate(nodes) for value in node.outputs}
-    readers: dict[str, list[int]] = {}
-    shares: dict[str, float] = {}
-    for number, node in enumerate(nodes):
-        for value in node.inputs:
-            if value is not None and not value.is_initializer() and _is_float(value):
-                readers.setdefault(value.name or "", []).append(ins[number])
-                shares[value.name or ""] = _elements(graph, value)
-    for value in graph.model.graph.outputs:
-        if _is_float(value):
-            readers.setdefault(value.name or "", []).append(SINK)
-            shares[value.name or ""] = _elements(graph, value)
-    extra = 2 * len(nodes)
-    for name, vertices in readers.items():
-        writer = producers.get(name, SINK)
-        to_float, to_integer = extra, extra + 1
-        extra += 2
-        _add(network, writer, to_float, TO_FLOAT * shares[name])
-        _add(network, to_integer, writer, TO_INTEGER * shares[name])
-        for vertex in vertices:
-            _add(network, to_float, vertex, ALWAYS)
-            _add(network, vertex, to_integer, ALWAYS)
-
-
-def _add(network: networkx.DiGraph, start: int, stop: int, capacity: float) -> None:
-    if start == stop or capacity <= 0:
-        return
-    if network.has_edge(start, stop):
-        network[start][stop]["capacity"] += capacity
-    else:
-        network.add_edge(start, stop, capacity=capacity)
-
-
-def _elements(graph: Graph, value: ir.Value) -> float:
-    return math.prod(graph.shapes.get(value.name or "", (1,))) / 2**20
+    def _column(self, tensor: str) -> int:
+        return self._columns.setdefault(tensor, len(self._columns))
 
 
 def _is_float(value: ir.Value) -> bool:

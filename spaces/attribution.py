@@ -7,18 +7,18 @@ the layer that stands nearest above the activation or sum that it was fused with
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from ..spaces.integer_ops import OPS
-from ..spaces.kernels import BLOCKED_ENDING, QUANTISING, REORDERING, Kernel, kernel_owners
+from .integer_ops import OPS
+from .kernels import BLOCKED_ENDING, QUANTISING, REORDERING, Kernel, kernel_owners
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from ..spaces.build import Built
-    from ..spaces.graph import Graph
+    from .build import Built
+    from .graph import Graph
 
 FILLING = ("Pad",)  # what the lowering writes before a kernel to fill up its width; what cuts it stands behind
 FUSED = re.compile(r"^(QLinear|Fused|Nhwc|Dynamic)|(IntegerToFloat|Integer)$")
@@ -59,6 +59,21 @@ def attribute(kernels: Sequence[Kernel], built: Built, graph: Graph) -> list[Pla
         place = _border(border, places, reading)
         places |= dict.fromkeys(border, place)
     return [places[i] for i in range(len(kernels))]
+
+
+def working_for(kernels: Sequence[Kernel], built: Built, graph: Graph) -> list[str]:
+    """Return the captured node that each kernel of a built model works for; "" where none is known.
+
+    Args:
+        kernels, built, graph: as in `attribute`.
+    """
+    reading = _Reading(kernels, built, graph)
+    found = list(reading.found)
+    for number, kernel in enumerate(kernels):
+        place = reading.own_place(number) if kernel.is_product else None
+        if place is not None and place.kind == "layer" and graph.layer_of_node.get(found[number]) != place.name:
+            found[number] = graph.layers[place.name].nodes[0]
+    return found
 
 
 def stored_bytes(built: Built, graph: Graph) -> dict[str, int]:
@@ -156,14 +171,20 @@ class _Reading:
         if kernel.weight is None:
             return ""
         names = (self.named(j) for j in _walk([i], self.behind.__getitem__))
-        return self._layer_above(next(filter(None, names), ""))
+        data = [self.found[j] for j in self.before[i] if kernel.input_names[0] in self.kernels[j].output_names]
+        return self._layer_above(next(filter(None, names), ""), data)
 
-    def _layer_above(self, name: str) -> str:
-        """Return the nearest layer that a fused node reads, one that no kernel is named after first."""
+    def _layer_above(self, name: str, data: Collection[str]) -> str:
+        """Return the layer that a fused node reads and that reads ``data`` itself, the nearest first.
+
+        Where that does not tell, one that no kernel is named after.
+        """
         layer_of = self.graph.layer_of_node
         reached = _walk([name], lambda node: self._above.get(node, ()), layer_of.__contains__)
         above = [node for node in reached if node in layer_of]
-        chosen = next((node for node in above if node not in self._claimed), above[0] if above else "")
+        left = [node for node in above if node not in self._claimed]
+        reading = [node for node in left if not set(data).isdisjoint(self._above[node])]
+        chosen = next(iter((*reading, *left, *above)), "")
         self._claimed.add(chosen)
         return layer_of.get(chosen, "")
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..objectives.kernel_profile import KernelProfile, profile_in_turn
+from ..spaces.attribution import Place, attribute, stored_bytes
 from ..spaces.errors import InputError
 from ..spaces.prune import pruned
 from ..spaces.statistics import Progress
 from .advice import advice, between_sentence, pruning_rows
-from .attribution import Place, attribute, stored_bytes
 from .causes import Cause, LayerFacts, border_cause, layer_cause, op_cause
 from .layer_facts import Measured, layer_facts
 from .screen import plain

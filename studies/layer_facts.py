@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..spaces.attribution import Place
 from ..spaces.candidate import Candidate
 from ..spaces.domains import TO_FLOAT, TO_INTEGER, can_run_integer
 from ..spaces.kernels import Kernel
 from ..spaces.narrow import inputs_of_group
 from ..spaces.work import channel_shares, multiply_adds
-from .attribution import Place
 from .causes import NEXT_TO_NOTHING, LayerFacts
 
 if TYPE_CHECKING:

@@ -14,12 +14,12 @@ import numpy as np
 
 from ..objectives.kernel_profile import KernelProfile, profile_in_turn
 from ..objectives.quality import CAP_DB
+from ..spaces.attribution import attribute
 from ..spaces.candidate import Candidate
 from ..spaces.groups import channel_groups
 from ..spaces.sensitivity import sensitivity
 from ..spaces.session import open_session
 from ..spaces.statistics import Progress
-from .attribution import attribute
 
 if TYPE_CHECKING:
     from ..spaces.build import Built

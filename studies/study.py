@@ -216,7 +216,7 @@ class Study:
         table, target = self.settings.space, self.settings.target
         if len(set(table.weight_bits)) == 1 and len(set(table.activation_bits)) == 1:
             return {}
-        return layer_offers(self.graph, self.environment.machine, target.threads, target.provider)
+        return layer_offers(self.graph, self.environment.machine, self.feed, target.threads, target.provider)
 
     @property
     def machine_facts(self) -> dict[str, Any]:

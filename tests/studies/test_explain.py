@@ -15,6 +15,7 @@ import pytest
 from onnx import numpy_helper
 
 from slimfront.objectives.kernel_profile import Profiled
+from slimfront.spaces.attribution import Place, attribute, stored_bytes
 from slimfront.spaces.build import Builder, Built
 from slimfront.spaces.candidate import Candidate, LayerChoice
 from slimfront.spaces.capture import capture_onnx
@@ -22,7 +23,6 @@ from slimfront.spaces.errors import InputError
 from slimfront.spaces.graph import Graph
 from slimfront.spaces.kernels import Kernel
 from slimfront.spaces.space import make_space
-from slimfront.studies.attribution import Place, attribute, stored_bytes
 from slimfront.studies.causes import LayerFacts
 from slimfront.studies.layer_facts import Measured, layer_facts
 from slimfront.studies.run import Run

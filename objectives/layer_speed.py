@@ -2,15 +2,16 @@
 
 A layer is cut out of the graph and lowered in each way, between neighbours that run as it does. Its own kernels are kept apart
 from those that lead from float to the first neighbour and from the last one back, so that the same run tells how it fares
-between integer and between float neighbours.
+between integer and between float neighbours. What a layer alone says against its integer kernels has to be confirmed by the
+whole model: there, conversions meet memory in another state, and more than its neighbours depend on it.
 """
 
 from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,11 +29,12 @@ from ..spaces.single import NEIGHBOUR, single_layer
 from ..spaces.skeleton import skeleton_lowering
 from .kernel_profile import KernelProfile, profile_in_turn
 
-VERSION = 1
+VERSION = 2
 CLEARLY = 1.05  # times as fast: less is noise
 LEAST_ROUNDS = 4
 MOST_ROUNDS = 16
 SECONDS = 0.15  # for one layer, once it has run often enough
+WHOLE_SECONDS = 10.0  # for four whole models
 LEAST_MS = 1e-3  # what a profile tells apart
 
 Way = tuple[str, int]  # form, activation bits
@@ -53,11 +55,24 @@ class WayTime:
     leaving: float
 
 
-def layer_offers(graph: Graph, fingerprint: object, threads: int = 1, provider: str = CPU) -> dict[str, Offer]:
+def layer_offers(
+    graph: Graph,
+    fingerprint: object,
+    feed: Mapping[str, np.ndarray],
+    threads: int = 1,
+    provider: str = CPU,
+) -> dict[str, Offer]:
     """Return by layer what is worth offering on this machine, for those where it is not simply all in the native form.
 
     Measured once for each ``fingerprint`` (of the machine and its ONNX Runtime) and kind of layer, and kept in the user's
     cache, so that a study offers the same each time. A layer that cannot be measured has no entry.
+
+    Args:
+        graph: captured.
+        fingerprint: of the machine.
+        feed: one batch of the model's inputs, arrays by name.
+        threads: intra-op threads.
+        provider: execution provider.
     """
     store = Store(content_hash("layer speed", VERSION, fingerprint, threads, provider))
     found: dict[str, Offer] = {}
@@ -70,7 +85,48 @@ def layer_offers(graph: Graph, fingerprint: object, threads: int = 1, provider: 
                 continue  # the search records why, where it tries such a candidate
             if offer != Offer():
                 found[name] = offer
-    return found
+    slower = [name for name, offer in found.items() if not offer.integer]
+    if slower and not _slower_in_the_whole(graph, slower, feed, store, threads, provider):
+        found |= {name: replace(found[name], integer=True) for name in slower}
+    return {name: offer for name, offer in found.items() if offer != Offer()}
+
+
+def _slower_in_the_whole(
+    graph: Graph, names: Sequence[str], feed: Mapping[str, np.ndarray], store: Store, threads: int, provider: str
+) -> bool:
+    """Whether the whole model is slower with these layers in integers, beside integer layers and beside float ones."""
+    kind = content_hash("whole", graph.digest, [list(array.shape) for array in feed.values()], *names)
+    stored = store.arrays(kind)
+    if stored is None:
+        try:
+            stored = {"ratios": np.array(_whole_ratios(graph, names, feed, threads, provider))}
+        except BuildError:
+            return False  # nothing confirms it
+        store.put_arrays(kind, stored)
+    return bool((stored["ratios"] > 1.0).all())
+
+
+def _whole_ratios(
+    graph: Graph, names: Sequence[str], feed: Mapping[str, np.ndarray], threads: int, provider: str
+) -> list[float]:
+    """Return the time of the whole model with layers in integers, in parts of that with them in float.
+
+    First where all other layers that can are in integers, then where they are in float; the models are run in turn.
+    """
+    able = [name for name, layer in graph.layers.items() if can_run_integer(graph, layer)]
+    integer = LayerChoice(8, 8)
+    others = {name: integer for name in able if name not in names}
+    asked = dict.fromkeys(names, integer)
+    candidates = [Candidate(others | asked), Candidate(others), Candidate(asked), Candidate()]
+    with tempfile.TemporaryDirectory(prefix="slimfront-") as folder:
+        paths = [Path(folder) / f"{number}.onnx" for number in range(len(candidates))]
+        for candidate, path in zip(candidates, paths, strict=True):
+            save_model(skeleton_lowering(graph, candidate, lambda _: (-1.0, 1.0)).run(), path)
+        profiles = profile_in_turn(
+            paths, feed, threads, provider, least=LEAST_ROUNDS, most=MOST_ROUNDS, seconds=WHOLE_SECONDS
+        )
+    beside_integers, among_integers, beside_floats, among_floats = (profile.whole_ms for profile in profiles)
+    return [float(np.median(beside_integers / among_integers)), float(np.median(beside_floats / among_floats))]
 
 
 def _stored_times(single: Graph, store: Store, threads: int, provider: str) -> dict[Way, WayTime]:

@@ -67,8 +67,14 @@ def test_real_kernels_are_timed_in_every_way(graph):
     assert set(product) == {("native", 8), ("native", 32)} and product["native", 8].entering > 0
 
 
-def decided(monkeypatch, graph, times) -> dict[str, Offer]:
-    """Return the offers where every layer takes these times: (core, entering, leaving) by (form, bits)."""
+FEED = {"x": np.zeros((1, 16, 12, 12), np.float32)}
+
+
+def decided(monkeypatch, graph, times, whole=(1.1, 1.1)) -> dict[str, Offer]:
+    """Return the offers where every layer takes these times: (core, entering, leaving) by (form, bits).
+
+    The whole model takes ``whole`` times as long with slower layers in integers, beside integer and beside float layers.
+    """
     asked = []
 
     def measured(single, *_):
@@ -78,8 +84,10 @@ def decided(monkeypatch, graph, times) -> dict[str, Offer]:
         return {way: WayTime(*time) for way, time in times.items() if way[0] in forms}
 
     monkeypatch.setattr(layer_speed, "_times", measured)
-    offers = layer_offers(graph, ["machine", repr(times)])
-    assert layer_offers(graph, ["machine", repr(times)]) == offers
+    monkeypatch.setattr(layer_speed, "_whole_ratios", lambda *_: list(whole))
+    machine = ["machine", repr(times), whole]
+    offers = layer_offers(graph, machine, FEED)
+    assert layer_offers(graph, machine, FEED) == offers
     assert len(asked) == len(set(asked)) == 3  # each kind of layer once, however often it is asked
     return offers
 
@@ -118,6 +126,38 @@ def test_integers_are_not_offered_where_they_are_slower_between_any_neighbours(i
     assert all(not offer.integer for offer in offers.values())
 
 
+@pytest.mark.parametrize(("whole", "pays"), [((1.2, 1.01), False), ((0.99, 1.2), True), ((1.2, 0.99), True)])
+def test_the_whole_model_has_to_confirm_that_integers_are_slower(whole, pays, graph, monkeypatch):
+    times = {(form, 8): (2.0, 0.1, 0.1) for form in ("native", "phases")}
+    times |= {(form, 32): (1.0, 0.0, 0.0) for form in ("native", "phases")}
+    offers = decided(monkeypatch, graph, times, whole)
+    assert set(offers) == (set() if pays else set(graph.layers))
+
+
+def test_the_whole_model_is_really_run_and_a_form_stays_where_integers_are_offered_again(graph, monkeypatch):
+    ratios = layer_speed._whole_ratios(graph, ["second"], FEED, 1, layer_speed.CPU)
+    assert len(ratios) == 2 and all(0 < ratio < np.inf for ratio in ratios)
+    times = {("native", 8): (2.0, 0.1, 0.1), ("native", 32): (1.0, 0.0, 0.0)}
+    times |= {("phases", 8): (1.5, 0.1, 0.1), ("phases", 32): (0.5, 0.0, 0.0)}
+    offers = decided(monkeypatch, graph, times, whole=(0.9, 0.9))
+    assert offers["up"].integer and set(offers["up"].forms) == {"phases"} and set(offers) == {"up"}
+
+
+def test_what_the_whole_model_cannot_tell_is_not_held_against_integers(graph, monkeypatch):
+    from slimfront.spaces.errors import BuildError
+
+    def fails(*_, **__):
+        raise BuildError("no such kernel")
+
+    times = {(form, bits): (2.0 if bits == 8 else 1.0, 0.0, 0.0) for form in ("native", "phases") for bits in (8, 32)}
+    monkeypatch.setattr(layer_speed, "_times", lambda single, *_: {
+        way: WayTime(*time) for way, time in times.items()
+        if way[0] in layer_speed.valid_forms(single, next(iter(single.layers.values())))
+    })  # fmt: skip
+    monkeypatch.setattr(layer_speed, "_whole_ratios", fails)
+    assert layer_offers(graph, "a machine where the whole model fails", FEED) == {}
+
+
 def test_a_layer_that_does_not_run_is_left_as_it_is(graph, monkeypatch):
     from slimfront.spaces.errors import BuildError
 
@@ -125,4 +165,4 @@ def test_a_layer_that_does_not_run_is_left_as_it_is(graph, monkeypatch):
         raise BuildError("no such kernel")
 
     monkeypatch.setattr(layer_speed, "_times", fails)
-    assert layer_offers(graph, "a machine that fails") == {}
+    assert layer_offers(graph, "a machine that fails", FEED) == {}

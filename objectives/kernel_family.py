@@ -28,6 +28,9 @@ GROWN = 1.5  # by so much a family has grown when its process is tuned again
 NEAREST_SPREAD = 0.1  # standard deviation of the logarithm of a time told by the nearest of a few,
 WORK_SPREAD = 0.3  # more of it for each factor of e that the work differs
 UNKNOWN_SPREAD = 0.7  # where none of the family was measured
+NOISE = 0.1  # standard deviation of the logarithm of a time around the trend,
+SLOPES = 0.06  # of the trend's slopes around those of the work,
+LEVEL = 0.5  # and of its level
 MS_PER_ELEMENT = 2e-7  # first guesses then
 MS_PER_MULTIPLY_ADD = 1e-8
 
@@ -111,15 +114,22 @@ class Family:
 
     @cached_property
     def _slopes(self) -> Floats:
-        """A ridge regression of the logarithm, around time that goes with the work: what the process stands on."""
-        rows = np.column_stack([self.rows, np.ones(len(self.rows))])
-        centre = np.zeros(rows.shape[1])
-        centre[0 if self.rows[:, 0].any() else 1] = 1.0
-        left = self.log_ms - rows @ centre
-        return np.asarray(centre + np.linalg.solve(rows.T @ rows + 0.1 * np.eye(rows.shape[1]), rows.T @ left))
+        """A ridge regression of what is left of the logarithm when time goes with the work, over sizes around their means."""
+        rows = self._centred(self.rows)
+        prior = np.diag([SLOPES**-2] * self.rows.shape[1] + [LEVEL**-2]) * NOISE**2
+        return np.asarray(np.linalg.solve(rows.T @ rows + prior, rows.T @ (self.log_ms - self._by_work(self.rows))))
 
     def _trend(self, rows: Floats) -> Floats:
-        return np.asarray(np.column_stack([rows, np.ones(len(rows))]) @ self._slopes)
+        """What the process stands on."""
+        return np.asarray(self._by_work(rows) + self._centred(rows) @ self._slopes)
+
+    def _by_work(self, rows: Floats) -> Floats:
+        """The logarithm of the time if it went with the work: multiply-adds where there are any, else elements."""
+        work = 0 if self.rows[:, 0].any() else 1
+        return np.asarray(rows[:, work] + np.mean(self.log_ms - self.rows[:, work]))
+
+    def _centred(self, rows: Floats) -> Floats:
+        return np.column_stack([rows - self.rows.mean(axis=0), np.ones(len(rows))])
 
     def _scaled(self, rows: Floats) -> Floats:
         spread = self.rows.std(axis=0)

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..spaces.kernels import QUANTISING, REORDERING, Kernel
-from .kernel_family import Family, KernelTime, Tuned, as_family
+from ..spaces.kernels import QUANTISING, REORDERING, TYPES, Kernel
+from .kernel_family import LEAST_FITTED, Family, KernelTime, Tuned, as_family
 
 Floats = NDArray[np.float64]
 
@@ -63,7 +63,8 @@ class KernelTimes:
         for key, values in sums.items():
             known = self.kernels[key]
             known.ms = [*known.ms, float(np.mean(values))][-KEPT:]
-            self._families.pop(known.family, None)
+            for name in [name for name in self._families if kin(name) == kin(known.family)]:
+                del self._families[name]
         self._known.clear()
         vars(self).pop("_spread", None)
 
@@ -87,6 +88,8 @@ class KernelTimes:
         """Work out the times of all kernels of a family."""
         if name not in self._families:
             measured = [k for k in self.kernels.values() if k.family == name and k.ms]
+            if len(measured) < LEAST_FITTED:  # too few of its own
+                measured = [k for k in self.kernels.values() if kin(k.family) == kin(name) and k.ms]
             facts = [(k.features, k.log_ms, self._spread / np.sqrt(len(k.ms))) for k in measured]
             self._families[name] = as_family(facts, FEATURES, self._tuned.get(name))
             tuned = self._families[name].tuned
@@ -136,12 +139,20 @@ def share(kernel: Kernel) -> str:
 
 
 def family(kernel: Kernel) -> str:
-    """Return what a kernel has in common with those whose times tell its own: op, types, window and layout."""
-    types = [str(t.dtype) for t, stored in zip(kernel.inputs, kernel.constants, strict=True) if t and not stored]
+    """Return what a kernel has in common with those whose times tell its own: op, window, and after "|" types and layout."""
+    types = [
+        TYPES.get(t.dtype, "?") for t, stored in zip(kernel.inputs, kernel.constants, strict=True) if t and not stored
+    ]
     told = [f"{name}={value}" for name, value in kernel.attributes if name in ("activation", "channels_last", "mode")]
     window = dict(kernel.attributes).get("kernel_shape", ())
     grouped = dict(kernel.attributes).get("group", 1) != 1
-    return " ".join([kernel.op, *types, *told, f"{window}" if window else "", "grouped" if grouped else ""]).strip()
+    alike = [kernel.op, *types[:1], f"{window}" if window else "", "grouped" if grouped else ""]
+    return " ".join([*filter(None, alike), "|", *types[1:], *told])
+
+
+def kin(name: str) -> str:
+    """Return what families have in common that tell each other's times where one of them has too few."""
+    return name.partition("|")[0]
 
 
 def features(kernel: Kernel) -> tuple[float, ...]:

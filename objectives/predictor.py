@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..spaces.attribution import working_for
 from ..spaces.cache import Store, content_hash
 from ..spaces.candidate import Candidate
 from ..spaces.groups import fitting
@@ -30,11 +31,11 @@ from .ratio import SESSION, spread
 if TYPE_CHECKING:
     from sklearn.linear_model import BayesianRidge
 
-    from ..spaces.build import Builder
+    from ..spaces.build import Builder, Built
     from .kernel_profile import KernelProfile
     from .target import Target
 
-VERSION = 4  # part of the cache key: raise it when tables change
+VERSION = 5  # part of the cache key: raise it when tables change
 COVERAGE = 0.9  # of the intervals
 LEAST_SCALE = 0.8  # of stated standard deviations: profiles are alike in what they all get wrong
 LINK_MS = 0.01  # from one kernel to the next: what a profile takes for it, more than a plain run does
@@ -47,6 +48,26 @@ JUDGED = 40  # of them, the latest
 LEARNED = 200  # outcomes that are kept, the latest
 LEAST_SPREAD = 0.01  # of a timed speedup's logarithm
 UNCORRECTED = 0.03  # what the regression is taken to remove, while there is none
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A candidate whose kernels are known.
+
+    Attributes:
+        candidate: with the ratios that its groups really come to.
+        nodes: the captured node that each kernel works for, "" where none is known.
+        keys: of the kernels.
+    """
+
+    candidate: Candidate
+    nodes: tuple[str, ...]
+    keys: tuple[str, ...]
+
+    @cached_property
+    def kernels(self) -> Counter[str]:
+        """How many there are of each key."""
+        return Counter(self.keys)
 
 
 @dataclass(frozen=True)
@@ -112,7 +133,7 @@ class Predictor:
         self.target = target
         self._machine = Store(content_hash("kernel-times", VERSION, target.fingerprint))
         self._own = Store(content_hash("kernel-outcomes", VERSION, target.fingerprint, builder.graph.digest))
-        self._kernels: dict[str, Counter[str]] = {}
+        self.samples: dict[str, Sample] = {}
 
     @cached_property
     def times(self) -> KernelTimes:
@@ -136,21 +157,21 @@ class Predictor:
         """
         candidate = fitting(self.builder.graph, candidate)
         key = structure(candidate).key
-        if key not in self._kernels:
+        if key not in self.samples:
             with tempfile.TemporaryDirectory(prefix="slimfront-") as folder:
                 path = Path(folder) / "model.onnx"
-                self.save_model(candidate, path)
+                built = self.save_model(candidate, path)
                 shapes = {port.name: port.shape for port in self.builder.graph.inputs}
                 found = self.target.kernels(path, shapes)
-            self._kernels[key] = Counter(self.times.describe(kernel) for kernel in found)
-        return self._kernels[key]
+            nodes = tuple(working_for(found, built, self.builder.graph))
+            self.samples[key] = Sample(candidate, nodes, tuple(self.times.describe(kernel) for kernel in found))
+        return self.samples[key].kernels
 
-    def save_model(self, candidate: Candidate, path: Path) -> None:
-        """Write a model that runs the kernels of a candidate's."""
-        if candidate.repaired:
-            self.builder.skeleton(candidate).save(path)
-        else:
-            self.builder.build(candidate).save(path)
+    def save_model(self, candidate: Candidate, path: Path) -> Built:
+        """Write a model that runs the kernels of a candidate's, and return it."""
+        built = self.builder.skeleton(candidate) if candidate.repaired else self.builder.build(candidate)
+        built.save(path)
+        return built
 
     def predict(self, candidate: Candidate) -> Prediction:
         """Return a candidate's predicted speedup: exactly 1 where it runs the kernels of the reference.
@@ -159,17 +180,28 @@ class Predictor:
             InputError, BuildError: as `kernels`.
         """
         kernels, own = self.kernels(candidate), self.kernels(Candidate())
-        reference = self._sums(own)
+        reference_ms = float(self.shares(own)[:-1].sum())
         if kernels == own:
-            return Prediction(1.0, 1.0, 1.0, 0.0, reference.ms)
-        found = self._sums(kernels)
-        change, doubt = self._correction(found)
-        centre = float(np.log(reference.ms / found.ms)) + change
-        doubt = float(np.hypot(found.spread, doubt))
-        centre, doubt = self._with_its_like(kernels, centre, doubt)
-        half = self._scale * doubt
+            return Prediction(1.0, 1.0, 1.0, 0.0, reference_ms)
+        centres, doubts = self.speedups(self.shares(kernels)[None])
+        centre, doubt = self._with_its_like(
+            kernels, float(centres[0]), float(np.hypot(self.spread(kernels), doubts[0]))
+        )
+        half = self.reach * doubt
         low, value, high = np.exp([centre - half, centre, centre + half]).tolist()
-        return Prediction(value, low, high, doubt, reference.ms)
+        return Prediction(value, low, high, doubt, reference_ms)
+
+    def speedups(self, shares: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the logarithms of models' speedups, and the standard deviations of what sums of kernels miss, ``[M]``.
+
+        Args:
+            shares: milliseconds of each of `SHARES` and of the ways from kernel to kernel ``[M, shares]``.
+        """
+        summed, moved = self._moved(shares)
+        if self._regression is None:
+            return summed, np.full(len(shares), UNCORRECTED)
+        missed, doubt = self._regression.predict(moved, return_std=True)
+        return summed + missed, doubt
 
     def learn(
         self, candidate: Candidate, timed: Reading, prediction: Prediction | None = None, whole: bool = True
@@ -226,22 +258,17 @@ class Predictor:
         missed = [abs(outcome.missed) for outcome in self.outcomes if outcome.missed is not None][-JUDGED:]
         return float(np.quantile(missed, COVERAGE)) if len(missed) >= LEAST_JUDGED else None
 
-    def _sums(self, kernels: Mapping[str, int]) -> _Sums:
-        """Return what the table says of a model's kernels."""
-        times = [(self.times.time(key), count) for key, count in kernels.items()]
-        ms, spread = total([time for time, _ in times], [count for _, count in times])
-        shares: Counter[str] = Counter()
-        for key, (time, count) in zip(kernels, times, strict=True):
-            shares[self.times.kernels[key].share] += count * time.ms  # type: ignore[assignment]
-        links = LINK_MS * sum(kernels.values())
-        return _Sums(ms, spread / ms, np.array([*(shares[name] for name in SHARES), links]))
+    def shares(self, kernels: Mapping[str, int]) -> NDArray[np.float64]:
+        """Return the milliseconds of each of `SHARES` in a model's kernels, and those of the ways from one to the next."""
+        found = dict.fromkeys(SHARES, 0.0)
+        for key, count in kernels.items():
+            found[self.times.kernels[key].share] += count * self.times.time(key).ms
+        return np.array([*found.values(), LINK_MS * sum(kernels.values())])
 
-    def _correction(self, found: _Sums) -> tuple[float, float]:
-        """Return what to add to the logarithm of a speedup, and the standard deviation that it has then."""
-        if self._regression is None:
-            return 0.0, UNCORRECTED
-        mean, spread = self._regression.predict(self._moved([found]), return_std=True)
-        return float(mean[0]), float(spread[0])
+    def spread(self, kernels: Mapping[str, int]) -> float:
+        """Return the standard deviation of the logarithm of the sum of a model's kernels."""
+        ms, spread = total([self.times.time(key) for key in kernels], list(kernels.values()))
+        return spread / ms
 
     def _with_its_like(self, kernels: Mapping[str, int], centre: float, doubt: float) -> tuple[float, float]:
         """Return a prediction joined with timings of models that run the very same kernels, weighted by their variances."""
@@ -252,10 +279,11 @@ class Predictor:
         values = np.array([centre, *(outcome.timed for outcome in like)])
         return float((weights * values).sum() / weights.sum()), float(weights.sum() ** -0.5)
 
-    def _moved(self, found: Sequence[_Sums]) -> NDArray[np.float64]:
-        """Return by how much models' shares differ from the reference's, ``[models, shares]``: what errors go with."""
-        reference = self._sums(self.kernels(Candidate()))
-        return np.array([each.shares - reference.shares for each in found]) / reference.ms
+    def _moved(self, shares: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the logarithms of speedups by the sums alone ``[M]``, and what errors of them go with ``[M, shares]``."""
+        reference = self.shares(self.kernels(Candidate()))
+        ms = reference[:-1].sum()
+        return np.log(ms / shares[:, :-1].sum(axis=1)), (shares - reference) / ms
 
     @cached_property
     def _regression(self) -> BayesianRidge | None:
@@ -264,15 +292,13 @@ class Predictor:
         learned = [outcome for outcome in self.outcomes if outcome.whole]
         if len(learned) < LEAST_LEARNED:
             return None
-        reference_ms = self._sums(self.kernels(Candidate())).ms
-        sums = [self._sums(outcome.kernels) for outcome in learned]
-        summed = np.log([reference_ms / each.ms for each in sums])
+        summed, moved = self._moved(np.array([self.shares(outcome.kernels) for outcome in learned]))
         errors = np.array([outcome.timed for outcome in learned]) - summed
         weights = 1.0 / (LEAST_SPREAD**2 + np.array([outcome.spread for outcome in learned]) ** 2)
-        return BayesianRidge(fit_intercept=False).fit(self._moved(sums), errors, sample_weight=weights / weights.mean())
+        return BayesianRidge(fit_intercept=False).fit(moved, errors, sample_weight=weights / weights.mean())
 
     @cached_property
-    def _scale(self) -> float:
+    def reach(self) -> float:
         """How many of its own standard deviations a prediction's interval reaches to each side.
 
         From timings of whole models the quantile of the scores; from the few profiled rounds of a calibration, whose noise
@@ -289,22 +315,7 @@ class Predictor:
 
     def _forget(self) -> None:
         vars(self).pop("_regression", None)
-        vars(self).pop("_scale", None)
-
-
-@dataclass(frozen=True)
-class _Sums:
-    """What the table says of a model's kernels.
-
-    Attributes:
-        ms: their sum.
-        spread: standard deviation of its logarithm.
-        shares: milliseconds of each of `SHARES`, and of the ways from kernel to kernel: what the sum may be wrong by goes with.
-    """
-
-    ms: float
-    spread: float
-    shares: NDArray[np.float64]
+        vars(self).pop("reach", None)
 
 
 def outcome_arrays(outcomes: Sequence[Outcome]) -> dict[str, NDArray[Any]]:

@@ -120,7 +120,7 @@ class Subject:
     Attributes:
         model: what is measured.
         reference: the uncompressed model.
-        reference_seconds: what a batch of the reference took so far, in the median; None where it was not timed yet.
+        reference_seconds: what a batch of the reference needs when nothing disturbs it, as far as it is known.
     """
 
     model: OpenModel

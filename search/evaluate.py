@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 from ..objectives.predictor import Prediction, Predictor
 from ..objectives.protocol import Objective, OpenModel, Reading, Subject
 from ..objectives.quality import Quality
+from ..objectives.reference_times import ReferenceTimes
 from ..objectives.size import Size
 from ..objectives.timing import Timing
 from ..spaces.build import Built, file_hash
@@ -61,7 +61,8 @@ class Evaluator:
         self.models = models
         self.predictor = predictor
         self.objectives = tuple(objectives) or (Quality(), Timing())
-        self.reference_ms: list[float] = []  # of each timing so far
+        shapes = [list(port.shape) for port in study.graph.inputs]
+        self.reference_times = ReferenceTimes(study.environment.machine, [study.graph.digest, shapes])
         self.timing_seconds: list[float] = []
 
     def path(self, candidate: Candidate) -> Path:
@@ -190,15 +191,14 @@ class Evaluator:
             return None
 
     def _learn(self, candidate: Candidate, readings: Mapping[str, Reading], prediction: Prediction | None) -> None:
-        self.reference_ms.append(readings["reference_ms"].value)
+        self.reference_times.add(readings["reference_ms"].value / 1000.0)
         if self.predictor is not None:
             with suppress(BuildError):  # a graph that cannot be looked into teaches nothing
                 self.predictor.learn(candidate, readings["speedup"], prediction)
 
     def _subject(self, candidate: Candidate) -> Subject:
         model = self.reference if candidate == Candidate() else self._open(self.path(candidate))
-        known = statistics.median(self.reference_ms) / 1000.0 if self.reference_ms else None
-        return Subject(model, self.reference, known)
+        return Subject(model, self.reference, self.reference_times.needed)
 
     def _open(self, path: Path) -> OpenModel:
         target = self.study.settings.target

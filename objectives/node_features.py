@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..spaces.candidate import Candidate
-from ..spaces.domains import Domains
-from ..spaces.forms import formed
+from ..spaces.domains import Domains, can_run_integer, no_integer_kernel
+from ..spaces.forms import check_form, formed, forms_of
 from ..spaces.graph import Graph
 from ..spaces.groups import channel_groups
 from ..spaces.kept_sizes import KeptSizes
@@ -57,7 +57,8 @@ def structures(graph: Graph, candidates: Sequence[Candidate]) -> Structures:
     """Return the structures of candidates of a captured graph.
 
     Raises:
-        InputError: a candidate names a channel group that the graph has not.
+        InputError: a candidate names a layer or a channel group that the graph has not, or a form that a layer cannot take.
+        BuildError: a layer with activation bits 8 that no integer kernel can run.
     """
     channels = channel_groups(graph)
     layers = {name: number for number, name in enumerate(graph.layers)}
@@ -71,7 +72,12 @@ def structures(graph: Graph, candidates: Sequence[Candidate]) -> Structures:
         for name, ratio in candidate.groups.items():
             group = channels.group(name)
             removed[row, groups[name]] = group.pieces - group.kept(ratio)
-        forms.append(tuple((name, choice.form) for name, choice in candidate.layers.items() if choice.form != "native"))
+        forms.append(tuple(forms_of(candidate).items()))
+    for name, form in {pair for each in forms for pair in each}:
+        check_form(graph, graph.layers[name], form)
+    for layer, number in zip(graph.layers.values(), layers.values(), strict=True):
+        if integer[:, number].any() and not can_run_integer(graph, layer):
+            raise no_integer_kernel(layer)
     return Structures(integer, removed, forms)
 
 

@@ -44,6 +44,11 @@ def can_run_integer(graph: Graph, layer: Layer) -> bool:
     return plain and not any({"auto_pad", "output_shape"} & set(node.attributes) for node in nodes)
 
 
+def no_integer_kernel(layer: Layer) -> BuildError:
+    """Return the error of a candidate with activation bits 8 for a layer that no integer kernel can run."""
+    return BuildError(f"layer {layer.name!r} ({layer.op}) has no integer kernel: activation_bits must be 32")
+
+
 def integer_nodes(graph: Graph, candidate: Candidate) -> frozenset[str]:
     """Return the names of the nodes that run in integers for a candidate.
 
@@ -52,9 +57,7 @@ def integer_nodes(graph: Graph, candidate: Candidate) -> frozenset[str]:
     """
     for name, choice in candidate.layers.items():
         if choice.integer and not can_run_integer(graph, graph.layers[name]):
-            raise BuildError(
-                f"layer {name!r} ({graph.layers[name].op}) has no integer kernel: activation_bits must be 32"
-            )
+            raise no_integer_kernel(graph.layers[name])
     domains = Domains(graph)
     integer = np.array([[candidate.choice(name).integer for name in graph.layers]], bool)
     found = domains.integer(integer, domains.elements)[0]

@@ -6,6 +6,7 @@ import itertools
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import pytest
 
 from slimfront.objectives import rapid as rapid_module
@@ -14,7 +15,8 @@ from slimfront.objectives.node_features import structures
 from slimfront.objectives.predictor import Predictor
 from slimfront.objectives.rapid import LEAST_LEARNED, RapidPredictor
 from slimfront.spaces.candidate import Candidate, LayerChoice
-from slimfront.spaces.errors import InputError
+from slimfront.spaces.capture import capture_onnx
+from slimfront.spaces.errors import BuildError, InputError
 
 from .machines import Machine
 
@@ -95,6 +97,20 @@ def test_structures_name_what_decides_the_kernels(learned):
     for wrong in (Candidate({"z": LayerChoice(8, 8)}), Candidate(groups={"z": 0.5})):
         with pytest.raises(InputError, match="z"):
             rapid.predict([wrong])
+
+
+def test_a_layer_without_an_integer_kernel_and_a_wrong_form_are_told(tmp_path):
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 21]> g (float[1,4,8,8] x) => (float[n,c,h,w] y) {'
+        " [k] y = ConvTranspose<group=2, strides=[2,2]>(x, w) }"
+    )
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((4, 4, 3, 3), np.float32), "w"))
+    onnx.save(model, tmp_path / "model.onnx")
+    graph = capture_onnx(tmp_path / "model.onnx")
+    with pytest.raises(BuildError, match="no integer kernel"):
+        structures(graph, [Candidate({"k": LayerChoice(8, 8)})])
+    with pytest.raises(InputError, match="phases"):
+        structures(graph, [Candidate({"k": LayerChoice(8, 32, form="phases")})])
 
 
 def test_no_candidates_are_no_predictions(learned):

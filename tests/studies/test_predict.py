@@ -38,6 +38,19 @@ def test_each_candidate_has_a_speedup_with_its_interval_and_a_latency(study_fold
     assert rows[2]["candidate"]["groups"]["conv0"] == {"pruning_ratio": 0.5}, "the ratio that its channels come to"
 
 
+def test_many_candidates_are_predicted_as_sums_over_nodes(study_folder, monkeypatch):
+    study = load_study(study_folder)
+    monkeypatch.setattr(module, "RAPIDLY_FROM", 2)
+    monkeypatch.setattr(module, "LEARNING_SECONDS", 4.0)
+    asked = [INTEGER, Candidate(), Candidate(groups={"conv0": 0.5})]
+    rows = predict(study, asked)
+    assert [row["candidate"] for row in rows] == [candidate.to_json() for candidate in asked]
+    assert all(list(row) == KEYS for row in rows)
+    assert any("3 candidates were predicted as sums over nodes" in warning for warning in study.warnings)
+    exact = [study.predictor.predict(candidate).speedup for candidate in asked]
+    assert [row["predicted_speedup"] for row in rows] == pytest.approx(exact, rel=0.5)
+
+
 def test_nothing_is_rounded_and_no_run_is_made(study_folder, monkeypatch):
     def never(*_: object) -> None:
         raise AssertionError("a prediction rounds nothing")

@@ -13,14 +13,11 @@ from ..objectives.predictor_file import take_predictor, write_predictor
 from ..objectives.protocol import Reading
 from ..spaces.candidate import Candidate
 from ..spaces.errors import BuildError, InputError
-from ..spaces.sensitivity import sensitivity
-from ..spaces.space import Option
-from ..spaces.work import channel_shares, multiply_adds
 from ..studies.definition import check_sampler
 from ..studies.environment import Environment
-from ..studies.front import FULL_FIDELITY_DB, WORST, full_drop_db, nondominated
+from ..studies.front import WORST, nondominated
 from ..studies.limits import parse_time
-from ..studies.reading_notes import reading_notes
+from ..studies.reading_notes import environment_notes, reading_notes
 from ..studies.records import FAILED, Record, RecordFile
 from ..studies.run import PREDICTOR_FILE, RECORDS_FILE, Run, make_folder, start_run, use_machine_facts, writing_to
 from ..studies.study import Study, load_study
@@ -29,8 +26,9 @@ from .doubt import POSTPONED, doubtful, hopeless, sure_enough
 from .evaluate import Evaluator, StageResult
 from .mirror import Mirror
 from .progress import Progress, Silent
-from .proposers import Observation, Point, Task, make_proposer
+from .proposers import Observation, make_proposer
 from .start import start_points
+from .task import history_of, limits_of, task_of
 from .twins import EVERY, sequential_twin
 
 CALIBRATION = 0.25  # seconds for each trial that is to be timed; and the part of what is left of a timeout
@@ -131,7 +129,8 @@ class _Search:
         count = len(self.run.trials)
         if count >= self.total:
             self.progress.note(f"the run has {count} candidates already, and no more were asked for ({self.total})")
-        self._tell_of_other_environments()
+        for note in environment_notes(Run(self.folder), self.environment):
+            self.progress.note(note)
         for label, candidate in self._wanted(sampler, seed):
             if not prepared:
                 told = list(self.study.warnings)
@@ -233,23 +232,6 @@ class _Search:
         self.run = self._read()
         return True
 
-    def _tell_of_other_environments(self) -> None:
-        """Say where the run's timings come from another environment: they are not compared with those made here."""
-        elsewhere = {
-            digest
-            for trial in Run(self.folder).trials
-            for stage, facts in trial.stages.items()
-            if stage == "timing" and (digest := facts["environment"]) != self.environment
-        }
-        about = self.run.environments()
-        for digest in sorted(elsewhere):
-            there = about.get(digest, {})
-            self.progress.note(
-                f"the run was timed in another environment ({there.get('cpu', 'unknown')}, ONNX Runtime "
-                f"{there.get('onnxruntime', 'unknown')}, {there.get('threads', '?')} threads): its candidates are timed "
-                "again here, since times of two environments are not compared"
-            )
-
     def _wanted(self, sampler: str, seed: int) -> Iterator[tuple[str, Candidate]]:
         """Yield what is to be evaluated: what was begun, the starting points, then proposals."""
         for trial in [t for t in self.run.all_trials if t.state == "started" and t.number < self.total]:
@@ -259,9 +241,9 @@ class _Search:
                 yield label, candidate
         if not self._room() or self._time_is_over():
             return
-        proposer = make_proposer(sampler, self._task(sampler, seed))
+        proposer = make_proposer(sampler, task_of(self.study, self.run, sampler, seed, self.progress.prepare))
         while self._room():
-            history = self._history()
+            history = history_of(self.run)
             proposal = self._twin(history) if len(history) % EVERY == 0 else None
             proposal = proposal or next(iter(proposer.propose(history, 1)), None) or self._twin(history)
             if proposal is None:
@@ -274,55 +256,13 @@ class _Search:
         longest = max(self.twin_durations, default=TWIN_SECONDS)
         if self.deadline is not None and time.monotonic() + longest > self.deadline:
             return None
-        return sequential_twin(history, [min(pair) for pair in zip(WORST, self._limits(), strict=True)])
-
-    def _task(self, sampler: str, seed: int) -> Task:
-        graph = self.study.graph
-        return Task(
-            self.study.space,
-            {name: layer.parameters for name, layer in graph.layers.items()},
-            multiply_adds(graph),
-            channel_shares(graph),
-            self._errors() if sampler == "frontier" else {},
-            seed,
-            full_drop_db(self.run.has_target),
-            self._limits(),
-        )
-
-    def _errors(self) -> dict[str, dict[Option, float]]:
-        """Return the predicted error of each option, in parts of that of the reference (or of full fidelity)."""
-        found = sensitivity(self.study.builder, self.study.space, self.progress.prepare)
-        reference_db = self.run.reference.value("psnr_db") if self.run.has_target else FULL_FIDELITY_DB
-        low, high = self.study.settings.data.range
-        whole = (high - low) ** 2 * 10.0 ** (-reference_db / 10.0)
-        return {
-            axis.label: {option: found.error(axis.name, option) / whole for option in axis.options}
-            for axis in self.study.space.axes
-            if len(axis.options) > 1
-        }
+        return sequential_twin(history, [min(pair) for pair in zip(WORST, limits_of(self.run), strict=True)])
 
     def _room(self) -> bool:
         return len(self.run.all_trials) < self.total
 
     def _known(self, candidate: Candidate) -> Trial | None:
         return next((trial for trial in self.run.all_trials if trial.candidate == candidate), None)
-
-    def _history(self) -> list[Observation]:
-        return [
-            Observation(trial.candidate, None)
-            if trial.state == FAILED
-            else Observation(trial.candidate, self.run.point(trial), self.run.violation(trial), trial.predicted)
-            for trial in self.run.trials
-        ]
-
-    def _limits(self) -> Point:
-        reference = self.run.reference
-        return self.run.limits.point(
-            size_bytes=reference.value("size_bytes"),
-            latency_ms=reference.latency_ms,
-            best_db=reference.value("psnr_db") if self.run.has_target else FULL_FIDELITY_DB,
-            full_drop_db=full_drop_db(self.run.has_target),
-        )
 
     def _evaluate(self, label: str, candidate: Candidate) -> None:
         """Evaluate one candidate; each stage is on disk before anything else is done."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ..objectives.protocol import Reading
+from .run import Run
 from .texts import time_text
 
 DISTURBED = 0.25  # part of the rounds of a timing that was dropped
@@ -58,3 +59,23 @@ def timing_notes(timings: Sequence[Mapping[str, Reading]]) -> list[str]:
         f"{time_text(max(times))}): the machine was busy, or the model is too small to time well; speedups are timed in "
         "turn with the reference and suffer less from it than latencies"
     ]
+
+
+def environment_notes(run: Run, environment: str) -> list[str]:
+    """Return a note for each other environment that a run was timed in: its timings are not compared with those made here.
+
+    Args:
+        run: with the timings of all environments.
+        environment: the digest of this one.
+    """
+    found = {facts["environment"] for trial in run.trials for stage, facts in trial.stages.items() if stage == "timing"}
+    about = run.environments()
+    notes = []
+    for digest in sorted(found - {environment}):
+        there = about.get(digest, {})
+        notes.append(
+            f"the run was timed in another environment ({there.get('cpu', 'unknown')}, ONNX Runtime "
+            f"{there.get('onnxruntime', 'unknown')}, {there.get('threads', '?')} threads): its candidates are timed "
+            "again here, since times of two environments are not compared"
+        )
+    return notes

@@ -20,6 +20,7 @@ from slimfront.spaces.build import Builder, Built
 from slimfront.spaces.candidate import Candidate, LayerChoice
 from slimfront.spaces.capture import capture_onnx
 from slimfront.spaces.errors import InputError
+from slimfront.spaces.forms import formed
 from slimfront.spaces.graph import Graph
 from slimfront.spaces.kernels import Kernel
 from slimfront.spaces.space import make_space
@@ -100,6 +101,12 @@ UPSCALED = (
     f"{{ [a] p = ConvTranspose<{PADS}, strides=[2,2]>(x, w1) [b] y = Conv(p, w2) }}"
 )
 EDGES = f"(float[1,3,64,64] x) => (float[1,6,64,64] y) {{ [a] p = {SAME}(x, w1) q = Relu(p) [b] y = {SAME}(q, w2) }}"
+ENLARGED = (
+    "(float[1,16,12,12] x) => (float[1,16,24,24] y)"
+    f"{{ [a] p = {SAME}(x, w1)"
+    ' u = Resize<mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor">(p, , f)'
+    f" [b] q = {SAME}(u, w2) r = Relu(q) [c] y = {SAME}(r, w3) }}"
+).replace("=> (float[1,16,24,24] y)", "=> (float[1,16,24,24] y) <float[4] f = {1, 1, 2, 2}>")
 GRAPHS = {
     "a chain": (CHAIN, CHAIN_WEIGHTS),
     "a sum": (SUM, CHAIN_WEIGHTS),
@@ -246,3 +253,22 @@ def test_a_run_whose_study_is_gone_says_so(run: Run, study_folder: Path):
     (study_folder / "study.toml").unlink()
     with pytest.raises(InputError, match=r"study"):
         run.explain(1)
+
+
+@pytest.mark.parametrize("bits", [8, 32])
+def test_a_layer_in_phases_takes_the_upsampling_up(bits, place):
+    """Its product reads the small image: fewer multiply-adds, and no time is left for an upsampling."""
+    native = place(ENLARGED, dict.fromkeys("abc", LayerChoice(8, bits)), **CHAIN_WEIGHTS)
+    phases = {**dict.fromkeys("ac", LayerChoice(8, bits)), "b": LayerChoice(8, bits, form="phases")}
+    found = place(ENLARGED, phases, **CHAIN_WEIGHTS)
+    assert "Resize" in native.of("op") or native.ops("b")
+    assert not {"Resize", "Upsample"} & found.of("op")
+    products = [kernel for kernel in found.kernels if kernel.is_product]
+    assert len(products) == 3 and found.of("layer") == set("abc")
+    narrow = formed(found.graph, {"b": "phases"})
+    measured = Measured(found.kernels, found.places, np.ones(len(found.kernels)), 0.0)
+    facts = layer_facts(found.graph, narrow, found.built.candidate, make_space(found.graph), measured, measured)
+    facts = {fact.name: fact for fact in facts}
+    assert facts["b"].multiply_adds * 9 == facts["b"].reference_multiply_adds * 4
+    assert facts["b"].kernel == ("integer" if bits == 8 else "float") and facts["b"].candidate_ms > 0
+    assert facts["a"].multiply_adds == facts["a"].reference_multiply_adds

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -31,6 +32,7 @@ RIDGE = 0.02  # of features whose mean square is 1
 FOLDS = 5
 SURE = 0.015  # standard deviation of what the sums miss, from which no more is learned
 LEAST_LEARNED = 40
+IN_VAIN = 50  # draws, after which a space is taken to have no candidate with other kernels
 STEP = 20  # candidates that are learned between two looks at it
 LEAST_MS = 1e-3
 SUMMED = len(SHARES) + 2  # the shares, the ways from kernel to kernel, and standard deviations
@@ -61,6 +63,8 @@ class RapidPredictor:
     def learn(self, space: Space, seconds: float = 30.0, progress: Progress | None = None, seed: int = 0) -> None:
         """Let the predictor meet random candidates of a space, until their times are known from their features.
 
+        In a small space, until it has met most of them.
+
         Args:
             space: where candidates are drawn from.
             seconds: the longest time.
@@ -73,18 +77,17 @@ class RapidPredictor:
         begun = time.monotonic()
         self.predictor.kernels(Candidate())
         random = np.random.default_rng([seed, 1])
-        looked = 0
-        while (over := time.monotonic() - begun) < seconds:
+        looked, in_vain = 0, 0
+        while (over := time.monotonic() - begun) < seconds and in_vain < IN_VAIN:
             known = len(self.predictor.samples)
             if known >= looked + STEP and known >= LEAST_LEARNED:
                 looked = known
                 self._forget()
                 if self.error < SURE:
                     break
-            try:
+            with suppress(BuildError):
                 self.predictor.kernels(draw(space, random))
-            except BuildError:
-                continue
+            in_vain = 0 if len(self.predictor.samples) > known else in_vain + 1
             if progress is not None:
                 progress("sums over nodes", min(over / seconds, 1.0))
         self._forget()

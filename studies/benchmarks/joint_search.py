@@ -1,4 +1,4 @@
-"""python studies/benchmarks/joint_search.py --zoo ../shared/zoo [rlfn_s_x2 ...] [--trials 100] [--seeds 3]
+"""python studies/benchmarks/joint_search.py --zoo ../shared/zoo [rlfn_s_x2 ...] [--trials 100] [--seeds 3] [--spaces bits] [--within 0.2]
 
 Does it pay to search bits and pruning ratios together? Searches each model twice with as many evaluations, over all of the
 default space and over its bits alone, for several seeds, and prints the hypervolumes as a Markdown table.
@@ -23,18 +23,21 @@ def main() -> None:
     flags = parser(__doc__ or "", ["rlfn_s_x2"])
     flags.add_argument("--trials", type=int, default=100)
     flags.add_argument("--seeds", type=int, default=3)
+    flags.add_argument("--spaces", nargs="+", choices=list(SPACES), default=list(SPACES))
+    flags.add_argument("--within", type=float, default=0.5, help="decibels below the reference, for the last columns")
     flags.add_argument("--runs", type=Path, default=None, help="keep the runs here; what is there continues")
     arguments = flags.parse_args()
-    print("| model | seed | space | hypervolume | on the front | smallest within 0.5 dB | fastest within 0.5 dB |")
+    within = f"within {arguments.within} dB"
+    print(f"| model | seed | space | hypervolume | on the front | smallest {within} | fastest {within} |")
     print("|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.runs or Path(temporary)
         for name in arguments.models:
             model = load(arguments.zoo, name)
             for seed in range(arguments.seeds):
-                for space, options in SPACES.items():
-                    run = run_of(model, name, seed, arguments.trials, folder / f"{name}-{seed}-{space}", options)
-                    print(f"| {name} | {seed} | {space} | {' | '.join(cells(run))} |", flush=True)
+                for space in arguments.spaces:
+                    run = run_of(model, name, seed, arguments.trials, folder / f"{name}-{seed}-{space}", SPACES[space])
+                    print(f"| {name} | {seed} | {space} | {' | '.join(cells(run, arguments.within))} |", flush=True)
 
 
 def run_of(model: Model, name: str, seed: int, trials: int, folder: Path, options: dict[str, tuple[float, ...]]) -> Run:
@@ -46,10 +49,10 @@ def run_of(model: Model, name: str, seed: int, trials: int, folder: Path, option
     return search(study, trials=trials, run_dir=folder)
 
 
-def cells(run: Run) -> list[str]:
-    """Return what a run found."""
+def cells(run: Run, within: float) -> list[str]:
+    """Return what a run found; ``within`` are decibels."""
     front = run.front_trials()
-    close = [trial for trial in front if run.drop_db(trial) <= 0.5]
+    close = [trial for trial in front if run.drop_db(trial) <= within]
     sizes = [run.reference.value("size_bytes") / trial.value("size_bytes") for trial in close]
     speeds = [trial.value("speedup") for trial in close]
     best = [f"{max(sizes):.1f}×", f"{max(speeds):.2f}×"] if close else ["-", "-"]

@@ -1,4 +1,4 @@
-"""python studies/benchmarks/joint_search.py --zoo ../shared/zoo [rlfn_s_x2 ...] [--trials 100] [--seeds 3] [--spaces bits] [--within 0.2]
+"""python studies/benchmarks/joint_search.py --zoo ../shared/zoo [rlfn_s_x2 ...] [--trials 100] [--spaces bits] [--within 0.2]
 
 Does it pay to search bits and pruning ratios together? Searches each model twice with as many evaluations, over all of the
 default space and over its bits alone, for several seeds, and prints the hypervolumes as a Markdown table.

@@ -27,10 +27,10 @@ LEAST_FITTED = 5  # with fewer, times go with the work of the nearest
 GROWN = 1.5  # by so much a family has grown when its process is tuned again
 NEAREST_SPREAD = 0.1  # standard deviation of the logarithm of a time told by the nearest of a few,
 WORK_SPREAD = 0.3  # more of it for each factor of e that the work differs
-UNKNOWN_SPREAD = 0.7  # where none of the family was measured
 NOISE = 0.1  # standard deviation of the logarithm of a time around the trend,
 SLOPES = 0.06  # of the trend's slopes around those of the work,
 LEVEL = 0.5  # and of its level
+UNKNOWN_SPREAD = 0.7  # where none of the family was measured
 MS_PER_ELEMENT = 2e-7  # first guesses then
 MS_PER_MULTIPLY_ADD = 1e-8
 
@@ -110,7 +110,8 @@ class Family:
 
     @property
     def _grown(self) -> bool:
-        return self._before is None or len(self.rows) >= GROWN * self._before.size
+        before = self._before
+        return before is None or not before.size <= len(self.rows) < GROWN * before.size  # fewer: they were its kin's
 
     @cached_property
     def _slopes(self) -> Floats:

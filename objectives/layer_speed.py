@@ -76,6 +76,7 @@ def layer_offers(
     """
     store = Store(content_hash("layer speed", VERSION, fingerprint, threads, provider))
     found: dict[str, Offer] = {}
+    integer = []
     for name, layer in graph.layers.items():
         if can_run_integer(graph, layer) or len(valid_forms(graph, layer)) > 1:
             single = single_layer(graph, layer)
@@ -83,41 +84,52 @@ def layer_offers(
                 offer = _offer(single, _stored_times(single, store, threads, provider))
             except BuildError:
                 continue  # the search records why, where it tries such a candidate
+            integer += [name] if can_run_integer(graph, layer) else []
             if offer != Offer():
                 found[name] = offer
     slower = [name for name, offer in found.items() if not offer.integer]
-    if slower and not _slower_in_the_whole(graph, slower, feed, store, threads, provider):
+    others = [name for name in integer if name not in slower]
+    if slower and not _slower_in_the_whole(graph, slower, others, feed, store, threads, provider):
         found |= {name: replace(found[name], integer=True) for name in slower}
     return {name: offer for name, offer in found.items() if offer != Offer()}
 
 
 def _slower_in_the_whole(
-    graph: Graph, names: Sequence[str], feed: Mapping[str, np.ndarray], store: Store, threads: int, provider: str
+    graph: Graph,
+    names: Sequence[str],
+    others: Sequence[str],
+    feed: Mapping[str, np.ndarray],
+    store: Store,
+    threads: int,
+    provider: str,
 ) -> bool:
-    """Whether the whole model is slower with these layers in integers, beside integer layers and beside float ones."""
-    kind = content_hash("whole", graph.digest, [list(array.shape) for array in feed.values()], *names)
+    """Whether the whole model is slower with these layers in integers, beside other integer layers and beside float ones."""
+    kind = content_hash("whole", graph.digest, [list(array.shape) for array in feed.values()], names, others)
     stored = store.arrays(kind)
     if stored is None:
         try:
-            stored = {"ratios": np.array(_whole_ratios(graph, names, feed, threads, provider))}
+            ratios = _whole_ratios(graph, names, others, feed, threads, provider)
         except BuildError:
-            return False  # nothing confirms it
+            ratios = [0.0]  # nothing confirms it
+        stored = {"ratios": np.array(ratios)}
         store.put_arrays(kind, stored)
     return bool((stored["ratios"] > 1.0).all())
 
 
 def _whole_ratios(
-    graph: Graph, names: Sequence[str], feed: Mapping[str, np.ndarray], threads: int, provider: str
+    graph: Graph,
+    names: Sequence[str],
+    others: Sequence[str],
+    feed: Mapping[str, np.ndarray],
+    threads: int,
+    provider: str,
 ) -> list[float]:
     """Return the time of the whole model with layers in integers, in parts of that with them in float.
 
-    First where all other layers that can are in integers, then where they are in float; the models are run in turn.
+    First where the others are in integers, then where they are in float; the models are run in turn.
     """
-    able = [name for name, layer in graph.layers.items() if can_run_integer(graph, layer)]
-    integer = LayerChoice(8, 8)
-    others = {name: integer for name in able if name not in names}
-    asked = dict.fromkeys(names, integer)
-    candidates = [Candidate(others | asked), Candidate(others), Candidate(asked), Candidate()]
+    asked, beside = (dict.fromkeys(some, LayerChoice(8, 8)) for some in (names, others))
+    candidates = [Candidate(asked | beside), Candidate(beside), Candidate(asked), Candidate()]
     with tempfile.TemporaryDirectory(prefix="slimfront-") as folder:
         paths = [Path(folder) / f"{number}.onnx" for number in range(len(candidates))]
         for candidate, path in zip(candidates, paths, strict=True):
@@ -125,8 +137,8 @@ def _whole_ratios(
         profiles = profile_in_turn(
             paths, feed, threads, provider, least=LEAST_ROUNDS, most=MOST_ROUNDS, seconds=WHOLE_SECONDS
         )
-    beside_integers, among_integers, beside_floats, among_floats = (profile.whole_ms for profile in profiles)
-    return [float(np.median(beside_integers / among_integers)), float(np.median(beside_floats / among_floats))]
+    integer, plain, only, none = (profile.whole_ms for profile in profiles)
+    return [float(np.median(integer / plain)), float(np.median(only / none))]
 
 
 def _stored_times(single: Graph, store: Store, threads: int, provider: str) -> dict[Way, WayTime]:

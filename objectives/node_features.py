@@ -33,7 +33,7 @@ AWKWARD = ((4, 1), (1, 16))  # multiples that kernels want: others run in a slow
 
 @dataclass(frozen=True)
 class Structures:
-    """What decides a candidate's kernels, for many candidates.
+    """What decides most of a candidate's kernels (all of it: `spaces.skeleton.structure`), for many candidates.
 
     Attributes:
         integer: which layers run in integers, bool ``[M, layers]``.
@@ -99,7 +99,8 @@ class _Node:
         beside: of each of those, the other readers.
         written: what it writes, with its readers.
         work: of a layer, multiply-adds for one channel in and out; 0 of others.
-        sides: of a layer, the tensors and axes that count the channels that it reads and writes.
+        sides: of a layer, the tensors and axes that count the channels that it reads and writes; the latter alone where each
+            channel that is read has outputs of its own.
     """
 
     signature: str
@@ -128,7 +129,7 @@ class NodeFeatures:
         return self.domains.nodes
 
     def of(self, found: Structures) -> list[Floats]:
-        """Return the features of each node, ``[M, features]`` each.
+        """Return the features of each node, ``[M, features]`` each: first those of it in integers, then as many in float.
 
         Args:
             found: structures that all have these forms.
@@ -162,7 +163,8 @@ class NodeFeatures:
     def _work(self, node: _Node, removed: NDArray[np.int64]) -> list[Floats]:
         if not node.work:
             return []
-        read, written = (self.sizes.axis(tensor, axis, removed) * np.ones(len(removed)) for tensor, axis in node.sides)
+        sides = [self.sizes.axis(tensor, axis, removed) * np.ones(len(removed)) for tensor, axis in node.sides]
+        read, written = sides if len(sides) == 2 else (np.ones(len(removed)), sides[0])
         unit = node.work / MEGA
         filled = [unit * _up(read, first) * _up(written, second) for first, second in WIDTHS]
         return filled + [
@@ -199,8 +201,10 @@ class NodeFeatures:
         reads = tuple(_Port(name, (writers[name],) if name in writers else ()) for name in read)
         beside = tuple(tuple(other for other in readers[name] if other != number) for name in read)
         behind = _Port(written, tuple(readers.get(written, ())))
-        near = [nodes[other].name for port in (*reads, behind) for other in port.nodes]
-        signature = " ".join([node.name or "", node.op_type, *read, "->", *(name or "" for name in near)])
+        near = [
+            [nodes[other].name or "" for other in some] for some in (*(r.nodes for r in reads), *beside, behind.nodes)
+        ]
+        signature = " ".join([node.name or "", node.op_type, *read, *(f"({' '.join(some)})" for some in near)])
         layer = graph.layers.get(graph.layer_of_node.get(node.name or "", ""))
         if layer is None or not read:
             return _Node(signature, reads, beside, behind)
@@ -208,8 +212,10 @@ class NodeFeatures:
         sides = tuple((name, 1 if images else len(graph.shapes[name]) - 1) for name in (read[0], written))
         tensor, axis = sides[0] if layer.op == "ConvTranspose" else sides[1]
         shape = graph.shapes[tensor]
-        places = math.prod(shape) / shape[axis]
-        return _Node(signature, reads, beside, behind, places * math.prod(layer.kernel) / layer.group, sides)
+        work = math.prod(shape) / shape[axis] * math.prod(layer.kernel)
+        if layer.depthwise:
+            return _Node(signature, reads, beside, behind, work, sides[1:])
+        return _Node(signature, reads, beside, behind, work / layer.group, sides)
 
 
 def _read(node: ir.Node) -> Iterable[str]:

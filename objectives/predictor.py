@@ -167,6 +167,10 @@ class Predictor:
             self.samples[key] = Sample(candidate, nodes, tuple(self.times.describe(kernel) for kernel in found))
         return self.samples[key].kernels
 
+    def knows(self, candidate: Candidate) -> bool:
+        """Whether the kernels of a candidate, with the ratios that its groups really come to, were looked up already."""
+        return structure(candidate).key in self.samples
+
     def save_model(self, candidate: Candidate, path: Path) -> Built:
         """Write a model that runs the kernels of a candidate's, and return it."""
         built = self.builder.skeleton(candidate) if candidate.repaired else self.builder.build(candidate)

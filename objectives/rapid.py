@@ -34,14 +34,16 @@ SURE = 0.015  # standard deviation of what the sums miss, from which no more is 
 LEAST_LEARNED = 40
 IN_VAIN = 50  # draws, after which a space is taken to have no candidate with other kernels
 STEP = 20  # candidates that are learned between two looks at it
+UNKNOWN = 0.3  # what the sums are taken to miss where no two candidates tell it
 LEAST_MS = 1e-3
+MOST_FORMS = 64  # combinations of forms whose graphs are in memory
 SUMMED = len(SHARES) + 2  # the shares, the ways from kernel to kernel, and standard deviations
 ROWS = 1000  # candidates whose features are in memory at once
 
 
 @dataclass(frozen=True)
 class Speedups:
-    """Predicted speedups of many candidates, and their 90 % intervals, ``[M]`` each."""
+    """Predicted speedups of many candidates, and their 90 % intervals, ``[M]`` each; NaN where nothing is known."""
 
     speedup: Floats
     low: Floats
@@ -53,12 +55,16 @@ class RapidPredictor:
 
     Args:
         predictor: calibrated; candidates that it met are learned from.
+
+    Raises:
+        BuildError: the reference does not run.
     """
 
     def __init__(self, predictor: Predictor) -> None:
         self.predictor = predictor
         self.graph = predictor.builder.graph
         self._features: dict[Forms, NodeFeatures] = {}
+        self.predictor.kernels(Candidate())
 
     def learn(self, space: Space, seconds: float = 30.0, progress: Progress | None = None, seed: int = 0) -> None:
         """Let the predictor meet random candidates of a space, until their times are known from their features.
@@ -70,12 +76,8 @@ class RapidPredictor:
             seconds: the longest time.
             progress: told what is being done, and the part of the time that is over.
             seed: of the draws.
-
-        Raises:
-            BuildError: the reference does not run.
         """
         begun = time.monotonic()
-        self.predictor.kernels(Candidate())
         random = np.random.default_rng([seed, 1])
         looked, in_vain = 0, 0
         while (over := time.monotonic() - begun) < seconds and in_vain < IN_VAIN:
@@ -93,20 +95,33 @@ class RapidPredictor:
         self._forget()
 
     def predict(self, candidates: Sequence[Candidate]) -> Speedups:
-        """Return the predicted speedups of candidates.
+        """Return the predicted speedups of candidates; by their kernels, one by one, where too little was learned.
 
         Raises:
-            InputError: a candidate names a layer or a channel group that the graph has not.
+            InputError: a candidate names a layer or a channel group that the graph has not, or a form that a layer cannot
+                take.
+            BuildError: a candidate cannot be built.
         """
-        return self.predict_structures(structures(self.graph, candidates))
+        found = self.predict_structures(structures(self.graph, candidates))
+        for row in np.flatnonzero(np.isnan(found.speedup)).tolist():
+            exact = self.predictor.predict(candidates[row])
+            found.speedup[row], found.low[row], found.high[row] = exact.speedup, exact.low, exact.high
+        return found
 
     def predict_structures(self, found: Structures) -> Speedups:
-        """Return the predicted speedups of structures."""
-        sums = self._sums(found, self._coefficients)
-        centre, doubt = self.predictor.speedups(sums[:, :-1])
-        table = self._together * sums[:, -1] / _ms(sums)
-        half = self.predictor.reach * np.sqrt(doubt**2 + self.error**2 + table**2)
-        return Speedups(np.exp(centre), np.exp(centre - half), np.exp(centre + half))
+        """Return the predicted speedups of structures.
+
+        NaN where a node stands between neighbours, or runs in a domain, that it had in no candidate that was learned from.
+        """
+        sums = self._sums(found, self._fitted)
+        speedups = np.full((len(sums), 3), np.nan)
+        known = np.flatnonzero(np.isfinite(sums).all(axis=1))
+        if len(known):
+            centre, doubt = self.predictor.speedups(sums[known, :-1])
+            table = self._together * sums[known, -1] / _ms(sums[known])
+            half = self.predictor.reach * np.sqrt(doubt**2 + self.error**2 + table**2)
+            speedups[known] = np.exp(np.stack([centre, centre - half, centre + half], axis=1))
+        return Speedups(*speedups.T)
 
     @cached_property
     def error(self) -> float:
@@ -118,7 +133,7 @@ class RapidPredictor:
             left = self._fit(np.flatnonzero(folds != fold))
             found = self._sums(self._structures.take(rows), left)
             missed[rows] = np.log(_ms(found) / _ms(self._whole[rows]))
-        return float(np.sqrt(np.mean(missed**2)))
+        return float(np.sqrt(np.nanmean(missed**2))) if np.isfinite(missed).any() else UNKNOWN
 
     @cached_property
     def _samples(self) -> list[Sample]:
@@ -162,11 +177,11 @@ class RapidPredictor:
         return float(np.sum(own * _ms(self._whole)) / self._whole[:, -1].sum())
 
     @cached_property
-    def _coefficients(self) -> Mapping[str, Floats]:
+    def _fitted(self) -> Mapping[str, _Node]:
         return self._fit(np.arange(len(self._samples)))
 
-    def _fit(self, rows: NDArray[np.int64]) -> dict[str, Floats]:
-        """Return by signature of a node what a unit of each feature costs, ``[features, shares]``."""
+    def _fit(self, rows: NDArray[np.int64]) -> dict[str, _Node]:
+        """Return what was learned of each node, by its signature."""
         features: dict[str, list[Floats]] = {}
         targets: dict[str, list[Floats]] = {}
         for forms, some in _by_forms(self._structures.take(rows)).items():
@@ -178,7 +193,7 @@ class RapidPredictor:
                 own = [self._targets[rows[row]].get(name, np.zeros(SUMMED)) for row in some]
                 targets.setdefault(signature, []).append(np.stack(own) + rest / len(of.names))
         return {
-            signature: _ridge(np.concatenate(features[signature]), np.concatenate(targets[signature]))
+            signature: _node(np.concatenate(features[signature]), np.concatenate(targets[signature]))
             for signature in features
         }
 
@@ -188,26 +203,57 @@ class RapidPredictor:
         left = [each for name, each in self._targets[row].items() if name not in known]
         return np.sum([np.zeros(SUMMED), *left], axis=0)
 
-    def _sums(self, found: Structures, coefficients: Mapping[str, Floats]) -> Floats:
-        """Return what is summed up over all nodes of each, ``[M, summed]``."""
+    def _sums(self, found: Structures, fitted: Mapping[str, _Node]) -> Floats:
+        """Return what is summed up over all nodes of each, ``[M, summed]``; NaN where a node is in a state never met."""
         sums = np.zeros((len(found), SUMMED))
         for forms, rows in _by_forms(found).items():
             of = self._features_of(forms)
             for start in range(0, len(rows), ROWS):
                 some = rows[start : start + ROWS]
                 for signature, features in zip(of.signatures, of.of(found.take(some)), strict=True):
-                    if signature in coefficients:
-                        sums[some] += features @ coefficients[signature]
+                    node = fitted.get(signature)
+                    sums[some] += np.nan if node is None else node.costs(features)
         return np.maximum(sums, LEAST_MS / SUMMED)
 
     def _features_of(self, forms: Forms) -> NodeFeatures:
         if forms not in self._features:
+            if len(self._features) >= MOST_FORMS:
+                self._features.pop(next(iter(self._features)))
             self._features[forms] = NodeFeatures(self.graph, dict(forms))
         return self._features[forms]
 
     def _forget(self) -> None:
-        for name in ("error", "_samples", "_structures", "_targets", "_by_key", "_whole", "_together", "_coefficients"):
+        for name in ("error", "_samples", "_structures", "_targets", "_by_key", "_whole", "_together", "_fitted"):
             vars(self).pop(name, None)
+
+
+@dataclass(frozen=True)
+class _Node:
+    """What was learned of a node.
+
+    Attributes:
+        coefficients: what a unit of each feature costs ``[features, summed]``.
+        met: whether it was met in integers, and in float.
+    """
+
+    coefficients: Floats
+    met: tuple[bool, bool]
+
+    def costs(self, features: Floats) -> Floats:
+        """Return what features ``[M, features]`` cost, ``[M, summed]``; NaN in a domain that was not met."""
+        unknown = np.logical_and(_domains(features), np.logical_not(self.met)).any(axis=1, keepdims=True)
+        return np.where(unknown, np.nan, features @ self.coefficients)
+
+
+def _node(features: Floats, targets: Floats) -> _Node:
+    integer, plain = _domains(features).T
+    return _Node(_ridge(features, targets), (bool(integer.any()), bool(plain.any())))
+
+
+def _domains(features: Floats) -> NDArray[np.bool_]:
+    """Return whether a node with these features is in integers, and in float, ``[M, 2]``: half of them is not 0."""
+    half = features.shape[1] // 2
+    return np.stack([features[:, 0] != 0, features[:, half] != 0], axis=1)
 
 
 def _ms(sums: Floats) -> Floats:

@@ -1,7 +1,11 @@
-"""What a reference needs on this machine, from all timings made here: a fresh process knows when the machine is slowed."""
+"""What a reference needs on this machine, from the latest timings made here: a fresh process knows when it is slowed.
+
+On a machine that became slower for good, as many timings as are kept have wider intervals than they need.
+"""
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 
 import numpy as np
@@ -10,7 +14,7 @@ from ..spaces.cache import Store, content_hash
 from ..spaces.errors import InputError
 from .ratio import QUIET
 
-KEPT = 30  # timings, the latest
+KEPT = 16  # timings, the latest
 ENTRY = "reference"
 
 
@@ -33,7 +37,12 @@ class ReferenceTimes:
         return float(np.quantile(self._seconds, QUIET)) if self._seconds else None
 
     def add(self, seconds: float) -> None:
-        """Take a timing's median into account; a cache that cannot be written to only forgets it with the process."""
+        """Take a timing's median into account, unless a clock that jumped made nothing of it.
+
+        A cache that cannot be written to only forgets it with the process.
+        """
+        if not (math.isfinite(seconds) and seconds > 0):
+            return
         self._seconds = [*self._seconds, seconds][-KEPT:]
         with suppress(InputError):
             self._store.put_arrays(ENTRY, {"seconds": np.array(self._seconds)})

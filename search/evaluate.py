@@ -61,8 +61,7 @@ class Evaluator:
         self.models = models
         self.predictor = predictor
         self.objectives = tuple(objectives) or (Quality(), Timing())
-        shapes = [list(port.shape) for port in study.graph.inputs]
-        self.reference_times = ReferenceTimes(study.environment.machine, [study.graph.digest, shapes])
+        self.reference_times = ReferenceTimes(study.environment.machine, study.graph.digest)
         self.timing_seconds: list[float] = []
 
     def path(self, candidate: Candidate) -> Path:
@@ -129,6 +128,7 @@ class Evaluator:
             yield _done(objective.name, sha256, readings, start)
             if objective.name == TIMING:
                 self.timing_seconds.append(time.perf_counter() - start)
+                self._know_reference(readings)
                 self._learn(candidate, readings, prediction)
 
     def time_again(self, trial: Trial) -> StageResult | None:
@@ -140,6 +140,7 @@ class Evaluator:
             readings = self._timing.measure(self._subject(trial.candidate))
         except BuildError:
             return None
+        self._know_reference(readings)
         self._learn(trial.candidate, readings, None)
         return _done(TIMING, trial.sha256, readings, start)
 
@@ -160,6 +161,7 @@ class Evaluator:
             return [(trial, result) for trial in trials for result in self.evaluate(trial.candidate, trial)]
         seconds = (time.perf_counter() - start) / len(trials)
         self.timing_seconds += [seconds] * len(trials)
+        self._know_reference(found[0])  # they share its rounds
         for trial, readings in zip(trials, found, strict=True):
             self._learn(trial.candidate, readings, self._predict(trial.candidate))
         return [
@@ -190,8 +192,10 @@ class Evaluator:
         except BuildError:
             return None
 
-    def _learn(self, candidate: Candidate, readings: Mapping[str, Reading], prediction: Prediction | None) -> None:
+    def _know_reference(self, readings: Mapping[str, Reading]) -> None:
         self.reference_times.add(readings["reference_ms"].value / 1000.0)
+
+    def _learn(self, candidate: Candidate, readings: Mapping[str, Reading], prediction: Prediction | None) -> None:
         if self.predictor is not None:
             with suppress(BuildError):  # a graph that cannot be looked into teaches nothing
                 self.predictor.learn(candidate, readings["speedup"], prediction)

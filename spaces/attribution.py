@@ -68,12 +68,8 @@ def working_for(kernels: Sequence[Kernel], built: Built, graph: Graph) -> list[s
         kernels, built, graph: as in `attribute`.
     """
     reading = _Reading(kernels, built, graph)
-    found = list(reading.found)
-    for number, kernel in enumerate(kernels):
-        place = reading.own_place(number) if kernel.is_product else None
-        if place is not None and place.kind == "layer" and graph.layer_of_node.get(found[number]) != place.name:
-            found[number] = graph.layers[place.name].nodes[0]
-    return found
+    products = {number: reading.product_node(number) for number, kernel in enumerate(kernels) if kernel.is_product}
+    return [products.get(number) or owner for number, owner in enumerate(reading.found)]
 
 
 def stored_bytes(built: Built, graph: Graph) -> dict[str, int]:
@@ -141,7 +137,8 @@ class _Reading:
         if self._converts(kernel):
             decoded = self.graph.layer_of_node.get(self.found[i], "")
             return Place("layer", decoded) if decoded and kernel.constants[0] else None
-        layer = self._product_layer(i) if kernel.is_product else self._part_of(i)
+        node = self.product_node(i) if kernel.is_product else ""
+        layer = self.graph.layer_of_node.get(node, "") if kernel.is_product else self._part_of(i)
         return Place("layer", layer) if layer else Place("op", self.op(i))
 
     def _converts(self, kernel: Kernel) -> bool:
@@ -156,7 +153,8 @@ class _Reading:
             return str(self.captured[owner].op_type)
         return FUSED.sub("", self.kernels[i].short_op)
 
-    def _product_layer(self, i: int) -> str:
+    def product_node(self, i: int) -> str:
+        """Return the layer's node that a convolution or product runs, or "" where it is no layer's."""
         kernel, layer_of = self.kernels[i], self.graph.layer_of_node
         stored = [
             name
@@ -165,9 +163,9 @@ class _Reading:
         ]
         for owner in (*(self.weights.get(name, "") for name in stored), self.named(i)):
             if owner in layer_of:
-                return layer_of[owner]
+                return owner
         if kernel.integer and self.found[i] in layer_of:
-            return layer_of[self.found[i]]
+            return self.found[i]
         if kernel.weight is None:
             return ""
         names = (self.named(j) for j in _walk([i], self.behind.__getitem__))
@@ -175,7 +173,7 @@ class _Reading:
         return self._layer_above(next(filter(None, names), ""), data)
 
     def _layer_above(self, name: str, data: Collection[str]) -> str:
-        """Return the layer that a fused node reads and that reads ``data`` itself, the nearest first.
+        """Return the layer's node that a fused node reads and that reads ``data`` itself, the nearest first.
 
         Where that does not tell, one that no kernel is named after.
         """
@@ -186,7 +184,7 @@ class _Reading:
         reading = [node for node in left if not set(data).isdisjoint(self._above[node])]
         chosen = next(iter((*reading, *left, *above)), "")
         self._claimed.add(chosen)
-        return layer_of.get(chosen, "")
+        return chosen
 
     def _part_of(self, i: int) -> str:
         """Return the layer that a kernel beside the product was written for: its width filled up and cut, its shuffle."""

@@ -1,8 +1,9 @@
 """Which nodes run in integers: the layers that the candidate names, and the ops between them where that is cheapest.
 
 Each op that has a good integer form may run in either domain; going from one domain to the other costs time for every
-element of the tensor, once, however many nodes read it. The cheapest assignment of all is taken (`elimination`). The costs
-are constants of the build, not measurements: the same candidate always gives the same graph.
+element of the tensor, once, however many nodes read it. The cheapest assignment of all is taken (`elimination`; in very
+densely connected graphs a cheap one). The costs are constants of the build, not measurements: the same candidate always
+gives the same graph.
 """
 
 from __future__ import annotations
@@ -58,6 +59,8 @@ def integer_nodes(graph: Graph, candidate: Candidate) -> frozenset[str]:
     for name, choice in candidate.layers.items():
         if choice.integer and not can_run_integer(graph, graph.layers[name]):
             raise no_integer_kernel(graph.layers[name])
+    if not any(choice.integer for choice in candidate.layers.values()):
+        return frozenset()
     domains = Domains(graph)
     integer = np.array([[candidate.choice(name).integer for name in graph.layers]], bool)
     found = domains.integer(integer, domains.elements)[0]
@@ -92,7 +95,7 @@ class Domains:
             (n, layers[graph.layer_of_node[name]]) for n, name in enumerate(self.nodes) if name in graph.layer_of_node
         ]
         self._told = np.array([layer for _, layer in told], np.int64)
-        self._solver = Elimination(self._count, self._tables, [n for n, _ in told], self._fixed, FLOAT_SIDE)
+        self._solver = Elimination(self._count, self._tables, [n for n, _ in told], self._fixed)
         self.tensors = tuple(self._columns)
 
     @cached_property

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-WIDEST = 20  # variables in one table; where more would be, one of them is fixed, and the sum may not be the least
+WIDEST = 20  # variables in one table; where more would be, some are guessed, and the sum may not be the least
 AT_ONCE = 2**22  # entries of a table, over all instances that are solved together
 
 
@@ -62,7 +62,10 @@ class Elimination:
         tables: over them.
         told: variables whose values are told for each instance.
         fixed: values of variables that are the same in all.
-        otherwise: the value that a variable is fixed to where the tables would get wider than ``WIDEST``.
+
+    Attributes:
+        guessed: variables without which no table gets wider than ``WIDEST``. All are tried at 0 and all at 1, and the better
+            is taken; where there are none, as in all but densely connected graphs, no values cost less than those found.
     """
 
     def __init__(
@@ -71,15 +74,18 @@ class Elimination:
         tables: Sequence[Table],
         told: Sequence[int] = (),
         fixed: Mapping[int, int] | None = None,
-        otherwise: int = 1,
     ) -> None:
         self.count = count
-        self.told = {variable: column for column, variable in enumerate(told)}
         self.fixed = dict(fixed or {})
-        known = {*self.told, *self.fixed}
-        order, scopes, given_up = _order([set(table.variables) - known for table in tables])
-        self.fixed |= dict.fromkeys(given_up, otherwise)
-        self.terms = [term for table in tables if (term := self._term(table)).free]
+        known = {*told, *self.fixed}
+        order, scopes, guessed = _order([set(table.variables) - known for table in tables])
+        self.guessed = tuple(guessed)
+        self.told = {variable: column for column, variable in enumerate((*told, *guessed))}
+        self.terms = [
+            self._term(table) for table in tables if not self.told.keys() >= set(table.variables) - self.fixed.keys()
+        ]
+        self.constant = [self._term(table) for table in tables if not set(guessed).isdisjoint(table.variables)]
+        self.constant = [term for term in self.constant if not term.free]
         self.steps = self._steps(order, scopes)
 
     def solve(self, told: NDArray[np.int64], weights: Floats) -> NDArray[np.int8]:
@@ -95,16 +101,33 @@ class Elimination:
         widest = max((len(step.scope) for step in self.steps), default=0) + 1
         rows = max(AT_ONCE >> widest, 1)
         parts = [
-            self._solve(told[start : start + rows], weights[start : start + rows])
+            self._guess(told[start : start + rows], weights[start : start + rows])
             for start in range(0, max(len(told), 1), rows)
         ]
         return np.concatenate(parts)
 
-    def _solve(self, told: NDArray[np.int64], weights: Floats) -> NDArray[np.int8]:
+    def _guess(self, told: NDArray[np.int64], weights: Floats) -> NDArray[np.int8]:
+        """Return the values of some instances; the better of both guesses where there is something to guess."""
+        found = [
+            self._solve(
+                np.concatenate([told, np.full((len(told), len(self.guessed)), guess, np.int64)], axis=1), weights
+            )
+            for guess in ((0, 1) if self.guessed else (0,))
+        ]
+        values, cost = found[0]
+        for others, other_cost in found[1:]:
+            values = np.where((other_cost < cost)[:, None], others, values)
+        return values
+
+    def _solve(self, told: NDArray[np.int64], weights: Floats) -> tuple[NDArray[np.int8], Floats]:
+        """Return the values and their costs, of the tables that are not told as a whole."""
         rows = np.arange(len(told))
-        messages: list[Floats] = []
+        cost = np.zeros(len(told))
+        for term in self.constant:
+            cost = cost + self._costs(term, told, weights)
+        messages: dict[int, Floats] = {}  # until they are read
         better: list[NDArray[np.bool_]] = []
-        for step in self.steps:
+        for place, step in enumerate(self.steps):
             joined = np.zeros((1,) + (2,) * (len(step.scope) + 1))
             inner = tuple(sorted((*step.scope, step.variable)))
             for number in step.terms:
@@ -112,11 +135,13 @@ class Elimination:
                     self._costs(self.terms[number], told, weights), self.terms[number].free, inner
                 )
             for number in step.messages:
-                joined = joined + _spread(messages[number], self.steps[number].scope, inner)
+                joined = joined + _spread(messages.pop(number), self.steps[number].scope, inner)
             axis = 1 + inner.index(step.variable)
             zero, one = np.take(joined, 0, axis), np.take(joined, 1, axis)
             better.append(one < zero)
-            messages.append(np.minimum(zero, one))
+            messages[place] = np.minimum(zero, one)
+            if not step.scope:
+                cost = cost + messages.pop(place)
         values = np.zeros((len(told), self.count), np.int8)
         for variable, value in self.fixed.items():
             values[:, variable] = value
@@ -125,7 +150,7 @@ class Elimination:
         for step, one in zip(reversed(self.steps), reversed(better), strict=True):
             row = rows if len(one) == len(told) else np.zeros(len(told), np.int64)
             values[:, step.variable] = one[(row, *(values[:, other] for other in step.scope))]
-        return values
+        return values, cost
 
     def _term(self, table: Table) -> _Term:
         known = tuple(self.fixed[variable] if variable in self.fixed else slice(None) for variable in table.variables)
@@ -157,11 +182,11 @@ class Elimination:
 
 
 def _order(scopes: Sequence[set[int]]) -> tuple[list[int], dict[int, tuple[int, ...]], list[int]]:
-    """Return an order of elimination, the neighbours that each variable has then, and variables to fix beforehand.
+    """Return an order of elimination, the neighbours that each variable has then, and variables to guess beforehand.
 
     Always the variable with the fewest neighbours is next.
     """
-    given_up: list[int] = []
+    guessed: list[int] = []
     neighbours: dict[int, set[int]] = {}
     for scope in scopes:
         for variable in scope:
@@ -173,16 +198,16 @@ def _order(scopes: Sequence[set[int]]) -> tuple[list[int], dict[int, tuple[int, 
         variable = min(left, key=lambda v: (len(left[v]), v))
         near = left.pop(variable)
         if len(near) >= WIDEST:
-            given_up.append(max((variable, *near), key=lambda v: (len(neighbours[v]), v)))
-            again = [scope - set(given_up) for scope in scopes]
+            guessed.append(max((variable, *near), key=lambda v: (len(neighbours[v]), v)))
+            again = [scope - set(guessed) for scope in scopes]
             order, found, more = _order(again)
-            return order, found, [*given_up, *more]
+            return order, found, [*guessed, *more]
         for other in near:
             left[other] |= near - {other}
             left[other].discard(variable)
         order.append(variable)
         found[variable] = tuple(sorted(near))
-    return order, found, given_up
+    return order, found, guessed
 
 
 def _spread(costs: Floats, scope: Sequence[int], wanted: Sequence[int]) -> Floats:

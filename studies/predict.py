@@ -9,6 +9,7 @@ from ..objectives.calibration import calibrate
 from ..objectives.rapid import RapidPredictor
 from ..spaces.candidate import Candidate
 from ..spaces.groups import fitting
+from ..spaces.skeleton import structure
 from ..spaces.statistics import Progress
 
 if TYPE_CHECKING:
@@ -16,15 +17,15 @@ if TYPE_CHECKING:
 
 CALIBRATION_SECONDS = 60.0
 LEARNING_SECONDS = 30.0
-RAPIDLY_FROM = 200  # candidates: their kernels would take a minute
+MOST_BY_KERNELS = 200  # candidates of new kernels, which take a minute
 
 
 def predict(study: Study, candidates: Sequence[Candidate], progress: Progress | None = None) -> list[dict[str, Any]]:
     """Return what each candidate's speedup will be, in the order given; nothing is rounded, packed or built.
 
     The first time on a machine, and for a model that it has not met, the predictor is calibrated for up to a minute. What
-    its predictions were off by is added to the study's warnings. More than `RAPIDLY_FROM` candidates are predicted as sums
-    over nodes (`objectives.rapid`), thousands a second.
+    its predictions were off by is added to the study's warnings. More than `MOST_BY_KERNELS` that run new kernels are predicted
+    as sums over nodes (`objectives.rapid`), thousands a second.
 
     Returns:
         For each candidate ``candidate``, ``predicted_speedup``, ``predicted_speedup_low`` and ``predicted_speedup_high`` (its
@@ -39,7 +40,7 @@ def predict(study: Study, candidates: Sequence[Candidate], progress: Progress | 
     predictor = study.predictor
     if not predictor.calibrated:
         calibrate(predictor, study.space, study.feed, CALIBRATION_SECONDS, progress)
-    found = _rapidly(study, candidates, progress) if len(candidates) > RAPIDLY_FROM else _by_kernels(study, candidates)
+    found = _speedups(study, candidates, progress)
     reference_ms = predictor.predict(Candidate()).reference_ms
     rows = [
         {
@@ -58,21 +59,24 @@ def predict(study: Study, candidates: Sequence[Candidate], progress: Progress | 
     return rows
 
 
-def _by_kernels(study: Study, candidates: Sequence[Candidate]) -> list[tuple[float, float, float]]:
-    """Return (speedup, low, high) of each candidate from the kernels that it would run."""
-    found = [study.predictor.predict(candidate) for candidate in candidates]
-    return [(each.speedup, each.low, each.high) for each in found]
-
-
-def _rapidly(
+def _speedups(
     study: Study, candidates: Sequence[Candidate], progress: Progress | None
 ) -> list[tuple[float, float, float]]:
-    """Return (speedup, low, high) of each candidate from sums over nodes."""
-    rapid = RapidPredictor(study.predictor)
-    rapid.learn(study.space, LEARNING_SECONDS, progress)
-    found = rapid.predict(candidates)
-    study.warn(
-        f"{len(candidates)} candidates were predicted as sums over nodes, which miss what kernels tell of a candidate by "
-        f"{rapid.error:.1%} (standard deviation)"
-    )
-    return list(zip(found.speedup.tolist(), found.low.tolist(), found.high.tolist(), strict=True))
+    """Return (speedup, low, high) of each candidate: from its kernels, unless too many are to be looked up."""
+    predictor = study.predictor
+    new = {structure(candidate).key for candidate in candidates if not predictor.knows(candidate)}
+    rapid: dict[int, tuple[float, float, float]] = {}
+    if len(new) > MOST_BY_KERNELS:
+        sums = RapidPredictor(predictor)
+        sums.learn(study.space, LEARNING_SECONDS, progress)
+        rows = [row for row, candidate in enumerate(candidates) if not predictor.knows(candidate)]
+        found = sums.predict([candidates[row] for row in rows])
+        values = zip(found.speedup.tolist(), found.low.tolist(), found.high.tolist(), strict=True)
+        rapid = dict(zip(rows, values, strict=True))
+        study.warn(
+            f"{len(rows)} candidates were predicted as sums over nodes, which miss what kernels tell of a candidate by "
+            f"{sums.error:.1%} (standard deviation)"
+        )
+    exact = {row: predictor.predict(candidate) for row, candidate in enumerate(candidates) if row not in rapid}
+    every = rapid | {row: (each.speedup, each.low, each.high) for row, each in exact.items()}
+    return [every[row] for row in range(len(candidates))]

@@ -135,7 +135,7 @@ def test_the_whole_model_has_to_confirm_that_integers_are_slower(whole, pays, gr
 
 
 def test_the_whole_model_is_really_run_and_a_form_stays_where_integers_are_offered_again(graph, monkeypatch):
-    ratios = layer_speed._whole_ratios(graph, ["second"], FEED, 1, layer_speed.CPU)
+    ratios = layer_speed._whole_ratios(graph, ["second"], ["first", "up"], FEED, 1, layer_speed.CPU)
     assert len(ratios) == 2 and all(0 < ratio < np.inf for ratio in ratios)
     times = {("native", 8): (2.0, 0.1, 0.1), ("native", 32): (1.0, 0.0, 0.0)}
     times |= {("phases", 8): (1.5, 0.1, 0.1), ("phases", 32): (0.5, 0.0, 0.0)}
@@ -156,6 +156,27 @@ def test_what_the_whole_model_cannot_tell_is_not_held_against_integers(graph, mo
     })  # fmt: skip
     monkeypatch.setattr(layer_speed, "_whole_ratios", fails)
     assert layer_offers(graph, "a machine where the whole model fails", FEED) == {}
+    monkeypatch.setattr(layer_speed, "_whole_ratios", lambda *_: pytest.fail("that it fails is known"))
+    assert layer_offers(graph, "a machine where the whole model fails", FEED) == {}
+
+
+def test_a_layer_that_does_not_run_takes_no_part_in_the_whole_model(graph, monkeypatch):
+    from slimfront.spaces.errors import BuildError
+
+    def measured(single, *_):
+        layer = next(iter(single.layers.values()))
+        if layer.op == "MatMul":
+            raise BuildError("no such kernel")
+        ways = [(form, bits) for form in layer_speed.valid_forms(single, layer) for bits in (8, 32)]
+        return {way: WayTime(2.0 if way[1] == 8 and layer.channels == 16 else 1.0, 0.0, 0.0) for way in ways}
+
+    asked = []
+    monkeypatch.setattr(layer_speed, "_times", measured)
+    monkeypatch.setattr(
+        layer_speed, "_whole_ratios", lambda _, names, others, *__: asked.append((names, others)) or [2, 2]
+    )
+    offers = layer_offers(graph, "a machine without a kernel for mix", FEED)
+    assert asked == [(["first", "second", "up"], [])] and "mix" not in offers
 
 
 def test_a_layer_that_does_not_run_is_left_as_it_is(graph, monkeypatch):

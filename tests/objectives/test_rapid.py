@@ -12,12 +12,15 @@ import pytest
 from slimfront.objectives import calibration
 from slimfront.objectives import rapid as rapid_module
 from slimfront.objectives.calibration import calibrate, draw
-from slimfront.objectives.node_features import structures
+from slimfront.objectives.node_features import MEGA, NodeFeatures, structures
 from slimfront.objectives.predictor import Predictor
 from slimfront.objectives.rapid import LEAST_LEARNED, RapidPredictor
+from slimfront.spaces.build import Builder
 from slimfront.spaces.candidate import Candidate, LayerChoice
 from slimfront.spaces.capture import capture_onnx
 from slimfront.spaces.errors import BuildError, InputError
+from slimfront.spaces.forms import valid_forms
+from slimfront.spaces.groups import fitting
 from slimfront.spaces.space import make_space
 
 from .machines import Machine
@@ -46,9 +49,10 @@ def learned(residual_model, pictures):
 def test_candidates_that_were_not_learned_from_are_predicted_as_by_their_kernels(learned):
     rapid, space = learned
     assert len(rapid.predictor.samples) >= LEAST_LEARNED
-    known = {sample.candidate for sample in rapid.predictor.samples.values()}
     random = np.random.default_rng(9)
-    asked = [candidate for candidate in (draw(space, random) for _ in range(60)) if candidate not in known][:30]
+    drawn = [fitting(rapid.graph, draw(space, random)) for _ in range(90)]
+    asked = [candidate for candidate in drawn if not rapid.predictor.knows(candidate)][:30]
+    assert len(asked) == 30
     found = rapid.predict(asked)
     exact = np.array([rapid.predictor.predict(candidate).speedup for candidate in asked])
     missed = np.log(found.speedup / exact)
@@ -115,6 +119,87 @@ def test_a_layer_without_an_integer_kernel_and_a_wrong_form_are_told(tmp_path):
         structures(graph, [Candidate({"k": LayerChoice(8, 8)})])
     with pytest.raises(InputError, match="phases"):
         structures(graph, [Candidate({"k": LayerChoice(8, 32, form="phases")})])
+
+
+BRANCHES = (
+    '<ir_version: 8, opset_import: ["": 21]> g (float[1,3,16,16] x) => (float[n,c,h,w] y) <float[4] f = {1, 1, 2, 2}> {'
+    "[a] p = Conv<pads=[1,1,1,1]>(x, wa) [c] q = Conv(p, wc) [d] r = Conv(q, wc)"
+    ' u = Resize<mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor">(r, , f)'
+    " [b] s = Conv<pads=[1,1,1,1]>(u, wb) [e] t = Conv(u, we) v = Add(s, t) g = GlobalAveragePool(v) h = Flatten(g)"
+    " [m] i = MatMul(h, wm) j = Reshape(i, k) l = Mul(v, j) [o] y = Conv(l, wo) }"
+)
+
+
+@pytest.fixture
+def branches(tmp_path, pictures):
+    """A predictor that met candidates of a network with an upsampling that two layers read, shared weights and a product."""
+    model, random = onnx.parser.parse_model(BRANCHES), np.random.default_rng(0)
+    shapes = {
+        "wa": (16, 3, 3, 3),
+        "wc": (16, 16, 1, 1),
+        "wb": (16, 16, 3, 3),
+        "we": (16, 16, 1, 1),
+        "wo": (3, 16, 1, 1),
+    }
+    for name, size in (shapes | {"wm": (16, 16)}).items():
+        weight = random.standard_normal(size).astype(np.float32)
+        model.graph.initializer.append(
+            onnx.numpy_helper.from_array(weight / np.float32(np.sqrt(np.prod(size[1:]))), name)
+        )
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1, 16, 1, 1]), "k"))
+    onnx.save(model, tmp_path / "model.onnx")
+    builder = Builder(capture_onnx(tmp_path / "model.onnx"), {"x": pictures(4, 1)}, rounding="plain")
+    return Predictor(builder, Machine("branches"))
+
+
+def test_forms_shared_weights_products_and_neighbours_of_neighbours_are_told_apart(branches):
+    random = np.random.default_rng(0)
+    assert valid_forms(branches.builder.graph, branches.builder.graph.layers["b"]) == ("native", "phases")
+
+    def drawn(form):
+        bits = {name: 8 if random.random() < 0.5 else 32 for name in branches.builder.graph.layers}
+        return Candidate({name: LayerChoice(8, b, form=form if name == "b" else "native") for name, b in bits.items()})
+
+    for _ in range(30):
+        for form in ("native", "phases"):
+            branches.kernels(drawn(form))
+    rapid = RapidPredictor(branches)
+    asked = [drawn(form) for _ in range(15) for form in ("native", "phases")]
+    exact = np.array([branches.predict(candidate).speedup for candidate in asked])
+    assert np.sqrt(np.mean(np.log(rapid.predict(asked).speedup / exact) ** 2)) < 0.1
+
+
+def test_what_was_never_learned_is_predicted_by_its_kernels(branches):
+    """Nothing was met in integers, nor in phases: sums over nodes know nothing of it, and say so."""
+    for bits in (8, 32):
+        branches.kernels(Candidate({"a": LayerChoice(bits, 32)}))
+    rapid = RapidPredictor(branches)
+    asked = [Candidate({"c": LayerChoice(8, 8)}), Candidate({"b": LayerChoice(8, 32, form="phases")}), Candidate()]
+    found = rapid.predict_structures(structures(rapid.graph, asked)).speedup
+    assert np.isnan(found).tolist() == [True, True, False]
+    exact = [branches.predict(candidate) for candidate in asked[:2]]
+    told = rapid.predict(asked)
+    assert told.speedup[:2].tolist() == [each.speedup for each in exact]
+    assert told.low[:2].tolist() == [each.low for each in exact] and told.high[:2].tolist() == [
+        each.high for each in exact
+    ]
+
+
+def test_a_depthwise_layer_takes_time_with_its_channels_not_with_their_square(tmp_path):
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 21]> g (float[1,3,16,16] x) => (float[n,c,h,w] y) {'
+        "[a] p = Conv(x, wa) [d] q = Conv<group=16, pads=[1,1,1,1]>(p, wd) [b] y = Conv(q, wb) }"
+    )
+    for name, size in {"wa": (16, 3, 1, 1), "wd": (16, 1, 3, 3), "wb": (3, 16, 1, 1)}.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(size, np.float32), name))
+    onnx.save(model, tmp_path / "model.onnx")
+    graph = capture_onnx(tmp_path / "model.onnx")
+    candidates = [Candidate(), Candidate(groups={"a": 0.5})]
+    features = NodeFeatures(graph, {})
+    whole, half = features.of(structures(graph, candidates))[features.names.index("d")]
+    work = 9 * 256 / MEGA
+    assert {16 * work, 8 * work} == {whole[np.isclose(whole, 16 * work)][0], half[np.isclose(half, 8 * work)][0]}
+    assert not np.isclose(half, 4 * work).any()
 
 
 def test_a_small_space_is_learned_as_a_whole(parts, ticking):

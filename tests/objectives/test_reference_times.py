@@ -28,6 +28,13 @@ def test_a_machine_that_became_slower_for_good_is_known_as_such():
     assert times.needed == pytest.approx(0.2)
 
 
+@pytest.mark.parametrize("seconds", [0.0, -0.1, float("nan"), float("inf")])
+def test_what_a_jumping_clock_tells_is_not_remembered(seconds):
+    times = ReferenceTimes("machine with a jumping clock", "model")
+    times.add(seconds)
+    assert times.needed is None
+
+
 def test_a_cache_that_cannot_be_written_to_forgets_with_the_process(monkeypatch):
     def full(*_):
         raise InputError("no space")

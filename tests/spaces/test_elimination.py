@@ -83,22 +83,31 @@ def test_many_instances_are_solved_in_parts(monkeypatch):
     assert np.array_equal(Elimination(7, tables).solve(np.zeros((50, 0), int), weights), whole)
 
 
-def test_a_wide_problem_gets_some_values_without_a_table_that_does_not_fit(monkeypatch):
-    """All variables know each other: beyond the width some are fixed, the rest is still the least."""
+def test_a_wide_problem_gets_good_values_without_a_table_that_does_not_fit(monkeypatch):
+    """All variables know each other: beyond the width some are guessed, all at 0 and all at 1; the rest is the least."""
     monkeypatch.setattr(elimination, "WIDEST", 4)
     random = np.random.default_rng(0)
-    pairs = [Table(pair, random.uniform(0, 1, (2, 2))) for pair in itertools.combinations(range(9), 2)]
-    problem = Elimination(9, pairs)
-    assert problem.fixed and all(value == 1 for value in problem.fixed.values())
-    assert max(len(step.scope) for step in problem.steps) < 4
-    found = problem.solve(np.zeros((1, 0), int), np.zeros((1, 0)))[0]
-    free = [v for v in range(9) if v not in problem.fixed]
-    every = []
-    for bits in itertools.product([0, 1], repeat=len(free)):
-        values = np.ones(9, int)
-        values[free] = bits
-        every.append(cost(pairs, values, ()))
-    assert cost(pairs, found, ()) == pytest.approx(min(every))
+    pairs = [Table(pair, random.uniform(0, 1, (2, 2)), 0) for pair in itertools.combinations(range(9), 2)]
+    problem = Elimination(9, pairs, told=[8])
+    assert 3 <= len(problem.guessed) < 6 and max(len(step.scope) for step in problem.steps) < 4
+    told, weights = np.array([[0], [1]]), np.array([[1.0], [2.0]])
+    found = problem.solve(told, weights)
+    free = [v for v in range(8) if v not in problem.guessed]
+    for row, value, weight in zip(found, told[:, 0], weights, strict=True):
+        every = []
+        for guess in (0, 1):
+            for bits in itertools.product([0, 1], repeat=len(free)):
+                values = np.full(9, guess)
+                values[free], values[8] = bits, value
+                every.append(cost(pairs, values, weight))
+        assert row[8] == value
+        assert cost(pairs, row, weight) == pytest.approx(min(every))
+
+
+def test_a_wide_problem_whose_least_is_uniform_is_solved_exactly(monkeypatch):
+    monkeypatch.setattr(elimination, "WIDEST", 3)
+    pairs = [Table(pair, np.array([[0.0, 1.0], [1.0, 0.1]])) for pair in itertools.combinations(range(8), 2)]
+    assert not Elimination(8, pairs).solve(np.zeros((1, 0), int), np.zeros((1, 0))).any()
 
 
 def test_a_long_chain_is_a_minimum_cut():

@@ -261,7 +261,7 @@ def test_a_layer_in_phases_takes_the_upsampling_up(bits, place):
     native = place(ENLARGED, dict.fromkeys("abc", LayerChoice(8, bits)), **CHAIN_WEIGHTS)
     phases = {**dict.fromkeys("ac", LayerChoice(8, bits)), "b": LayerChoice(8, bits, form="phases")}
     found = place(ENLARGED, phases, **CHAIN_WEIGHTS)
-    assert "Resize" in native.of("op") or native.ops("b")
+    assert len(native.kernels) > 3 and {"Resize", "Upsample", "Concat"} & native.of("op")
     assert not {"Resize", "Upsample"} & found.of("op")
     products = [kernel for kernel in found.kernels if kernel.is_product]
     assert len(products) == 3 and found.of("layer") == set("abc")

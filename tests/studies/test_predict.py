@@ -6,6 +6,7 @@ import pytest
 
 from slimfront.objectives import calibration
 from slimfront.objectives.predictor import Predictor
+from slimfront.objectives.rapid import RapidPredictor
 from slimfront.search.evaluate import evaluate
 from slimfront.spaces.build import Builder
 from slimfront.spaces.candidate import Candidate, LayerChoice
@@ -15,6 +16,7 @@ from slimfront.studies.predict import predict
 from slimfront.studies.study import load_study
 
 KEYS = ["candidate", "predicted_speedup", "predicted_speedup_low", "predicted_speedup_high", "predicted_latency_ms"]
+learn = RapidPredictor.learn
 INTEGER = Candidate(dict.fromkeys(("conv0", "conv1", "conv2"), LayerChoice(8, 8)))
 
 
@@ -38,17 +40,26 @@ def test_each_candidate_has_a_speedup_with_its_interval_and_a_latency(study_fold
     assert rows[2]["candidate"]["groups"]["conv0"] == {"pruning_ratio": 0.5}, "the ratio that its channels come to"
 
 
-def test_many_candidates_are_predicted_as_sums_over_nodes(study_folder, monkeypatch):
+def test_many_candidates_of_new_kernels_are_predicted_as_sums_over_nodes(study_folder, monkeypatch):
     study = load_study(study_folder)
-    monkeypatch.setattr(module, "RAPIDLY_FROM", 2)
+    monkeypatch.setattr(module, "MOST_BY_KERNELS", 2)
     monkeypatch.setattr(module, "LEARNING_SECONDS", 4.0)
-    asked = [INTEGER, Candidate(), Candidate(groups={"conv0": 0.5})]
+    asked = [INTEGER, Candidate(), Candidate(groups={"conv0": 0.5}), Candidate({"conv1": LayerChoice(8, 8)})]
+    met = []
+    monkeypatch.setattr(Predictor, "knows", lambda _, candidate: candidate in met)
+    monkeypatch.setattr(module.RapidPredictor, "learn", lambda self, *_: (learn(self, *_), met.append(Candidate())))
     rows = predict(study, asked)
     assert [row["candidate"] for row in rows] == [candidate.to_json() for candidate in asked]
     assert all(list(row) == KEYS for row in rows)
     assert any("3 candidates were predicted as sums over nodes" in warning for warning in study.warnings)
-    exact = [study.predictor.predict(candidate).speedup for candidate in asked]
-    assert [row["predicted_speedup"] for row in rows] == pytest.approx(exact, rel=0.5)
+    assert [rows[1][key] for key in KEYS[1:4]] == [1.0] * 3, "what is known is not summed up"
+
+
+def test_candidates_that_differ_in_weight_bits_alone_are_not_many(study_folder, monkeypatch):
+    monkeypatch.setattr(module, "MOST_BY_KERNELS", 2)
+    monkeypatch.setattr(module, "RapidPredictor", lambda *_: pytest.fail("there are two kinds of kernels to look up"))
+    asked = [Candidate({"conv0": LayerChoice(bits, 8)}) for bits in (2, 3, 4, 5, 6, 8)]
+    assert len({row["predicted_speedup"] for row in predict(load_study(study_folder), asked)}) <= 2
 
 
 def test_nothing_is_rounded_and_no_run_is_made(study_folder, monkeypatch):

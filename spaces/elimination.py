@@ -81,11 +81,9 @@ class Elimination:
         order, scopes, guessed = _order([set(table.variables) - known for table in tables])
         self.guessed = tuple(guessed)
         self.told = {variable: column for column, variable in enumerate((*told, *guessed))}
-        self.terms = [
-            self._term(table) for table in tables if not self.told.keys() >= set(table.variables) - self.fixed.keys()
-        ]
-        self.constant = [self._term(table) for table in tables if not set(guessed).isdisjoint(table.variables)]
-        self.constant = [term for term in self.constant if not term.free]
+        every = [self._term(table) for table in tables]
+        self.terms = [term for term in every if term.free]
+        self.constant = [term for term in every if not term.free] if guessed else []  # tells guesses apart
         self.steps = self._steps(order, scopes)
 
     def solve(self, told: NDArray[np.int64], weights: Floats) -> NDArray[np.int8]:
@@ -120,7 +118,7 @@ class Elimination:
         return values
 
     def _solve(self, told: NDArray[np.int64], weights: Floats) -> tuple[NDArray[np.int8], Floats]:
-        """Return the values and their costs, of the tables that are not told as a whole."""
+        """Return the values, and what they cost beside tables that are the same for all guesses."""
         rows = np.arange(len(told))
         cost = np.zeros(len(told))
         for term in self.constant:

@@ -7,13 +7,11 @@ dominated beyond the intervals, the rank correlation of later and first speedups
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 
-from joint_search import run_of
 from scipy.stats import spearmanr
-from zoo import load, parser
+from searches import folder_of_runs, run_of, search_parser
+from zoo import load
 
 from slimfront.objectives.protocol import OpenModel, Reading, Subject
 from slimfront.objectives.ratio import pooled
@@ -24,15 +22,12 @@ from slimfront.studies.run import Run
 
 def main() -> None:
     """Search, time again and print the table."""
-    flags = parser(__doc__ or "", ["taef2_decoder"])
-    flags.add_argument("--trials", type=int, default=60)
+    flags = search_parser(__doc__ or "", ["taef2_decoder"], trials=60)
     flags.add_argument("--timings", type=int, default=3, help="of each file, afterwards")
-    flags.add_argument("--runs", type=Path, default=None, help="keep the runs here; what is there continues")
     arguments = flags.parse_args()
     print("| model | run | timed | hypervolume | timed again | differ by | still on the front | Spearman |")
     print("|---|---|---|---|---|---|---|---|")
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = arguments.runs or Path(temporary)
+    with folder_of_runs(arguments.runs) as folder:
         for name in arguments.models:
             model = load(arguments.zoo, name)
             runs = [run_of(model, name, 0, arguments.trials, folder / f"{name}-{which}", {}) for which in "ab"]

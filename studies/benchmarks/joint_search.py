@@ -6,47 +6,31 @@ default space and over its bits alone, for several seeds, and prints the hypervo
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
+from searches import folder_of_runs, run_of, search_parser
+from zoo import load
 
-from zoo import Model, load, parser
-
-from slimfront.search.loop import search
 from slimfront.studies.run import Run
-from slimfront.studies.study import Study
 
 SPACES: dict[str, dict[str, tuple[float, ...]]] = {"bits": {"pruning_ratios": (0.0,)}, "bits and ratios": {}}
 
 
 def main() -> None:
     """Run the searches and print the table."""
-    flags = parser(__doc__ or "", ["rlfn_s_x2"])
-    flags.add_argument("--trials", type=int, default=100)
+    flags = search_parser(__doc__ or "", ["rlfn_s_x2"], trials=100)
     flags.add_argument("--seeds", type=int, default=3)
     flags.add_argument("--spaces", nargs="+", choices=list(SPACES), default=list(SPACES))
     flags.add_argument("--within", type=float, default=0.5, help="decibels below the reference, for the last columns")
-    flags.add_argument("--runs", type=Path, default=None, help="keep the runs here; what is there continues")
     arguments = flags.parse_args()
     within = f"within {arguments.within} dB"
     print(f"| model | seed | space | hypervolume | on the front | smallest {within} | fastest {within} |")
     print("|---|---|---|---|---|---|---|")
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = arguments.runs or Path(temporary)
+    with folder_of_runs(arguments.runs) as folder:
         for name in arguments.models:
             model = load(arguments.zoo, name)
             for seed in range(arguments.seeds):
                 for space in arguments.spaces:
                     run = run_of(model, name, seed, arguments.trials, folder / f"{name}-{seed}-{space}", SPACES[space])
                     print(f"| {name} | {seed} | {space} | {' | '.join(cells(run, arguments.within))} |", flush=True)
-
-
-def run_of(model: Model, name: str, seed: int, trials: int, folder: Path, options: dict[str, tuple[float, ...]]) -> Run:
-    """Search one space with one seed."""
-    calibration, inputs = (next(iter(arrays.values())) for arrays in (model.calibration, model.inputs))
-    evaluation = (inputs, model.target) if model.has_target else inputs
-    bounds = (model.low, model.high)
-    study = Study(model.path, calibration, evaluation, name=name, range=bounds, seed=seed, **options)  # type: ignore[arg-type]
-    return search(study, trials=trials, run_dir=folder)
 
 
 def cells(run: Run, within: float) -> list[str]:

@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
-from joint_search import run_of
-from zoo import Model, load, parser
+from searches import folder_of_runs, run_of, search_parser
+from zoo import Model, load
 
 from slimfront.objectives.predictor import Predictor
 from slimfront.search import loop
@@ -27,15 +27,12 @@ from slimfront.studies.run import RECORDS_FILE, Run
 
 def main() -> None:
     """Search and print the table."""
-    flags = parser(__doc__ or "", ["rlfn_s_x2"])
-    flags.add_argument("--trials", type=int, default=200)
+    flags = search_parser(__doc__ or "", ["rlfn_s_x2"], trials=200)
     flags.add_argument("--seed", type=int, default=0)
-    flags.add_argument("--runs", type=Path, default=None, help="keep the runs here; what is there continues")
     arguments = flags.parse_args()
     print("| model | search | timed | seconds of timing | calibration | hypervolume | minutes |")
     print("|---|---|---|---|---|---|---|")
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = arguments.runs or Path(temporary)
+    with folder_of_runs(arguments.runs) as folder:
         for name in arguments.models:
             model = load(arguments.zoo, name)
             for predicting in (True, False):

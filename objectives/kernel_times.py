@@ -63,8 +63,8 @@ class KernelTimes:
         for key, values in sums.items():
             known = self.kernels[key]
             known.ms = [*known.ms, float(np.mean(values))][-KEPT:]
-            for name in [name for name in self._families if kin(name) == kin(known.family)]:
-                del self._families[name]
+        told = {kin(self.kernels[key].family) for key in sums}
+        self._families = {name: known for name, known in self._families.items() if kin(name) not in told}
         self._known.clear()
         vars(self).pop("_spread", None)
 

@@ -137,8 +137,7 @@ class _Reading:
         if self._converts(kernel):
             decoded = self.graph.layer_of_node.get(self.found[i], "")
             return Place("layer", decoded) if decoded and kernel.constants[0] else None
-        node = self.product_node(i) if kernel.is_product else ""
-        layer = self.graph.layer_of_node.get(node, "") if kernel.is_product else self._part_of(i)
+        layer = self.graph.layer_of_node.get(self.product_node(i), "") if kernel.is_product else self._part_of(i)
         return Place("layer", layer) if layer else Place("op", self.op(i))
 
     def _converts(self, kernel: Kernel) -> bool:

@@ -26,7 +26,7 @@ from ..spaces.groups import fitting
 from ..spaces.skeleton import structure
 from .kernel_times import SHARES, KernelTimes, total
 from .protocol import Reading
-from .ratio import SESSION, spread
+from .ratio import SESSION, Z_PREDICTED, spread
 
 if TYPE_CHECKING:
     from sklearn.linear_model import BayesianRidge
@@ -36,12 +36,11 @@ if TYPE_CHECKING:
     from .target import Target
 
 VERSION = 5  # part of the cache key: raise it when tables change
-COVERAGE = 0.9  # of the intervals
+COVERAGE = 0.9  # of the intervals, as Z_PREDICTED
 LEAST_SCALE = 0.8  # of stated standard deviations: profiles are alike in what they all get wrong
 LINK_MS = 0.01  # from one kernel to the next: what a profile takes for it, more than a plain run does
 LEAST_WHOLE = 20  # timings of whole models from which the quantile of their own errors is taken
 NORMAL_BY_MEDIAN = 1.4826  # standard deviation over the median of the sizes, of a normal distribution
-NORMAL = 1.645  # half-width of COVERAGE under a normal distribution
 LEAST_LEARNED = 8  # timed models from which the regression is used
 LEAST_JUDGED = 8  # predictions that were judged, from which their errors set the intervals
 JUDGED = 40  # of them, the latest
@@ -313,9 +312,9 @@ class Predictor:
         if len(whole) >= LEAST_WHOLE:
             return whole[min(int(np.ceil((len(whole) + 1) * COVERAGE)), len(whole)) - 1]
         if len(judged) < LEAST_JUDGED:
-            return 1.5 * NORMAL
+            return 1.5 * Z_PREDICTED
         found = NORMAL_BY_MEDIAN * float(np.median([outcome.score or 0.0 for outcome in judged[-JUDGED:]]))
-        return NORMAL * max(found, LEAST_SCALE)
+        return Z_PREDICTED * max(found, LEAST_SCALE)
 
     def _forget(self) -> None:
         vars(self).pop("_regression", None)

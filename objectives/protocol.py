@@ -121,11 +121,13 @@ class Subject:
         model: what is measured.
         reference: the uncompressed model.
         reference_seconds: what a batch of the reference needs when nothing disturbs it, as far as it is known.
+        predicted: the model's predicted speedup with its 90 % interval, where a timing only has to confirm it.
     """
 
     model: OpenModel
     reference: OpenModel
     reference_seconds: float | None = None
+    predicted: Reading | None = None
 
     @property
     def is_reference(self) -> bool:

@@ -17,6 +17,7 @@ from .protocol import Reading
 
 COVERAGE = 0.95
 Z = 1.96  # of COVERAGE under a normal distribution
+Z_PREDICTED = 1.645  # of 90 %, the intervals of predictions
 QUIET = 0.2  # the quantile of a model's times that is taken for what it needs when nothing disturbs it
 DISTURBED = 1.1  # a round is dropped where one of its times is this many times what the model needs
 LEAST_KEPT = 5
@@ -136,9 +137,30 @@ def pooled(timings: Sequence[Reading]) -> Reading:
     return Reading(next(ends), "x", next(ends), next(ends), how=f"{len(timings)} timings of the same file")
 
 
-def spread(timing: Reading) -> float:
-    """Return the standard deviation of a speedup's logarithm, from its 95 % interval; 0 where it has none."""
-    return 0.0 if timing.low is None or timing.high is None else math.log(timing.high / timing.low) / (2.0 * Z)
+def spread(timing: Reading, z: float = Z) -> float:
+    """Return the standard deviation of a speedup's logarithm, from its interval; 0 where it has none.
+
+    Args:
+        timing: a speedup.
+        z: half-width of its interval in standard deviations; by default of a 95 % interval.
+    """
+    return 0.0 if timing.low is None or timing.high is None else math.log(timing.high / timing.low) / (2.0 * z)
+
+
+def half_width_with(predicted: Reading, found: Estimate) -> float:
+    """Return half the 95 % interval, in parts of the ratio, that a timing and a prediction give together.
+
+    Where they differ by more than their intervals allow, it is the timing's alone.
+
+    Args:
+        predicted: the speedup with its 90 % interval.
+        found: by timing.
+    """
+    own, other = math.log(found.high / found.low) / (2.0 * Z), spread(predicted, Z_PREDICTED)
+    apart = abs(math.log(found.value / predicted.value))
+    if other == 0.0 or apart > Z * math.hypot(own, other):
+        return found.half_width
+    return Z * (own**-2 + other**-2) ** -0.5
 
 
 def drift(seconds: NDArray[np.float64]) -> float:

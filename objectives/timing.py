@@ -16,7 +16,7 @@ from ..spaces.errors import BuildError
 from ..spaces.session import batches
 from .machine import machine_to_itself
 from .protocol import OpenModel, Reading, Subject
-from .ratio import Estimate, drift, median_interval, ratio_estimate
+from .ratio import LEAST_TOLD, Estimate, drift, half_width_with, median_interval, ratio_estimate
 
 Timer = Callable[[], float]
 
@@ -32,6 +32,8 @@ class Timing:
         least_rounds: timed unless they take longer than ``longest``.
         most_rounds: never exceeded.
         half_width: rounds end when the interval's half-width is below this share of the speedup.
+        confirming_rounds: are enough for a model whose speedup is predicted,
+        confirmed: if with what was predicted the half-width is below this share.
         seconds: or when the rounds have taken this long, there are ``least_rounds``, and few of them were disturbed.
         longest: or when they have taken this long, however few and disturbed they are.
         slot_seconds: a model faster than this is run several times in a row and the mean is taken.
@@ -42,6 +44,8 @@ class Timing:
     least_rounds: int = 9
     most_rounds: int = 60
     half_width: float = 0.02
+    confirming_rounds: int = LEAST_TOLD
+    confirmed: float = 0.03
     seconds: float = 4.0
     longest: float = 12.0
     slot_seconds: float = 0.004
@@ -125,10 +129,14 @@ class Timing:
         """Whether the interval is narrow enough, or the time is over: later where the machine is busy."""
         if len(times) >= self.most_rounds or took > self.longest:
             return True
-        if len(times) < self.least_rounds:
+        if len(times) < (self.confirming_rounds if subject.predicted is not None else self.least_rounds):
             return False
         seconds = np.array(times)
         found = ratio_estimate(seconds, subject.reference_seconds)
+        if subject.predicted is not None and half_width_with(subject.predicted, found) < self.confirmed:
+            return True
+        if len(times) < self.least_rounds:
+            return False
         if took > self.seconds and not found.disturbed:
             return True
         if not subject.is_reference:

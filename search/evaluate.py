@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -131,42 +131,50 @@ class Evaluator:
                 self._know_reference(readings)
                 self._learn(candidate, readings, prediction)
 
-    def time_again(self, trial: Trial) -> StageResult | None:
-        """Time a measured trial's file once more; None where it cannot be had as it was measured."""
-        start = time.perf_counter()
-        try:
-            if not self._has_file(trial):
-                return None
-            readings = self._timing.measure(self._subject(trial.candidate))
-        except BuildError:
-            return None
-        self._know_reference(readings)
-        self._learn(trial.candidate, readings, None)
-        return _done(TIMING, trial.sha256, readings, start)
-
     def time_together(self, trials: Sequence[Trial]) -> list[tuple[Trial, StageResult]]:
         """Time trials that were built and judged, in turn with one another and with the reference, which runs once for all.
 
-        Where one of them fails or is another file by now, or the timing knows no such way, each is evaluated on its own.
+        A trial whose speed is well predicted is timed until that is confirmed. Where one of them fails or is another file by
+        now, each is evaluated on its own.
         """
-        start = time.perf_counter()
-        together = getattr(self._timing, "measure_together", None)
-        found = None
+        predictions = [self._predict(trial.candidate) for trial in trials]
         try:
-            if together is not None and all(self._has_file(trial) for trial in trials):
-                found = together([self._subject(trial.candidate) for trial in trials])
+            if all(self._has_file(trial) for trial in trials):
+                return self._timed(trials, predictions)
         except BuildError:
             pass  # the one that fails is told when it is alone
-        if found is None:
-            return [(trial, result) for trial in trials for result in self.evaluate(trial.candidate, trial)]
+        return [(trial, result) for trial in trials for result in self.evaluate(trial.candidate, trial)]
+
+    def time_again(self, trials: Sequence[Trial]) -> list[tuple[Trial, StageResult]]:
+        """Time measured trials once more, likewise in turn, whatever is predicted.
+
+        Those whose file cannot be had as it was measured are left out, and all of them where one fails.
+        """
+        try:
+            found = [trial for trial in trials if self._has_file(trial)]
+            return self._timed(found, [None] * len(found)) if found else []
+        except BuildError:
+            return []
+
+    def _timed(
+        self, trials: Sequence[Trial], predictions: Sequence[Prediction | None]
+    ) -> list[tuple[Trial, StageResult]]:
+        """Time trials whose files are there, and learn from it. Raises `BuildError` where one of them fails."""
+        start = time.perf_counter()
+        subjects = [
+            replace(self._subject(trial.candidate), predicted=prediction.reading() if prediction else None)
+            for trial, prediction in zip(trials, predictions, strict=True)
+        ]
+        together = getattr(self._timing, "measure_together", None)
+        readings = together(subjects) if together else [self._timing.measure(subject) for subject in subjects]
         seconds = (time.perf_counter() - start) / len(trials)
         self.timing_seconds += [seconds] * len(trials)
-        self._know_reference(found[0])  # they share its rounds
-        for trial, readings in zip(trials, found, strict=True):
-            self._learn(trial.candidate, readings, self._predict(trial.candidate))
+        self._know_reference(readings[0])  # they share its rounds
+        for trial, found, prediction in zip(trials, readings, predictions, strict=True):
+            self._learn(trial.candidate, found, prediction)
         return [
-            (trial, StageResult(TIMING, DONE, trial.sha256, readings, seconds=seconds))
-            for trial, readings in zip(trials, found, strict=True)
+            (trial, StageResult(TIMING, DONE, trial.sha256, found, seconds=seconds))
+            for trial, found in zip(trials, readings, strict=True)
         ]
 
     def _has_file(self, trial: Trial) -> bool:

@@ -218,19 +218,14 @@ class _Search:
         left = most = max(round(TIMED_AGAIN * self.total), 1)
         left -= sum(max(trial.timings - 1, 0) for trial in self.run.trials)
         while left > 0 and not self._time_is_over() and (found := doubtful(self.run)):
-            left -= 1
             self.progress.prepare("timing again who is in doubt", 1.0 - left / most)
-            if not self._time_again(found[0]):
+            timed = self.evaluator.time_again(found[: min(left, AT_ONCE)])
+            if not timed:
                 break
-
-    def _time_again(self, trial: Trial) -> bool:
-        """Time a member of the front once more; return whether its file was still there."""
-        result = self.evaluator.time_again(trial)
-        if result is None:
-            return False
-        self.records.append(self._record(result, trial.candidate, trial.number))
-        self.run = self._read()
-        return True
+            left -= len(timed)
+            for trial, result in timed:
+                self.records.append(self._record(result, trial.candidate, trial.number))
+            self.run = self._read()
 
     def _wanted(self, sampler: str, seed: int) -> Iterator[tuple[str, Candidate]]:
         """Yield what is to be evaluated: what was begun, the starting points, then proposals."""

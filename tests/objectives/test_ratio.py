@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from slimfront.objectives.ratio import drift, median_interval, quiet_rounds, ratio_estimate
+from slimfront.objectives.protocol import Reading
+from slimfront.objectives.ratio import (
+    Z_PREDICTED,
+    drift,
+    half_width_with,
+    median_interval,
+    pooled,
+    quiet_rounds,
+    ratio_estimate,
+)
 
 TRUTH = 2.5
 
@@ -96,3 +105,21 @@ def test_interval_is_the_narrowest_that_the_binomial_distribution_allows(n):
         assert 2 * stats.binom.cdf(rank, n, 0.5) <= 0.05 < 2 * stats.binom.cdf(rank + 1, n, 0.5)
     else:
         assert rank == 0
+
+
+def test_a_prediction_that_agrees_narrows_the_interval_as_a_second_timing_would():
+    random = np.random.default_rng(0)
+    found = ratio_estimate(rounds(random, 12, lambda count: np.exp(random.normal(0.0, 0.03, count))))
+    half = np.log(found.high / found.low) / 2
+    ends = np.exp(np.array([-half, half]) * Z_PREDICTED / 1.96)
+    narrowed = half_width_with(Reading(found.value, "x", *(found.value * ends)), found)
+    timing = Reading(found.value, "x", found.low, found.high)
+    both = pooled([timing, timing])
+    assert narrowed == pytest.approx((both.high - both.low) / 2 / both.value, rel=0.05)
+
+
+def test_a_prediction_that_differs_or_has_no_interval_says_nothing():
+    found = ratio_estimate(np.tile([0.1, 0.05], (12, 1)))
+    assert half_width_with(Reading(2.5, "x", 2.45, 2.55), found) == found.half_width
+    assert half_width_with(Reading(2.0, "x"), found) == found.half_width
+    assert half_width_with(Reading(2.0, "x", 1.98, 2.02), found) < found.half_width

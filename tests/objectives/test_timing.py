@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from slimfront.objectives import timing
-from slimfront.objectives.protocol import Subject
+from slimfront.objectives.protocol import Reading, Subject
 from slimfront.objectives.samples import Samples
 from slimfront.objectives.timing import Timing
 from slimfront.spaces.errors import BuildError
@@ -127,3 +127,60 @@ def test_a_clock_that_jumps_costs_rounds_and_not_the_result(clock):
     readings = Timing(longest=1e9, seconds=1e9).measure(Subject(clock.model("B", 0.1), reference))
     assert readings["speedup"].value == pytest.approx(4.0)
     assert readings["speedup"].low > 3.8
+
+
+def predicted(speedup, half=0.04):
+    return Reading(speedup, "x", speedup * (1 - half), speedup * (1 + half))
+
+
+def steady(seed, size=0.01):
+    """Noise that differs from run to run by so much."""
+    return np.exp(np.random.default_rng(seed).normal(0.0, size, 1000))
+
+
+def test_models_timed_together_share_the_reference_and_leave_when_they_are_settled(clock):
+    """C is unsteady; A, the reference of both, runs once a round."""
+    unsteady = steady(0, 0.1)
+    reference = clock.model("A", 0.04)
+    subjects = [
+        Subject(clock.model("B", 0.01), reference),
+        Subject(clock.model("C", lambda n: 0.02 * unsteady[n]), reference),
+    ]
+    first, second = Timing().measure_together(subjects)
+    assert first["speedup"].value == pytest.approx(4.0)
+    assert second["speedup"].value == pytest.approx(2.0, rel=0.05)
+    assert clock.order.count("B") == 2 + 9 < clock.order.count("C") == clock.order.count("A")
+
+
+def test_a_prediction_that_the_first_rounds_confirm_ends_the_timing(clock):
+    subject = Subject(clock.model("B", 0.1), clock.model("A", 0.4), predicted=predicted(4.1))
+    speedup = Timing().measure(subject)["speedup"]
+    assert clock.order.count("B") == 2 + 6
+    assert speedup.value == pytest.approx(4.0), "what was timed, not what was predicted"
+
+
+@pytest.mark.parametrize("claim", [predicted(5.0), predicted(4.0, 0.3)])
+def test_a_prediction_that_is_wrong_or_says_little_ends_nothing(clock, claim):
+    noise = steady(0, 0.03)
+    subject = Subject(clock.model("B", lambda n: 0.1 * noise[n]), clock.model("A", 0.4), predicted=claim)
+    Timing().measure(subject)
+    assert clock.order.count("B") >= 2 + 9
+
+
+@pytest.mark.parametrize("bias", [0.0, 0.04])
+def test_intervals_hold_where_predictions_end_timings_even_if_these_are_biased(clock, bias):
+    random = np.random.default_rng(0)
+    timer = Timing()
+    held, rounds = 0, []
+    for seed in range(200):
+        clock.order.clear()
+        noise = steady(seed, 0.02)
+        claim = predicted(4.0 * np.exp(random.normal(bias, 0.025)))
+        subject = Subject(
+            clock.model("B", lambda n, noise=noise: 0.1 * noise[n]), clock.model("A", 0.4), predicted=claim
+        )
+        found = timer.measure(subject)["speedup"]
+        held += found.low <= 4.0 <= found.high
+        rounds.append(clock.order.count("B") - 2)
+    assert held >= 0.93 * 200
+    assert min(rounds) == 6

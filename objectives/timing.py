@@ -33,7 +33,7 @@ class Timing:
         most_rounds: never exceeded.
         half_width: rounds end when the interval's half-width is below this share of the speedup.
         confirming_rounds: are enough for a model whose speedup is predicted,
-        confirmed: if with what was predicted the half-width is below this share.
+        confirmed: if with what was predicted the half-width is below this share, and their own below twice as much.
         seconds: or when the rounds have taken this long, there are ``least_rounds``, and few of them were disturbed.
         longest: or when they have taken this long, however few and disturbed they are.
         slot_seconds: a model faster than this is run several times in a row and the mean is taken.
@@ -42,13 +42,13 @@ class Timing:
 
     warmups: int = 2
     least_rounds: int = 9
-    most_rounds: int = 60
+    most_rounds: int = 120
     half_width: float = 0.02
     confirming_rounds: int = LEAST_TOLD
     confirmed: float = 0.03
     seconds: float = 4.0
     longest: float = 12.0
-    slot_seconds: float = 0.004
+    slot_seconds: float = 0.01
     seed: int = 0
     name: str = "timing"
 
@@ -133,7 +133,7 @@ class Timing:
             return False
         seconds = np.array(times)
         found = ratio_estimate(seconds, subject.reference_seconds)
-        if subject.predicted is not None and half_width_with(subject.predicted, found) < self.confirmed:
+        if subject.predicted is not None and self._confirms(found, subject.predicted):
             return True
         if len(times) < self.least_rounds:
             return False
@@ -143,6 +143,10 @@ class Timing:
             return found.half_width < self.half_width
         low, high = median_interval(seconds[found.quiet, 0])
         return high - low < 2 * self.half_width * float(np.median(seconds[found.quiet, 0]))
+
+    def _confirms(self, found: Estimate, predicted: Reading) -> bool:
+        """Whether the rounds say enough to be a timing, and with the prediction as much as is asked for."""
+        return found.half_width < 2 * self.confirmed and half_width_with(predicted, found) < self.confirmed
 
 
 def _readings(seconds: NDArray[np.float64], subject: Subject) -> dict[str, Reading]:

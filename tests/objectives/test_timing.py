@@ -140,11 +140,11 @@ def steady(seed, size=0.01):
 
 def test_models_timed_together_share_the_reference_and_leave_when_they_are_settled(clock):
     """C is unsteady; A, the reference of both, runs once a round."""
-    unsteady = steady(0, 0.04)
-    reference = clock.model("A", 0.04)
+    unsteady = steady(0, 0.08)
+    reference = clock.model("A", 0.08)
     subjects = [
-        Subject(clock.model("B", 0.01), reference),
-        Subject(clock.model("C", lambda n: 0.02 * unsteady[n]), reference),
+        Subject(clock.model("B", 0.02), reference),
+        Subject(clock.model("C", lambda n: 0.04 * unsteady[n]), reference),
     ]
     first, second = Timing().measure_together(subjects)
     assert first["speedup"].value == pytest.approx(4.0)

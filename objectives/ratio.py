@@ -147,10 +147,10 @@ def spread(timing: Reading, z: float = Z) -> float:
     return 0.0 if timing.low is None or timing.high is None else math.log(timing.high / timing.low) / (2.0 * z)
 
 
-def half_width_with(predicted: Reading, found: Estimate) -> float:
+def joint_half_width(predicted: Reading, found: Estimate) -> float | None:
     """Return half the 95 % interval, in parts of the ratio, that a timing and a prediction give together.
 
-    Where they differ by more than their intervals allow, it is the timing's alone.
+    None where they differ by more than their intervals allow, or the prediction has none.
 
     Args:
         predicted: the speedup with its 90 % interval.
@@ -159,7 +159,7 @@ def half_width_with(predicted: Reading, found: Estimate) -> float:
     own, other = math.log(found.high / found.low) / (2.0 * Z), spread(predicted, Z_PREDICTED)
     apart = abs(math.log(found.value / predicted.value))
     if other == 0.0 or apart > Z * math.hypot(own, other):
-        return found.half_width
+        return None
     return Z * (own**-2 + other**-2) ** -0.5
 
 

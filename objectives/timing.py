@@ -16,7 +16,7 @@ from ..spaces.errors import BuildError
 from ..spaces.session import batches
 from .machine import machine_to_itself
 from .protocol import OpenModel, Reading, Subject
-from .ratio import LEAST_TOLD, Estimate, drift, half_width_with, median_interval, ratio_estimate
+from .ratio import LEAST_TOLD, Estimate, drift, joint_half_width, median_interval, ratio_estimate
 
 Timer = Callable[[], float]
 
@@ -29,11 +29,12 @@ class Timing:
 
     Attributes:
         warmups: untimed runs of each model; a single one where that takes a good part of ``seconds``.
-        least_rounds: timed unless they take longer than ``longest``.
+        least_rounds: timed unless they take longer than ``longest``, or fewer confirm what was predicted.
         most_rounds: never exceeded.
         half_width: rounds end when the interval's half-width is below this share of the speedup.
-        confirming_rounds: are enough for a model whose speedup is predicted,
-        confirmed: if with what was predicted the half-width is below this share, and their own below twice as much.
+        confirming_rounds: from so many on, rounds end where they agree with the predicted speedup,
+        confirmed: and the interval that both give together has a half-width below this share, their own one half as wide
+            again at most.
         seconds: or when the rounds have taken this long, there are ``least_rounds``, and few of them were disturbed.
         longest: or when they have taken this long, however few and disturbed they are.
         slot_seconds: a model faster than this is run several times in a row and the mean is taken.
@@ -66,8 +67,8 @@ class Timing:
     def measure_together(self, subjects: Sequence[Subject]) -> list[dict[str, Reading]]:
         """Return the readings of several models, timed in turn with one another and with the reference that they share.
 
-        The reference runs once a round for all of them. A model that is settled leaves the rounds; the limits of time grow
-        with the number of models.
+        The reference runs once a round for all of them. A model that is settled leaves the rounds. The limits of time are
+        for each model with the reference: they grow with the number of models.
 
         Raises:
             BuildError: a model does not load or run.
@@ -110,9 +111,9 @@ class Timing:
         order = np.random.default_rng(self.seed)
         times: list[list[list[float]]] = [[] for _ in subjects]
         active = list(range(len(subjects)))
-        share = (1 + len(subjects)) / 2
-        begun = time.perf_counter()
+        took = 0.0
         while active:
+            begun = time.perf_counter()
             timers = [reference, *(candidates[number] for number in active)]
             seconds = [0.0] * len(timers)
             for which in order.permutation(len(timers)).tolist():
@@ -121,12 +122,18 @@ class Timing:
             for place, number in enumerate(active, start=1):
                 own = seconds[0] if candidates[number] is None else seconds[place]
                 times[number].append([seconds[0], own])
-            took = (time.perf_counter() - begun) / share
+            took += (time.perf_counter() - begun) / (len(timers) / 2)
             active = [number for number in active if not self._done(times[number], took, subjects[number])]
         return [np.array(each) for each in times]
 
     def _done(self, times: list[list[float]], took: float, subject: Subject) -> bool:
-        """Whether the interval is narrow enough, or the time is over: later where the machine is busy."""
+        """Whether the interval is narrow enough, with what is predicted or alone, or the time is over: later where busy.
+
+        Args:
+            times: of the reference and of the model in each round.
+            took: seconds that these rounds would have taken for this model and the reference alone.
+            subject: the model.
+        """
         if len(times) >= self.most_rounds or took > self.longest:
             return True
         if len(times) < (self.confirming_rounds if subject.predicted is not None else self.least_rounds):
@@ -146,7 +153,8 @@ class Timing:
 
     def _confirms(self, found: Estimate, predicted: Reading) -> bool:
         """Whether the rounds say enough to be a timing, and with the prediction as much as is asked for."""
-        return found.half_width < 2 * self.confirmed and half_width_with(predicted, found) < self.confirmed
+        joint = joint_half_width(predicted, found)
+        return joint is not None and joint < self.confirmed and found.half_width < 1.5 * self.confirmed
 
 
 def _readings(seconds: NDArray[np.float64], subject: Subject) -> dict[str, Reading]:

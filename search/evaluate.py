@@ -24,7 +24,7 @@ from ..spaces.groups import fitting
 from ..spaces.statistics import Progress
 from ..studies.reading_notes import reading_notes
 from ..studies.records import DONE, FAILED, PREDICTED
-from ..studies.run import save_model_file
+from ..studies.run_folder import save_model_file
 from ..studies.study import Study
 from ..studies.trial import Trial
 
@@ -134,32 +134,33 @@ class Evaluator:
     def time_together(self, trials: Sequence[Trial]) -> list[tuple[Trial, StageResult]]:
         """Time trials that were built and judged, in turn with one another and with the reference, which runs once for all.
 
-        A trial whose speed is well predicted is timed until that is confirmed. Where one of them fails or is another file by
-        now, each is evaluated on its own.
+        Timings end early where they confirm what is predicted. Where one of the trials fails or is another file by now, each
+        is evaluated on its own.
         """
         predictions = [self._predict(trial.candidate) for trial in trials]
-        try:
-            if all(self._has_file(trial) for trial in trials):
+        if all(self._has_file(trial) for trial in trials):
+            with suppress(BuildError):  # the one that fails is told when it is alone
                 return self._timed(trials, predictions)
-        except BuildError:
-            pass  # the one that fails is told when it is alone
         return [(trial, result) for trial in trials for result in self.evaluate(trial.candidate, trial)]
 
     def time_again(self, trials: Sequence[Trial]) -> list[tuple[Trial, StageResult]]:
         """Time measured trials once more, likewise in turn, whatever is predicted.
 
-        Those whose file cannot be had as it was measured are left out, and all of them where one fails.
+        Those whose file cannot be had as it was measured, or fails by now, are left out.
         """
-        try:
-            found = [trial for trial in trials if self._has_file(trial)]
-            return self._timed(found, [None] * len(found)) if found else []
-        except BuildError:
+        found = [trial for trial in trials if self._has_file(trial)]
+        with suppress(BuildError):
+            return self._timed(found, [None] * len(found))
+        if len(found) == 1:
             return []
+        return [pair for trial in found for pair in self.time_again([trial])]
 
     def _timed(
         self, trials: Sequence[Trial], predictions: Sequence[Prediction | None]
     ) -> list[tuple[Trial, StageResult]]:
         """Time trials whose files are there, and learn from it. Raises `BuildError` where one of them fails."""
+        if not trials:
+            return []
         start = time.perf_counter()
         subjects = [
             replace(self._subject(trial.candidate), predicted=prediction.reading() if prediction else None)
@@ -169,7 +170,8 @@ class Evaluator:
         readings = together(subjects) if together else [self._timing.measure(subject) for subject in subjects]
         seconds = (time.perf_counter() - start) / len(trials)
         self.timing_seconds += [seconds] * len(trials)
-        self._know_reference(readings[0])  # they share its rounds
+        for found in readings[:1] if together else readings:  # in turn, they share the reference's rounds
+            self._know_reference(found)
         for trial, found, prediction in zip(trials, readings, predictions, strict=True):
             self._learn(trial.candidate, found, prediction)
         return [
@@ -181,7 +183,10 @@ class Evaluator:
         """Build a trial's file where it is not kept; return whether it is the one that was measured."""
         path = self.path(trial.candidate)
         if not path.exists():
-            built = self.study.builder.build(trial.candidate)
+            try:
+                built = self.study.builder.build(trial.candidate)
+            except BuildError:
+                return False
             if built.sha256 != trial.sha256:
                 return False
             save_model_file(built, path)

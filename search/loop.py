@@ -19,7 +19,8 @@ from ..studies.front import WORST, nondominated
 from ..studies.limits import parse_time
 from ..studies.reading_notes import environment_notes, reading_notes
 from ..studies.records import FAILED, Record, RecordFile
-from ..studies.run import PREDICTOR_FILE, RECORDS_FILE, Run, make_folder, start_run, use_machine_facts, writing_to
+from ..studies.run import Run
+from ..studies.run_folder import PREDICTOR_FILE, RECORDS_FILE, make_folder, start_run, use_machine_facts, writing_to
 from ..studies.study import Study, load_study
 from ..studies.trial import REFERENCE_LABEL, Trial
 from .doubt import POSTPONED, doubtful, hopeless, sure_enough
@@ -34,7 +35,7 @@ from .twins import EVERY, sequential_twin
 CALIBRATION = 0.25  # seconds for each trial that is to be timed; and the part of what is left of a timeout
 MOST_CALIBRATION = 60.0
 LEAST_CALIBRATED = 15  # trials: fewer are timed before a calibration had paid
-AT_ONCE = 6  # postponed candidates that are timed in turn with one another
+AT_ONCE = 6  # candidates that are timed in turn with one another
 CHECKPOINTS = 4  # times that what was postponed is timed in a search
 TIMED_AGAIN = 0.125  # timings of members of the front in doubt, in parts of the trials
 TWIN_SECONDS = 60.0  # what sequential repair is taken to last before one was measured
@@ -197,7 +198,7 @@ class _Search:
         done, left = 0, self._postponed()
         while left and not self._time_is_over(spare=0):
             self.progress.prepare("timing what may be on the front", done / (done + len(left)))
-            batch = left[:AT_ONCE]
+            batch = left[: self._at_once]
             for trial, result in self.evaluator.time_together(batch):
                 self.records.append(self._record(result, trial.candidate, trial.number))
             self.run = self._read()
@@ -205,6 +206,14 @@ class _Search:
                 self._tell(self.run.trial(trial.number))
             done, left = done + len(batch), self._postponed()
         self._keep_front_files()
+
+    @property
+    def _at_once(self) -> int:
+        """How many trials are timed in turn with one another: as many as the time that is left allows, at least one."""
+        if self.deadline is None or not self.evaluator.timing_seconds:
+            return AT_ONCE
+        left = self.deadline - time.monotonic()
+        return max(1, min(AT_ONCE, int(left / max(self.evaluator.timing_seconds))))
 
     def _untimed(self, label: str, found: Mapping[str, Reading]) -> str | None:
         """Return why a candidate is not timed now: it is hopeless, or so well predicted that its timing can wait."""
@@ -219,7 +228,7 @@ class _Search:
         left -= sum(max(trial.timings - 1, 0) for trial in self.run.trials)
         while left > 0 and not self._time_is_over() and (found := doubtful(self.run)):
             self.progress.prepare("timing again who is in doubt", 1.0 - left / most)
-            timed = self.evaluator.time_again(found[: min(left, AT_ONCE)])
+            timed = self.evaluator.time_again(found[: min(left, self._at_once)])
             if not timed:
                 break
             left -= len(timed)

@@ -1,20 +1,8 @@
-"""A run: the folder with all that one search produced, and what is read from it.
-
-run.json         the study's name, source, definition and digest; written whole before anything else
-records.jsonl    one line for each finished stage of each candidate: the truth of the run
-models/          the ONNX files of the reference and of the front's candidates
-environments/    where timings were made
-study/           a copy of the study where it was made in memory
-"""
+"""A run: what is read from the folder with all that one search produced (`run_folder`)."""
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,11 +11,10 @@ from ..objectives.ratio import spread
 from ..spaces.candidate import Candidate
 from ..spaces.errors import InputError, SlimfrontError
 from . import front
-from .document import read_document
-from .environment import Environment
 from .limits import Limits
 from .pick import pick
-from .records import cannot_write, read_records
+from .records import read_records
+from .run_folder import RECORDS_FILE, check_same_study, read_run_file, save_model_file, use_machine_facts
 from .trial import Trial, trials_of
 
 if TYPE_CHECKING:
@@ -36,17 +23,6 @@ if TYPE_CHECKING:
     from ..spaces.build import Built
     from ..spaces.statistics import Progress
     from .study import Study
-
-RUN_FILE = "run.json"
-RECORDS_FILE = "records.jsonl"
-PREDICTOR_FILE = "predictor.npz"
-VERSION = 1
-CONTENTS = {  # what the definition holds the hash of, and the study's key of its file
-    "model.graph": ("the model, its weights or its input shape", "model.file"),
-    "data.calibration": ("the calibration data", "data.calibration"),
-    "data.evaluation": ("the inputs of the evaluation data", "data.evaluation"),
-    "data.target": ("the targets of the evaluation data", "data.evaluation"),
-}
 
 
 class Run:
@@ -63,7 +39,7 @@ class Run:
     def __init__(self, folder: str | Path, environment: str | None = None) -> None:
         self.folder = Path(folder)
         self._environment = environment
-        self._about = _read_run_file(self.folder)
+        self._about = read_run_file(self.folder)
 
     @property
     def study_name(self) -> str:
@@ -282,132 +258,3 @@ def time_interval(trial: Trial) -> tuple[float, float]:
 def open_run(folder: str | Path) -> Run:
     """Return the run in a folder. Raises `InputError` where there is none."""
     return Run(folder)
-
-
-def start_run(folder: Path, study: Study, environment: Environment) -> None:
-    """Make a folder the run of a study, or check that it is; the caller holds the run's records.
-
-    Raises:
-        InputError: the folder is the run of another study, or cannot be written to.
-    """
-    if (folder / RUN_FILE).exists():
-        check_same_study(folder, _read_run_file(folder), study)
-    with writing_to(folder):
-        if not (folder / RUN_FILE).exists():
-            about = {
-                "version": VERSION,
-                "study": {
-                    "name": study.name,
-                    "source": study.source,
-                    "digest": study.digest,
-                    "definition": study.definition,
-                },
-                **study.machine_facts,
-                "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            }
-            _write_whole(folder / RUN_FILE, json.dumps(about, indent=1))
-        if study.source is None and not (folder / "study").exists():
-            part = folder / ".study.part"
-            shutil.rmtree(part, ignore_errors=True)
-            study.save(part)
-            part.rename(folder / "study")
-        (folder / "environments").mkdir(exist_ok=True)
-        path = folder / "environments" / f"{environment.digest}.json"
-        if not path.exists():
-            _write_whole(path, json.dumps(environment.to_json(), indent=1))
-
-
-def use_machine_facts(folder: Path, study: Study) -> None:
-    """Give a study the space that the run in this folder was begun with, or this machine's where there is no run yet."""
-    study.use_machine_facts(_read_run_file(folder) if (folder / RUN_FILE).exists() else None)
-
-
-def make_folder(folder: Path) -> None:
-    """Create a run folder, or check that it may become one. Raises `InputError` where it holds other things."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        others = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
-    except OSError as error:
-        raise InputError(f"cannot make the run folder {folder}: {error.strerror}") from error
-    if RUN_FILE not in others and set(others) - {RECORDS_FILE}:
-        raise InputError(f"{folder} is neither empty nor a run folder (it holds {min(others)!r}); choose another")
-
-
-def check_same_study(folder: Path, about: Mapping[str, Any], study: Study) -> None:
-    """Raise `InputError` with the differences, key by key, where a run was made of another study."""
-    if about["study"]["digest"] == study.digest:
-        return
-    then, now = (dict(_flat(definition)) for definition in (about["study"]["definition"], study.definition))
-    changed = [
-        f"{_subject(key, study)}: {_shown(then.get(key))} there, {_shown(now.get(key))} now"
-        for key in sorted(then | now)
-        if then.get(key) != now.get(key)
-    ]
-    raise InputError(
-        f"{folder} is the run of another study ({about['study']['name']!r}); {'; '.join(changed)}. "
-        "Choose another run folder, or change the study and its files back"
-    )
-
-
-def _subject(key: str, study: Study) -> str:
-    """Return what a key of the definition stands for: in words, with the file, where its value is a hash."""
-    if key not in CONTENTS:
-        return key
-    words, entry = CONTENTS[key]
-    table, name = entry.split(".")
-    file = "" if study.source is None else f" ({entry} {getattr(getattr(study.settings, table), name)!r})"
-    return f"{words}{file} changed"
-
-
-def save_model_file(built: Built, path: Path) -> None:
-    """Write a built model so that the file is there whole or not at all; external data goes beside it."""
-    part = path.parent / ".part"
-    with writing_to(path.parent.parent):
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        try:
-            built.save(part / path.name)
-            for file in sorted(part.iterdir(), key=lambda file: file.suffix == ".onnx"):  # the model last
-                file.replace(path.parent / file.name)
-        finally:  # on a full disk too: half a model helps nobody and takes the room
-            shutil.rmtree(part, ignore_errors=True)
-
-
-@contextmanager
-def writing_to(folder: Path) -> Iterator[None]:
-    """Turn a full disk and a folder that cannot be written to into one clear line."""
-    try:
-        yield
-    except (OSError, SlimfrontError) as error:
-        cause = error if isinstance(error, OSError) else error.__cause__
-        if not isinstance(cause, OSError):
-            raise
-        raise cannot_write(folder, cause) from error
-
-
-def _read_run_file(folder: Path) -> dict[str, Any]:
-    missing = f"there is no run in {folder}; `slimfront search STUDY --run {folder}` makes one"
-    return read_document(folder / RUN_FILE, "run", VERSION, missing)
-
-
-def _write_whole(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.part")
-    with part.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-
-
-def _flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    flat: list[tuple[str, Any]] = []
-    for key, inner in value.items():
-        if isinstance(inner, Mapping):
-            flat += _flat(inner, f"{prefix}{key}.")
-        else:
-            flat.append((prefix + key, inner))
-    return flat
-
-
-def _shown(value: Any) -> str:
-    return "nothing" if value is None else str(value)

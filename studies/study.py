@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from ..objectives.target import OnnxRuntime
 from ..objectives.widths import kernel_step
 from ..spaces.build import Builder
 from ..spaces.cache import content_hash
-from ..spaces.capture import InputShape, capture_module, capture_onnx, load_module
+from ..spaces.capture import InputShape
 from ..spaces.errors import InputError, nearest, some_of
 from ..spaces.graph import Graph
 from ..spaces.offers import Offer
@@ -37,6 +37,7 @@ from .definition import (
     to_toml,
 )
 from .environment import Environment, current_environment, usable_cores
+from .parts import FileParts, MemoryParts, Parts
 from .range_notes import input_notes, output_notes
 
 if TYPE_CHECKING:
@@ -44,22 +45,6 @@ if TYPE_CHECKING:
 
 STUDY_FILE = "study.toml"
 ROUNDING = "second-order"
-
-
-class Parts(Protocol):
-    """Where a study's model and samples come from; `notes` grows as they are read."""
-
-    notes: list[str]
-
-    def graph(self) -> Graph:
-        """Capture the model."""
-        ...
-
-    def arrays(self, key: str, graph: Graph) -> Mapping[str, Any] | None:
-        """Return the raw arrays of "calibration", "evaluation" or "test"; None where there are none."""
-        ...
-
-
 MOST_THREADS_A_CORE = 8  # above it a session takes minutes to open
 
 
@@ -350,74 +335,6 @@ class Study:
 
     def _samples(self, key: str, arrays: Mapping[str, Any]) -> Samples:
         return data.as_samples(arrays, self.graph, f"data.{key}", self.settings.data.range)
-
-
-class FileParts:
-    """Parts that a study file names; paths are relative to its folder."""
-
-    def __init__(self, settings: Settings, folder: Path) -> None:
-        self.settings = settings
-        self.folder = folder
-        self.notes: list[str] = []
-
-    def graph(self) -> Graph:
-        """Capture the ONNX file or the module."""
-        table = self.settings.model
-        if table.function is None:
-            return capture_onnx(self.folder / table.file, table.input_shape)
-        file = self.folder / table.file.removesuffix(f":{table.function}")
-        weights = None if table.weights is None else self.folder / table.weights
-        return capture_module(load_module(file, table.function, weights), table.input_shape or ())
-
-    def arrays(self, key: str, graph: Graph) -> Mapping[str, Any] | None:
-        """Read one entry of ``[data]``."""
-        table = self.settings.data
-        source = getattr(table, key)
-        if source is None:
-            return None
-        return data.read_arrays(source, self.folder, f"data.{key}", graph, table.input_range, self.notes.append)
-
-
-class MemoryParts:
-    """Parts that were given to `Study` as objects."""
-
-    def __init__(self, model: Any, input_shape: InputShape | None, arrays: Mapping[str, Any]) -> None:
-        self.model = model
-        self.input_shape = input_shape
-        self.given = arrays
-        self.notes: list[str] = []
-
-    def graph(self) -> Graph:
-        """Capture the module or the ONNX file."""
-        if isinstance(self.model, str | Path):
-            return capture_onnx(Path(self.model), self.input_shape)
-        if isinstance(self.model, Graph):
-            return self.model
-        import torch
-
-        if not isinstance(self.model, torch.nn.Module):
-            kind = type(self.model).__name__
-            raise InputError(f"model must be a torch.nn.Module or the path of an ONNX file, but got {kind}")
-        if self.input_shape is None:
-            raise InputError("input_shape is missing: a PyTorch model needs one, such as (1, 3, 256, 256)")
-        return capture_module(self.model, self.input_shape)
-
-    def arrays(self, key: str, graph: Graph) -> Mapping[str, Any] | None:
-        """Return what was given, under the inputs' names."""
-        given = self.given[key]
-        if given is None:
-            return None
-        inputs, target = given if _is_pair(given, graph) else (given, None)
-        named = dict(inputs) if isinstance(inputs, Mapping) else {graph.inputs[0].name: inputs}
-        return named if target is None else {**named, "target": target}
-
-
-def _is_pair(given: Any, graph: Graph) -> bool:
-    """Whether inputs and target were given; a list of two may also be two samples, which have an axis less."""
-    if not isinstance(given, tuple | list) or len(given) != 2:
-        return False
-    whole = isinstance(given[0], Mapping) or getattr(given[0], "ndim", None) == len(graph.inputs[0].shape)
-    return whole or isinstance(given, tuple)
 
 
 def load_study(name_or_path: str | Path) -> Study:

@@ -22,7 +22,8 @@ from slimfront.objectives.predictor import Predictor
 from slimfront.search import loop
 from slimfront.spaces.errors import BuildError
 from slimfront.studies.records import read_records
-from slimfront.studies.run import RECORDS_FILE, Run
+from slimfront.studies.run import Run
+from slimfront.studies.run_folder import RECORDS_FILE
 
 
 def main() -> None:

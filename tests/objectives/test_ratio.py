@@ -8,7 +8,7 @@ from slimfront.objectives.protocol import Reading
 from slimfront.objectives.ratio import (
     Z_PREDICTED,
     drift,
-    half_width_with,
+    joint_half_width,
     median_interval,
     pooled,
     quiet_rounds,
@@ -112,7 +112,7 @@ def test_a_prediction_that_agrees_narrows_the_interval_as_a_second_timing_would(
     found = ratio_estimate(rounds(random, 12, lambda count: np.exp(random.normal(0.0, 0.03, count))))
     half = np.log(found.high / found.low) / 2
     ends = np.exp(np.array([-half, half]) * Z_PREDICTED / 1.96)
-    narrowed = half_width_with(Reading(found.value, "x", *(found.value * ends)), found)
+    narrowed = joint_half_width(Reading(found.value, "x", *(found.value * ends)), found)
     timing = Reading(found.value, "x", found.low, found.high)
     both = pooled([timing, timing])
     assert narrowed == pytest.approx((both.high - both.low) / 2 / both.value, rel=0.05)
@@ -120,6 +120,6 @@ def test_a_prediction_that_agrees_narrows_the_interval_as_a_second_timing_would(
 
 def test_a_prediction_that_differs_or_has_no_interval_says_nothing():
     found = ratio_estimate(np.tile([0.1, 0.05], (12, 1)))
-    assert half_width_with(Reading(2.5, "x", 2.45, 2.55), found) == found.half_width
-    assert half_width_with(Reading(2.0, "x"), found) == found.half_width
-    assert half_width_with(Reading(2.0, "x", 1.98, 2.02), found) < found.half_width
+    assert joint_half_width(Reading(2.5, "x", 2.45, 2.55), found) is None
+    assert joint_half_width(Reading(2.0, "x"), found) is None
+    assert joint_half_width(Reading(2.0, "x", 1.98, 2.02), found) < found.half_width

@@ -9,6 +9,7 @@ from slimfront.objectives.quality import Quality
 from slimfront.objectives.timing import Timing
 from slimfront.search.evaluate import Evaluator
 from slimfront.search.loop import search
+from slimfront.spaces.errors import BuildError
 from slimfront.studies.study import load_study
 
 pytestmark = pytest.mark.usefixtures("quick_timing")
@@ -20,6 +21,10 @@ class Watched(Timing):
     def measure_together(self, subjects):
         vars(self).setdefault("seen", []).append(list(subjects))
         return super().measure_together(subjects)
+
+
+def watched():
+    return Watched(least_rounds=3, most_rounds=3, slot_seconds=0.0)
 
 
 class Alone:
@@ -47,7 +52,7 @@ def make_evaluator(run):
 
 
 def test_trials_timed_for_the_first_time_are_told_with_their_predictions(run, make_evaluator):
-    timing = Watched()
+    timing = watched()
     trials = run.trials[1:]
     found = make_evaluator(timing).time_together(trials)
     assert [trial.number for trial, _ in found] == [trial.number for trial in trials]
@@ -59,14 +64,14 @@ def test_trials_timed_for_the_first_time_are_told_with_their_predictions(run, ma
 
 
 def test_trials_timed_again_are_told_without(run, make_evaluator):
-    timing = Watched()
+    timing = watched()
     found = make_evaluator(timing).time_again(run.trials[1:])
     assert len(found) == 3
     assert [subject.predicted for subject in timing.seen[0]] == [None] * 3
 
 
 def test_a_trial_whose_file_would_be_another_one_is_not_timed_again(run, make_evaluator):
-    timing = Watched()
+    timing = watched()
     first, second, third = run.trials[1:]
     found = make_evaluator(timing).time_again([first, replace(second, sha256="other"), third])
     assert [trial.number for trial, _ in found] == [first.number, third.number]
@@ -77,9 +82,30 @@ def test_a_trial_whose_file_is_another_one_is_evaluated_whole_when_it_is_timed_f
     first, second = run.trials[1:3]
     same = replace(first, stages={stage: facts for stage, facts in first.stages.items() if stage != "timing"})
     run.model_path(second).unlink(missing_ok=True)
-    found = make_evaluator(Watched()).time_together([same, replace(second, sha256="other")])
+    found = make_evaluator(watched()).time_together([same, replace(second, sha256="other")])
     stages = [(trial.number, result.stage) for trial, result in found]
     assert stages == [(1, "timing"), (2, "build"), (2, "quality"), (2, "timing")]
+
+
+def test_one_that_cannot_be_built_keeps_no_other_from_being_timed_again(run, make_evaluator, monkeypatch):
+    """The file of the second is gone, and what it is built from as well."""
+    first, second, third = run.trials[1:]
+    evaluator = make_evaluator(watched())
+    evaluator.path(second.candidate).unlink(missing_ok=True)
+    monkeypatch.setattr(evaluator.study.builder, "build", lambda _: (_ for _ in ()).throw(BuildError("gone")))
+    assert [trial.number for trial, _ in evaluator.time_again([second, first, third])] == [1, 3]
+    assert evaluator.time_again([second]) == []
+
+
+def test_one_that_fails_while_it_is_timed_keeps_no_other_from_it(run, make_evaluator):
+    class Failing(Watched):
+        def measure_together(self, subjects):
+            if any(run.trials[2].candidate.key in subject.model.path.name for subject in subjects):
+                raise BuildError("it fails now")
+            return super().measure_together(subjects)
+
+    evaluator = make_evaluator(Failing(least_rounds=3, most_rounds=3, slot_seconds=0.0))
+    assert [trial.number for trial, _ in evaluator.time_again(run.trials[1:])] == [1, 3]
 
 
 def test_a_timing_that_knows_one_model_at_a_time_is_asked_for_each(run, make_evaluator):

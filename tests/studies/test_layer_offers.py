@@ -13,7 +13,8 @@ from slimfront.spaces.offers import FormOffer, Offer
 from slimfront.studies import study as study_module
 from slimfront.studies.candidates import build_file
 from slimfront.studies.describe import describe_space
-from slimfront.studies.run import RUN_FILE, Run
+from slimfront.studies.run import Run
+from slimfront.studies.run_folder import RUN_FILE
 from slimfront.studies.show import space_table
 from slimfront.studies.study import Study
 

@@ -9,7 +9,8 @@ import pytest
 from slimfront.spaces.candidate import Candidate, LayerChoice
 from slimfront.spaces.errors import InputError
 from slimfront.studies.records import Record, RecordFile
-from slimfront.studies.run import Run, make_folder, open_run
+from slimfront.studies.run import Run, open_run
+from slimfront.studies.run_folder import make_folder
 
 KEYS = [
     *("trial", "candidate", "sha256", "size_bytes"),

@@ -1,0 +1,95 @@
+"""Where a study's model and samples come from: what its file names, or what was given as objects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..spaces.capture import InputShape, capture_module, capture_onnx, load_module
+from ..spaces.errors import InputError
+from ..spaces.graph import Graph
+from . import data
+from .definition import Settings
+
+
+class Parts(Protocol):
+    """Where a study's model and samples come from; `notes` grows as they are read."""
+
+    notes: list[str]
+
+    def graph(self) -> Graph:
+        """Capture the model."""
+        ...
+
+    def arrays(self, key: str, graph: Graph) -> Mapping[str, Any] | None:
+        """Return the raw arrays of "calibration", "evaluation" or "test"; None where there are none."""
+        ...
+
+
+class FileParts:
+    """Parts that a study file names; paths are relative to its folder."""
+
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        self.settings = settings
+        self.folder = folder
+        self.notes: list[str] = []
+
+    def graph(self) -> Graph:
+        """Capture the ONNX file or the module."""
+        table = self.settings.model
+        if table.function is None:
+            return capture_onnx(self.folder / table.file, table.input_shape)
+        file = self.folder / table.file.removesuffix(f":{table.function}")
+        weights = None if table.weights is None else self.folder / table.weights
+        return capture_module(load_module(file, table.function, weights), table.input_shape or ())
+
+    def arrays(self, key: str, graph: Graph) -> Mapping[str, Any] | None:
+        """Read one entry of ``[data]``."""
+        table = self.settings.data
+        source = getattr(table, key)
+        if source is None:
+            return None
+        return data.read_arrays(source, self.folder, f"data.{key}", graph, table.input_range, self.notes.append)
+
+
+class MemoryParts:
+    """Parts that were given to `Study` as objects."""
+
+    def __init__(self, model: Any, input_shape: InputShape | None, arrays: Mapping[str, Any]) -> None:
+        self.model = model
+        self.input_shape = input_shape
+        self.given = arrays
+        self.notes: list[str] = []
+
+    def graph(self) -> Graph:
+        """Capture the module or the ONNX file."""
+        if isinstance(self.model, str | Path):
+            return capture_onnx(Path(self.model), self.input_shape)
+        if isinstance(self.model, Graph):
+            return self.model
+        import torch
+
+        if not isinstance(self.model, torch.nn.Module):
+            kind = type(self.model).__name__
+            raise InputError(f"model must be a torch.nn.Module or the path of an ONNX file, but got {kind}")
+        if self.input_shape is None:
+            raise InputError("input_shape is missing: a PyTorch model needs one, such as (1, 3, 256, 256)")
+        return capture_module(self.model, self.input_shape)
+
+    def arrays(self, key: str, graph: Graph) -> Mapping[str, Any] | None:
+        """Return what was given, under the inputs' names."""
+        given = self.given[key]
+        if given is None:
+            return None
+        inputs, target = given if _is_pair(given, graph) else (given, None)
+        named = dict(inputs) if isinstance(inputs, Mapping) else {graph.inputs[0].name: inputs}
+        return named if target is None else {**named, "target": target}
+
+
+def _is_pair(given: Any, graph: Graph) -> bool:
+    """Whether inputs and target were given; a list of two may also be two samples, which have an axis less."""
+    if not isinstance(given, tuple | list) or len(given) != 2:
+        return False
+    whole = isinstance(given[0], Mapping) or getattr(given[0], "ndim", None) == len(graph.inputs[0].shape)
+    return whole or isinstance(given, tuple)

@@ -1,8 +1,7 @@
 """Thousands of predictions a second: what the latency predictor says, as a sum over the nodes of the captured graph.
 
-The predictor's kernels are exact but take a lowering each. Those of some candidates teach, by node, how its time goes with
-its domain, its neighbours', and its sizes (`node_features`): a ridge regression each. What that misses is found by cross-
-validation on the same candidates, and part of the intervals.
+The predictor's kernels are exact but take a lowering each. Those of some candidates teach what each node takes (`node_sums`);
+what the sums miss is part of the intervals.
 """
 
 from __future__ import annotations

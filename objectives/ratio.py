@@ -137,7 +137,7 @@ def pooled(timings: Sequence[Reading]) -> Reading:
     return Reading(next(ends), "x", next(ends), next(ends), how=f"{len(timings)} timings of the same file")
 
 
-def spread(timing: Reading, z: float = Z) -> float:
+def spread(timing: Reading | Estimate, z: float = Z) -> float:
     """Return the standard deviation of a speedup's logarithm, from its interval; 0 where it has none.
 
     Args:
@@ -156,7 +156,7 @@ def joint_half_width(predicted: Reading, found: Estimate) -> float | None:
         predicted: the speedup with its 90 % interval.
         found: by timing.
     """
-    own, other = math.log(found.high / found.low) / (2.0 * Z), spread(predicted, Z_PREDICTED)
+    own, other = spread(found), spread(predicted, Z_PREDICTED)
     apart = abs(math.log(found.value / predicted.value))
     if other == 0.0 or apart > Z * math.hypot(own, other):
         return None

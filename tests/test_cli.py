@@ -509,14 +509,17 @@ def test_an_interrupt_ends_with_130(run_cli: Cli, study: Path, monkeypatch: Any)
 
 def test_ctrl_c_keeps_what_is_finished_and_the_same_command_continues(study: Path, tmp_path: Path):
     command = [sys.executable, "-m", "slimfront.cli", "search", str(study), "--run", str(tmp_path / "run"), "--json"]
+
+    def heeds_interrupts() -> None:
+        """Where the tests run in the background, what they start ignores interrupts."""
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
     process = subprocess.Popen(
         [*command, "--trials", "60"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(
-            signal.SIGINT, signal.SIG_DFL
-        ),  # where the tests run in the background it is ignored
+        preexec_fn=heeds_interrupts,
     )
     assert process.stdout is not None
     assert process.stderr is not None

@@ -127,9 +127,8 @@ class Evaluator:
             found |= readings
             yield _done(objective.name, sha256, readings, start)
             if objective.name == TIMING:
-                self.timing_seconds.append(time.perf_counter() - start)
                 self._know_reference(readings)
-                self._learn(candidate, readings, prediction)
+                self._learn(candidate, readings, prediction, time.perf_counter() - start)
 
     def time_together(self, trials: Sequence[Trial]) -> list[tuple[Trial, StageResult]]:
         """Time trials that were built and judged, in turn with one another and with the reference, which runs once for all.
@@ -169,11 +168,10 @@ class Evaluator:
         together = getattr(self._timing, "measure_together", None)
         readings = together(subjects) if together else [self._timing.measure(subject) for subject in subjects]
         seconds = (time.perf_counter() - start) / len(trials)
-        self.timing_seconds += [seconds] * len(trials)
         for found in readings[:1] if together else readings:  # in turn, they share the reference's rounds
             self._know_reference(found)
         for trial, found, prediction in zip(trials, readings, predictions, strict=True):
-            self._learn(trial.candidate, found, prediction)
+            self._learn(trial.candidate, found, prediction, seconds)
         return [
             (trial, StageResult(TIMING, DONE, trial.sha256, found, seconds=seconds))
             for trial, found in zip(trials, readings, strict=True)
@@ -208,7 +206,11 @@ class Evaluator:
     def _know_reference(self, readings: Mapping[str, Reading]) -> None:
         self.reference_times.add(readings["reference_ms"].value / 1000.0)
 
-    def _learn(self, candidate: Candidate, readings: Mapping[str, Reading], prediction: Prediction | None) -> None:
+    def _learn(
+        self, candidate: Candidate, readings: Mapping[str, Reading], prediction: Prediction | None, seconds: float
+    ) -> None:
+        """Keep how long a timing took, and what it says of the prediction."""
+        self.timing_seconds.append(seconds)
         if self.predictor is not None:
             with suppress(BuildError):  # a graph that cannot be looked into teaches nothing
                 self.predictor.learn(candidate, readings["speedup"], prediction)

@@ -6,8 +6,7 @@ proposes what it would have proposed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,6 +14,7 @@ import numpy as np
 
 from ..spaces.candidate import NATIVE, Candidate, LayerChoice
 from ..spaces.space import Axis, Option, Space, make_candidate
+from ..spaces.threads import one_torch_thread
 from .grid import Grid, distinct
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ class OptunaProposer:
         known = [observation.candidate for observation in history]
         if self.sampler != "gp":
             return distinct(ask, self.grid, known, n, random)
-        with _one_torch_thread():
+        with one_torch_thread():
             return distinct(ask, self.grid, known, n, random, redraws=2)
 
     def _sampler(self, asked: int) -> optuna.samplers.BaseSampler:
@@ -161,19 +161,6 @@ class OptunaProposer:
             trials.append(frozen_trial(observation, self.grid.axes, complete // self.POPULATION))
             complete += observation.point is not None
         return trials
-
-
-@contextmanager
-def _one_torch_thread() -> Iterator[None]:
-    """Optuna's Gaussian processes are small: several threads on them only get in each other's way."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def distributions(axes: Iterable[Axis]) -> dict[str, Any]:

@@ -1,8 +1,9 @@
-"""How many threads matrix algebra may take: small factorisations on several of them mostly wait for each other."""
+"""How many threads matrix algebra and PyTorch may take: small work on several of them mostly waits for one another."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -24,3 +25,16 @@ def _controller() -> ThreadpoolController:
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()
+
+
+@contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """Keep PyTorch to one thread: on a busy machine several are many times slower on small work."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,13 +1,22 @@
-"""Sensitivities: what one layer or group costs at the output, predicted from one run of each."""
+"""Sensitivities: what one option of a layer or group alone costs at the output."""
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
+import torch
+from scipy.stats import spearmanr
+from torch.nn import functional
 
 from slimfront.spaces.build import Builder
 from slimfront.spaces.candidate import Candidate, LayerChoice
+from slimfront.spaces.changes import changes_of
+from slimfront.spaces.errors import BuildError
+from slimfront.spaces.gauss_newton import output_errors
 from slimfront.spaces.offers import FormOffer, Offer
+from slimfront.spaces.perturbation import measured_errors
 from slimfront.spaces.sensitivity import sensitivity
 from slimfront.spaces.session import infer, open_session
 from slimfront.spaces.space import make_space
@@ -80,17 +89,69 @@ def test_what_is_not_compressed_costs_nothing(builder):
     assert all(found.error(axis.name, axis.of(Candidate())) == 0 for axis in space.axes)
 
 
-def test_a_probe_that_does_not_run_counts_as_one_that_costs_everything(capture, weight, noise):
-    """Rounded weights send a square root below zero: the candidate fails when it is tried, the search goes on."""
-    first, x = weight(16, 3, 1, 1), noise(4, 3, 8, 8)
-    least = np.einsum("oi,nihw->nohw", first[:, :, 0, 0], x).min()
+def test_gradients_tell_what_runs_tell(builder):
+    """Two ways to the same errors: backward passes for all changes, and a run with each."""
+    space = make_space(
+        builder.graph, weight_bits=(3, 4, 8, 32), pruning_ratios=(0.0, 0.125, 0.5), sparsities=(0.0, 0.5)
+    )
+    changes = list(changes_of(space))
+    asked = [partial(change.differences, builder) for change in changes]
+    predicted = output_errors(builder.equalised, builder.calibration, asked, 16)
+    measured = measured_errors(builder.equalised, builder.calibration, asked)
+    assert {change.kind for change in changes} == {"bits", "sparsities", "ratios"}
+    assert spearmanr(predicted, measured)[0] > 0.95
+    assert np.all(np.abs(np.log(predicted / measured)) < np.log(2))
+
+
+def test_a_linear_network_is_known_but_for_the_random_vectors(capture, weight, noise):
+    """Where the output is linear in the weights the only error is that of the estimate: three standard deviations of it."""
     graph = capture(
-        "(float[1,3,8,8] x) => (float[n,c,h,w] y) { [a] p = Conv(x, w)\n q = Sub(p, c)\n y = Sqrt(q) }",
-        w=first, c=np.float32(least - 1e-5),
+        "(float[1,6,9,9] x) => (float[n,c,h,w] y) { [a] y = Conv(x, w, b) }", w=weight(24, 6, 3, 3), b=weight(24)
+    )
+    x, random = noise(8, 6, 9, 9), np.random.default_rng(1)
+    change = random.standard_normal((24, 6, 3, 3)).astype(np.float32), random.standard_normal(24).astype(np.float32)
+    exact = functional.conv2d(torch.from_numpy(x), *map(torch.from_numpy, change)).square().mean().item()
+    found = output_errors(graph, {"x": x}, [lambda: {"a": change}], 32)
+    assert found[0] == pytest.approx(exact, rel=3 * np.sqrt(2 / (8 * 32)))
+    assert measured_errors(graph, {"x": x}, [lambda: {"a": change}])[0] == pytest.approx(exact, rel=1e-4)
+
+
+def test_where_an_op_has_no_gradient_each_change_is_run(capture, weight, noise):
+    text = "(float[1,3,8,8] x) => (float[n,c,h,w] y) { [a] p = Conv(x, w) q = Relu(p) r = OP [b] y = Conv(r, v) }"
+    weights, x = {"w": weight(16, 3, 1, 1), "v": weight(4, 16, 1, 1)}, {"x": noise(8, 3, 8, 8)}
+    found = []
+    for op in ("Identity(q)", 'Einsum<equation="nchw->nchw">(q)'):
+        graph = capture(text.replace("OP", op), **weights)
+        found.append(sensitivity(Builder(graph, x), make_space(graph, pruning_ratios=(0.0, 0.25))))
+    passes, runs = found
+    for name in passes.bits:
+        for bits, error in runs.bits[name].items():
+            assert 0.5 < passes.bits[name][bits] / error < 2, (name, bits)
+
+
+def test_a_change_that_does_not_run_counts_as_one_that_costs_everything(capture, weight, noise):
+    """A change sends a square root below zero."""
+    x = noise(4, 3, 8, 8)
+    graph = capture("(float[1,3,8,8] x) => (float[n,c,h,w] y) { p = Abs(x) [a] q = Conv(p, w) y = Sqrt(q) }",
+        w=np.abs(weight(16, 3, 1, 1)))  # fmt: skip
+    change = -2.0 * graph.weight(graph.layers["a"]), np.zeros(16)
+    found = measured_errors(graph, {"x": x}, [lambda: {"a": change}, lambda: {"a": (0.0 * change[0], change[1])}])
+    assert found[0] > 10 * np.var(x) and found[1] == 0.0
+
+
+def test_where_a_gradient_is_not_finite_each_change_is_run(capture, weight, noise):
+    """The slope of a square root at zero, times zero."""
+    graph = capture(
+        "(float[1,3,8,8] x) => (float[n,c,h,w] y) { [a] p = Conv(x, w)\n q = Abs(p)\n r = Mul(q, m)\n y = Sqrt(r) }",
+        w=weight(16, 3, 1, 1), m=np.float32(np.arange(16) % 2).reshape(16, 1, 1),
     )  # fmt: skip
-    builder = Builder(graph, {"x": x})
-    found = sensitivity(builder, make_space(graph, weight_bits=(2, 3, 32), activation_bits=(32,)))
-    assert found.bits["a"][3] > np.var(x)
+    builder = Builder(graph, {"x": noise(4, 3, 8, 8)})
+    space = make_space(graph, weight_bits=(2, 3, 32), activation_bits=(32,))
+    asked = [partial(change.differences, builder) for change in changes_of(space)]
+    with pytest.raises(BuildError, match="not finite"):
+        output_errors(builder.equalised, builder.calibration, asked, 1)
+    expected = measured_errors(builder.equalised, builder.calibration, asked)
+    assert list(sensitivity(builder, space).bits["a"].values()) == pytest.approx(expected, rel=1e-6)
 
 
 def test_a_layer_without_matrix_costs_more_at_fewer_bits_and_channels(capture, weight, noise):

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import chain, islice
+from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
 
     from .graph import Graph, Layer
 
-AT_ONCE_BYTES = 256_000_000  # of gradients that are held before the changes are asked for
+AT_ONCE_BYTES = 500_000_000  # of gradients that are held before the changes are asked for
+
+Slopes = dict[str, np.ndarray]
 
 
 def output_errors(
@@ -37,73 +40,82 @@ def output_errors(
 ) -> np.ndarray:
     """Return the mean squared error ``[changes]`` that each change alone causes at an entry of the output.
 
-    Its relative standard deviation is at most about the square root of 2 / (batches * projections).
+    Its relative standard deviation is about the square root of 2 / (batches * projections), more where few batches bear most
+    of the error.
 
     Args:
         graph: whose weights change.
         samples: inputs by name, ``[N, ...]``.
-        changes: each returns by layer what is added to its weight and to its outputs; called now and again.
+        changes: each returns what is added to weights and outputs; called now and again.
         projections: random vectors for each batch of samples.
         progress: told the part that is done.
 
     Raises:
-        BuildError: an op has no form in PyTorch here, or a gradient is not finite.
+        BuildError: an op has no form in PyTorch here or fails, or a gradient is not finite.
     """
     feeds = list(batches(samples, graph.batch))
     whole = len(feeds) * projections
     at_once = max(1, AT_ONCE_BYTES // max(4 * graph.parameters, 1))
-    entries = math.prod(graph.outputs[0].shape)
     total, done = np.zeros(len(changes)), 0
     found = _slopes(graph, feeds, projections)
     while some := list(islice(found, at_once)):
-        slopes = {
-            name: [np.stack(parts) for parts in zip(*(each[name] for each in some), strict=True)] for name in some[0]
-        }
+        slopes = {name: np.stack([each.pop(name) for each in some]) for name in list(some[0])}
         for row, change in enumerate(changes):
-            moved = sum(
-                slopes[name][0] @ weight.reshape(-1) + slopes[name][1] @ shift
-                for name, (weight, shift) in change().items()
-            )
-            total[row] += np.square(moved, dtype=np.float64).sum()
+            total[row] += np.square(_moved(slopes, change()), dtype=np.float64).sum()
+        if not np.isfinite(total).all():
+            raise BuildError("the gradient of the output for a weight is not finite")
         done += len(some)
         progress(done / whole)
-    if not np.isfinite(total).all():
-        raise BuildError("the gradient of the output for a weight is not finite")
-    return total / (whole * entries)
+        del some, slopes
+    return total / (whole * max(math.prod(graph.outputs[0].shape), 1))
 
 
-Slopes = dict[str, tuple[np.ndarray, np.ndarray]]
+def _moved(slopes: Slopes, differences: Differences) -> np.ndarray:
+    """Return how far a change moves the output along each random vector ``[passes]``."""
+    added = [(name, array) for name, array in differences.weights.items()]
+    added += [(_shift(name), array) for name, array in differences.shifts.items()]
+    return np.sum([slopes[name] @ array.reshape(-1) for name, array in added], axis=0)
+
+
+def _shift(layer: str) -> str:
+    """Return the name of a layer's shift of its outputs among the gradients."""
+    return f"{layer}\0shift"
 
 
 def _slopes(graph: Graph, feeds: Sequence[Mapping[str, np.ndarray]], projections: int) -> Iterator[Slopes]:
-    """Yield the gradients of random sums of the output for each layer's weight, flat, and its outputs ``[O]``."""
+    """Yield the gradients of random sums of the output, flat, for each weight and for what is added to a layer's outputs."""
     import torch
 
     view = TorchView(graph)
-    layers = graph.layers.values()
     written = {node.name: node.outputs[0].name or "" for node in graph.model.graph}
     random = torch.Generator().manual_seed(0)
     for feed in feeds:
+        shifts: Slopes = {}
         values = view.values({name: torch.from_numpy(array) for name, array in feed.items()})
         output = values[graph.outputs[0].name]
-        of = {
-            layer.name: [view.weights[layer.weight], *(values[written[node]] for node in layer.nodes)]
-            for layer in layers
-        }
-        flat = list(chain.from_iterable(of.values()))
+        if not output.requires_grad:
+            raise BuildError("the output has no gradient")
+        for layer in graph.layers.values():
+            for node in layer.nodes:
+                values[written[node]].register_hook(partial(_add_up, shifts, layer))
+        del values
         for number in range(projections):
-            towards = torch.randn(output.shape, generator=random)
+            shifts.update({_shift(layer.name): np.zeros(layer.channels, np.float32) for layer in graph.layers.values()})
+            towards = torch.randn(output.shape, generator=random).to(output.dtype)
             last = number == projections - 1
-            left = iter(torch.autograd.grad(output, flat, towards, retain_graph=not last, allow_unused=True))
-            yield {layer.name: _of_layer(layer, [next(left) for _ in of[layer.name]]) for layer in layers}
+            found = torch.autograd.grad(
+                output, list(view.weights.values()), towards, retain_graph=not last, allow_unused=True
+            )
+            slopes = {
+                name: np.zeros(weight.numel(), np.float32) if slope is None else slope.reshape(-1).numpy()
+                for (name, weight), slope in zip(view.weights.items(), found, strict=True)
+            }
+            del found
+            yield slopes | shifts
+        del output
 
 
-def _of_layer(layer: Layer, slopes: Sequence[Tensor | None]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the gradients for a layer's weight and, summed over its nodes and their positions, for each of its outputs."""
-    weight, *outputs = (None if slope is None else slope.numpy() for slope in slopes)
-    of_outputs = np.zeros(layer.channels, np.float32)
-    for found in outputs:
-        if found is not None:
-            axis = found.ndim - 1 if layer.op == "MatMul" else 1
-            of_outputs += found.sum(axis=tuple(a for a in range(found.ndim) if a != axis))
-    return np.zeros(math.prod(layer.shape), np.float32) if weight is None else weight.reshape(-1), of_outputs
+def _add_up(shifts: Slopes, layer: Layer, slope: Tensor) -> None:
+    """Add the gradient for a layer's output, summed over positions, to that of a shift of its outputs."""
+    axis = slope.ndim - 1 if layer.op == "MatMul" else 1
+    shifts[_shift(layer.name)] += slope.sum([a for a in range(slope.ndim) if a != axis]).numpy()

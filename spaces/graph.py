@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 LAYER_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+NOT_LEARNED = {"Resize": (1, 2), "BatchNormalization": (3, 4), "Clip": (1, 2), "Pad": (2,)}  # inputs, by op
 EXTERNAL_ABOVE_BYTES = 2_000_000_000  # a protobuf file ends at 2 GiB; above this, weights go beside it
 
 
@@ -170,6 +171,19 @@ class Graph:
             copy.graph.outputs.append(values[name])
         passes.RemoveUnusedNodesPass()(copy)
         return copy
+
+
+def weight_names(graph: Graph) -> frozenset[str]:
+    """Return the initializers that are weights: float ones that are no scalars and say not only how something is computed."""
+    return frozenset(
+        value.name or ""
+        for value in graph.model.graph.initializers.values()
+        if value.const_value is not None
+        and value.dtype is not None
+        and value.dtype.is_floating_point()
+        and len(value.const_value.shape) > 0
+        and not any(usage.idx in NOT_LEARNED.get(usage.node.op_type, ()) for usage in value.uses())
+    )
 
 
 def node_bias(node: ir.Node, layer: Layer) -> np.ndarray | None:

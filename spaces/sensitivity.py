@@ -1,14 +1,15 @@
 """How much the model's output suffers from each layer's bits and sparsity, and from each channel group's pruning ratio.
 
-Each option's own change of the weights is carried to the output by a few backward passes for all of them (`gauss_newton`),
-or, where an op of the graph has no gradient, by a run with each (`perturbation`). Errors of several layers add up (facts:
-Spearman 0.996).
+Each option's own change of the weights is carried to the output by a few backward passes for all of them (`gauss_newton`)
+or, where no gradient comes through the graph, by a run with one option of each layer and group (`perturbation`). Errors of
+several layers add up (facts: Spearman 0.996).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext, suppress
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -17,9 +18,9 @@ import numpy as np
 
 from .cache import Store, content_hash
 from .candidate import NATIVE, LayerChoice
-from .changes import Change, changes_of
+from .changes import Change, changes_of, own_error
 from .errors import BuildError
-from .gauss_newton import output_errors
+from .importance import VERSION as IMPORTANCE_VERSION
 from .perturbation import measured_errors
 from .repair import REFIT_VERSION
 from .rounding import VERSION as ROUNDING_VERSION
@@ -27,18 +28,22 @@ from .space import Option, Space
 from .sparsity import VERSION as SPARSITY_VERSION
 from .statistics import Progress
 from .threads import one_torch_thread
-from .torch_view import unsupported
 from .work import multiply_adds
 
 if TYPE_CHECKING:
     from .build import Builder
+    from .graph import Graph
 
-VERSION = 3  # part of the cache key: raise it when results change
-WORK = 1.5e12  # multiply-adds to spend on passes
-PASSES = 3  # a pass forward and one backward cost about as much as so many forward
-SMALL_WORK = 1e9  # multiply-adds of a pass, below which one thread is nearly as fast
+Tell = Callable[[float], None]
+
+VERSION = 4  # part of the cache key: raise it when results change
 MOST_SAMPLES = 8
-PROJECTIONS = (4, 16)  # random vectors for each batch of samples
+PASSES = (16, 64)  # backward ones, over all samples: from the least for large models to the most for small ones
+PASS_WORK = 5e9  # multiply-adds of a batch, times passes, up to which more passes are made
+MOST_BYTES = 4e9  # of a batch's tensors, which all stay until the last backward pass
+SMALL_WORK = 1e9  # multiply-adds of a pass, below which one thread is nearly as fast
+RUN_WORK = 1.5e12  # multiply-adds to spend on runs
+LEAST_ERROR = 1e-9  # of the largest, at a ratio of 1: no removal is quite free
 
 
 @dataclass(frozen=True)
@@ -78,9 +83,11 @@ def sensitivity(builder: Builder, space: Space, progress: Progress | None = None
         BuildError: the reference does not run.
     """
     changes = list(changes_of(space))
-    versions = (VERSION, ROUNDING_VERSION, REFIT_VERSION, SPARSITY_VERSION)
+    versions = (VERSION, ROUNDING_VERSION, REFIT_VERSION, SPARSITY_VERSION, IMPORTANCE_VERSION)
+    formed = [builder.static_of(form).store.folder.name for form in _forms(changes)]
     asked = [[change.kind, change.name, change.value] for change in changes]
-    store = Store(content_hash(builder.static.store.folder.name, builder.importance, builder.sparsify, versions, asked))
+    output = builder.graph.outputs[0].name
+    store = Store(content_hash(formed, output, builder.importance, builder.sparsify, versions, asked))
     stored = store.arrays("sensitivity")
     if stored is None:
         stored = {"errors": errors_of(builder, changes, progress)}
@@ -97,35 +104,96 @@ def _curves(changes: Sequence[Change], errors: np.ndarray) -> Sensitivity:
 
 
 def errors_of(builder: Builder, changes: Sequence[Change], progress: Progress | None = None) -> np.ndarray:
-    """Return the error of each change, those of one form of the graph together."""
+    """Return the error of each change ``[changes]``; those of one form of the graph are worked out together."""
     found = np.zeros(len(changes))
-    for form in sorted({change.form for change in changes}, key=lambda form: (form != NATIVE, form)):
+    for form in _forms(changes):
         rows = [row for row, change in enumerate(changes) if change.form == form]
         found[rows] = _errors_of_form(builder, form, [changes[row] for row in rows], progress)
     return found
 
 
+def _forms(changes: Sequence[Change]) -> list[str]:
+    return sorted({NATIVE, *(change.form for change in changes)}, key=lambda form: (form != NATIVE, form))
+
+
 def _errors_of_form(builder: Builder, form: str, changes: Sequence[Change], progress: Progress | None) -> np.ndarray:
     graph = builder.static_of(form).statistics.graph
-    asked = [partial(change.differences, builder) for change in changes]
-    work = max(sum(multiply_adds(graph).values()), 1)
 
     def tell(part: float) -> None:
         if progress is not None:
             progress("sensitivities", part)
 
-    def samples(runs: int) -> dict[str, np.ndarray]:
-        count = int(np.clip(WORK / (work * runs), 1, MOST_SAMPLES))
-        return {name: array[: count * graph.batch] for name, array in builder.calibration.items()}
+    found = _by_passes(builder, graph, changes, tell)
+    if found is None:
+        found = _by_runs(builder, graph, changes, tell)
+    own = np.array([own_error(builder, change) for change in changes])
+    result = np.zeros(len(changes))
+    for rows in _series(changes):
+        values = _curve(found[rows], own[rows], exact=changes[rows[0]].kind == "ratios")
+        least = LEAST_ERROR * float(np.nanmax(found)) * np.array([changes[row].value for row in rows])
+        result[rows] = np.maximum(values, least) if changes[rows[0]].kind == "ratios" else values
+    return result
 
-    if not unsupported(graph):
-        least, most = PROJECTIONS
-        taken = samples(PASSES * least)
-        batches = -(-len(next(iter(taken.values()))) // graph.batch)
-        projections = int(np.clip(WORK / (work * PASSES * batches), least, most))
-        with (
-            one_torch_thread() if work < SMALL_WORK else nullcontext(),
-            suppress(BuildError),
-        ):  # a gradient is not finite
-            return output_errors(graph, taken, asked, projections, tell)
-    return measured_errors(graph, samples(len(changes)), asked, tell)
+
+def _by_passes(builder: Builder, graph: Graph, changes: Sequence[Change], tell: Tell) -> np.ndarray | None:
+    """Return the errors by backward passes; None where they cannot tell them, or would take too much memory."""
+    from .gauss_newton import output_errors
+    from .torch_view import steps, unsupported
+
+    written = (value.name or "" for node in graph.model.graph for value in node.outputs)
+    size = sum(4 * math.prod(graph.shapes.get(name, ())) for name in written)
+    if not changes or size > MOST_BYTES or unsupported(graph) or steps(graph):
+        return np.zeros(0) if not changes else None
+    samples = _first_samples(builder, graph, MOST_SAMPLES)
+    work = max(sum(multiply_adds(graph).values()), 1)
+    batches = math.ceil(len(next(iter(samples.values()))) / graph.batch)
+    projections = math.ceil(np.clip(PASS_WORK / work, *PASSES) / batches)
+    asked = [partial(change.differences, builder) for change in changes]
+    try:
+        with one_torch_thread() if work < SMALL_WORK else nullcontext():
+            return output_errors(graph, samples, asked, projections, tell)
+    except BuildError:  # an op fails in PyTorch, or a gradient is not finite
+        return None
+
+
+def _by_runs(builder: Builder, graph: Graph, changes: Sequence[Change], tell: Tell) -> np.ndarray:
+    """Return the errors of one change of each layer and group, by a run with each; NaN of the others."""
+    probes = [rows[(len(rows) - 1) // 2] for rows in _series(changes)]
+    asked = [partial(changes[row].differences, builder) for row in probes]
+    work = max(sum(multiply_adds(graph).values()), 1) * len(probes)
+    found = np.full(len(changes), np.nan)
+    samples = _first_samples(builder, graph, int(np.clip(RUN_WORK / work, 1, MOST_SAMPLES)))
+    found[probes] = measured_errors(graph, samples, asked, tell)
+    return found
+
+
+def _first_samples(builder: Builder, graph: Graph, batches: int) -> dict[str, np.ndarray]:
+    return {name: array[: batches * graph.batch] for name, array in builder.calibration.items()}
+
+
+def _series(changes: Sequence[Change]) -> list[list[int]]:
+    """Return the rows of the changes of one kind and name, for each."""
+    rows: dict[tuple[str, str], list[int]] = {}
+    for row, change in enumerate(changes):
+        rows.setdefault((change.kind, change.name), []).append(row)
+    return list(rows.values())
+
+
+def _curve(found: np.ndarray, own: np.ndarray, exact: bool) -> np.ndarray:
+    """Return the errors over the values of one layer or group, from estimates that are uncertain or lacking (NaN).
+
+    What one unit of a layer's own error becomes at the output is the same at all its values but for chance, so that one
+    factor, the geometric mean, is surer than each. A group's ratios act on several layers at once: they are taken as they
+    are, but never fall.
+
+    Args:
+        found: the estimates, in order of the values.
+        own: the own errors.
+        exact: whether the estimates themselves are taken, where none lacks.
+    """
+    if exact and np.isfinite(found).all():
+        return np.asarray(np.maximum.accumulate(found))
+    known = (found > 0) & (own > 0)
+    if not known.any():
+        return np.where(np.isfinite(found), found, 0.0)
+    return np.asarray(own * np.exp(np.mean(np.log(found[known] / own[known]))))

@@ -84,9 +84,19 @@ def kept_ranges(node: ir.Node, shape: Sequence[int]) -> dict[int, range | None] 
     found: dict[int, range | None] = {}
     for number, axis in enumerate(named):
         start, end, step = int(starts[number]), int(ends[number]), 1 if steps is None else int(steps[number])
-        # ONNX writes "down to the first one" as a very small number, which Python would count from the back
-        found[axis] = range(shape[axis])[slice(start, None if step < 0 and end < -shape[axis] else end, step)]
+        found[axis] = sliced(shape[axis], start, end, step)
     return found
+
+
+def sliced(size: int, start: int, end: int, step: int) -> range:
+    """Return what a Slice keeps of an axis.
+
+    Downwards, ONNX takes a start before the first entry as the first one, and writes "down to the first one" as a very small
+    end, which Python would count from the back.
+    """
+    if step < 0:
+        return range(size)[slice(max(start, -size), None if end < -size else end, step)]
+    return range(size)[slice(start, end, step)]
 
 
 def is_given(node: ir.Node, index: int) -> bool:

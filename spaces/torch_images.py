@@ -61,7 +61,7 @@ def _conv_transpose(node: ir.Node, value: Tensor, weight: Tensor, bias: Tensor |
     automatic = node.attributes.get_string("auto_pad", "NOTSET")
     if wanted is not None or automatic.startswith("SAME"):
         aims = list(wanted)[-axes:] if wanted is not None else [n * s for n, _, s, _, _ in sizes]
-        over = [w - aim for w, aim in zip(whole, aims, strict=True)]
+        over = [max(w - aim, 0) for w, aim in zip(whole, aims, strict=True)]
         small, large = [o // 2 for o in over], [o - o // 2 for o in over]
         pads = small + large if automatic == "SAME_UPPER" else large + small
     group = node.attributes.get_int("group", 1)
@@ -124,12 +124,20 @@ def _batch_normalization(
 
 
 def _group_normalization(node: ir.Node, value: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
-    groups = node.attributes.get_int("num_groups")
-    return functional.group_norm(value, groups, scale, bias, node.attributes.get_float("epsilon", EPSILON))
+    return _normalized(node, value, node.attributes.get_int("num_groups", 1), scale, bias)
 
 
 def _instance_normalization(node: ir.Node, value: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
-    return functional.instance_norm(value, weight=scale, bias=bias, eps=node.attributes.get_float("epsilon", EPSILON))
+    return _normalized(node, value, value.shape[1], scale, bias)
+
+
+def _normalized(node: ir.Node, value: Tensor, groups: int, scale: Tensor, bias: Tensor) -> Tensor:
+    """Return groups of channels normalised; PyTorch's own functions refuse groups of one value."""
+    parts = value.reshape(value.shape[0], groups, -1)
+    variance, mean = torch.var_mean(parts, dim=2, correction=0, keepdim=True)
+    result = (parts - mean) * torch.rsqrt(variance + node.attributes.get_float("epsilon", EPSILON))
+    shape = (-1, *[1] * (value.ndim - 2))
+    return result.reshape(value.shape) * scale.reshape(shape) + bias.reshape(shape)
 
 
 def _layer_normalization(node: ir.Node, value: Tensor, scale: Tensor, bias: Tensor | None = None) -> list[Tensor]:

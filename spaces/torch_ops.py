@@ -100,9 +100,9 @@ def _reduced(function: Callable[[Tensor, list[int], bool], Tensor]) -> Op:
     def op(node: ir.Node, value: Tensor, axes: Tensor | None = None) -> Tensor:
         chosen = whole_numbers(axes)
         if not chosen and node.attributes.get_int("noop_with_empty_axes", 0) == 1:
-            return value
+            return function(value[None], [0], False)  # of single values
         keep = node.attributes.get_int("keepdims", 1) == 1
-        return function(value, chosen or list(range(value.ndim)), keep)
+        return function(value, chosen or list(range(value.ndim)), keep).to(value.dtype)
 
     return op
 

@@ -47,7 +47,8 @@ def _targets(
     """Return the new size and the scale of each axis."""
     if scales is not None and scales.numel():
         factors = [float(scale) for scale in scales.reshape(-1).tolist()]
-        return [(math.floor(value.shape[axis] * scale), scale) for axis, scale in zip(axes, factors, strict=True)]
+        sizes32 = [int(np.float32(value.shape[axis]) * np.float32(f)) for axis, f in zip(axes, factors, strict=True)]
+        return list(zip(sizes32, factors, strict=True))
     wanted = whole_numbers(sizes)
     ratios = [size / value.shape[axis] for axis, size in zip(axes, wanted, strict=True)]
     policy = node.attributes.get_string("keep_aspect_ratio_policy", "stretch")

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .sizes import sliced
 from .torch_ops import Op, whole_numbers
 
 if TYPE_CHECKING:
     import onnx_ir as ir
-
-PAD_MODES = {"reflect": "reflect", "edge": "edge", "wrap": "wrap"}  # of ONNX, as NumPy spells them
 
 
 def _reshape(node: ir.Node, value: Tensor, shape: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ def _slice(
     along = whole_numbers(axes) or list(range(len(first)))
     by = whole_numbers(steps) or [1] * len(first)
     for axis, start, end, step in zip(along, first, last, by, strict=True):
-        chosen = range(value.shape[axis])[slice(start, end if step > 0 or end >= -value.shape[axis] else None, step)]
+        chosen = sliced(value.shape[axis], start, end, step)
         if step == 1:
             value = value.narrow(axis, chosen.start, len(chosen))
         else:
@@ -106,7 +106,7 @@ def _padded(value: Tensor, axis: int, before: int, after: int, mode: str, consta
             return value.new_full([size if a == axis % value.ndim else n for a, n in enumerate(value.shape)], fill)
 
         return torch.cat([edge(before), value, edge(after)], dim=axis)
-    index = np.pad(np.arange(value.shape[axis]), (before, after), mode=PAD_MODES[mode])  # type: ignore[call-overload]
+    index = np.pad(np.arange(value.shape[axis]), (before, after), mode=mode)  # type: ignore[call-overload]
     return value.index_select(axis, torch.from_numpy(index).to(value.device))
 
 
@@ -146,7 +146,8 @@ def _constant_of_shape(node: ir.Node, shape: Tensor) -> Tensor:
 
 
 def _range(node: ir.Node, start: Tensor, limit: Tensor, step: Tensor) -> Tensor:
-    return torch.arange(start.item(), limit.item(), step.item(), dtype=start.dtype)
+    count = max(math.ceil((limit.item() - start.item()) / step.item()), 0)
+    return start + step * torch.arange(count, dtype=start.dtype, device=start.device)
 
 
 OPS: dict[str, Op] = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from . import torch_images, torch_ops, torch_resize, torch_shapes
 from .errors import BuildError
+from .graph import weight_names
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -17,21 +18,21 @@ if TYPE_CHECKING:
     from .graph import Graph
 
 OPS = {**torch_ops.OPS, **torch_shapes.OPS, **torch_images.OPS, **torch_resize.OPS}
-NOT_LEARNED = {"Resize": (1, 2), "BatchNormalization": (3, 4), "Clip": (1, 2), "Pad": (2,)}  # inputs, by op
+STEPS = ("ArgMax", "ArgMin", "Ceil", "Floor", "Round", "Sign")  # their slope is 0 wherever they have one
+SIZES = ("Shape", "Size")  # what is computed from these hangs on no value
 
 
 class TorchView(nn.Module):
     """A graph in PyTorch.
 
     Attributes:
-        weights: the parameters by the name of their initializer: float ones that are no scalars, those apart that only
-            say how something is computed (scales of a Resize, statistics of a BatchNormalization, bounds of a Clip).
+        weights: the parameters by the name of their initializer (`graph.weight_names`).
 
     Args:
         graph: whose nodes it computes; it is read, never edited.
 
     Raises:
-        BuildError: an op of the graph has no form in PyTorch here; it is named.
+        BuildError: an op of the graph, or the type of a constant, has no form in PyTorch here; it is named.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -41,35 +42,34 @@ class TorchView(nn.Module):
         if lacking:
             raise BuildError(f"no form in PyTorch for {', '.join(lacking)}")
         self.weights: dict[str, nn.Parameter] = {}
-        learned = _learned(graph)
+        self._constants: dict[str, str] = {}  # attributes by initializer, whose names may have dots
+        learned = weight_names(graph)
         for number, name in enumerate(graph.model.graph.initializers):
-            tensor = torch.from_numpy(graph.constant(name).copy())
+            tensor = _tensor(graph, name)
             if name in learned:
                 self.weights[name] = nn.Parameter(tensor)
                 self.register_parameter(f"weight_{number}", self.weights[name])
             else:
-                self.register_buffer(f"constant_{number}", tensor, persistent=False)
-        self._numbers = {name: number for number, name in enumerate(graph.model.graph.initializers)}
+                self._constants[name] = f"constant_{number}"
+                self.register_buffer(self._constants[name], tensor, persistent=False)
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return the first output.
 
         Args:
             inputs: a tensor for each of the graph's inputs, by name.
+
+        Raises:
+            BuildError: an op fails; its node is named.
         """
         return self.values(inputs)[self.graph.outputs[0].name]
 
     def values(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return all tensors of the graph, by name."""
-        values = dict(inputs)
-        for name, number in self._numbers.items():
-            learned = name in self.weights
-            values[name] = self.weights[name] if learned else getattr(self, f"constant_{number}")
+        """Return all tensors of the graph, by name; raises as `forward`."""
+        values = {**inputs, **self.weights, **{name: getattr(self, own) for name, own in self._constants.items()}}
         for node in self.graph.model.graph:
             given = [None if value is None else values[value.name or ""] for value in node.inputs]
-            found = OPS[node.op_type](node, *given)
-            outputs = [found] if isinstance(found, Tensor) else found
-            values |= {value.name or "": each for value, each in zip(node.outputs, outputs, strict=False)}
+            values |= zip((value.name or "" for value in node.outputs), _outputs(node, given), strict=False)
         return values
 
 
@@ -78,18 +78,47 @@ def unsupported(graph: Graph) -> list[str]:
     return sorted({node.op_type for node in graph.model.graph if not _has_form(node)})
 
 
+def steps(graph: Graph) -> list[str]:
+    """Return the ops behind layers through which no gradient comes, each once: rounding, choosing, whole numbers."""
+    reached = {layer_node for layer in graph.layers.values() for layer_node in layer.nodes}
+    known: set[str] = set()
+    found = set()
+    for node in graph.model.graph:  # sorted
+        behind = any(value is not None and value.name in known for value in node.inputs)
+        if (node.name in reached or behind) and node.op_type not in SIZES:
+            known |= {value.name or "" for value in node.outputs}
+            if behind and _is_step(node):
+                found.add(node.op_type)
+    return sorted(found)
+
+
+def _is_step(node: ir.Node) -> bool:
+    import onnx_ir as ir
+
+    if node.op_type != "Cast":
+        return node.op_type in STEPS
+    return not ir.DataType(node.attributes["to"].as_int()).is_floating_point()
+
+
 def _has_form(node: ir.Node) -> bool:
     return node.op_type in OPS and node.domain in ("", "ai.onnx")
 
 
-def _learned(graph: Graph) -> set[str]:
-    """Return the names of the initializers that are weights."""
-    return {
-        value.name or ""
-        for value in graph.model.graph.initializers.values()
-        if value.const_value is not None
-        and value.dtype is not None
-        and value.dtype.is_floating_point()
-        and len(value.const_value.shape) > 0
-        and not any(usage.idx in NOT_LEARNED.get(usage.node.op_type, ()) for usage in value.uses())
-    }
+def _tensor(graph: Graph, name: str) -> Tensor:
+    try:
+        return torch.from_numpy(graph.constant(name).copy())
+    except TypeError as error:
+        raise BuildError(f"no form in PyTorch for constant {name!r}: {error}") from error
+
+
+def _outputs(node: ir.Node, given: Sequence[Tensor | None]) -> Iterator[Tensor]:
+    """Compute a node's outputs, at least those that others read."""
+    try:
+        found = OPS[node.op_type](node, *given)
+    except Exception as error:
+        raise BuildError(f"{node.op_type} {node.name!r} fails in PyTorch: {error}") from error
+    outputs = [found] if isinstance(found, Tensor) else list(found)
+    for value in node.outputs[len(outputs) :]:
+        if value.uses() or value.is_graph_output():
+            raise BuildError(f"no form in PyTorch for output {value.name!r} of {node.op_type} {node.name!r}")
+    return iter(outputs)

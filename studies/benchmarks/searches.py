@@ -37,8 +37,12 @@ def folder_of_runs(runs: Path | None) -> Iterator[Path]:
 
 def run_of(model: Model, name: str, seed: int, trials: int, folder: Path, options: dict[str, tuple[float, ...]]) -> Run:
     """Search one space with one seed."""
+    return search(study_of(model, name, seed, options), trials=trials, run_dir=folder)
+
+
+def study_of(model: Model, name: str, seed: int, options: dict[str, tuple[float, ...]]) -> Study:
+    """Return the study of a zoo's model; ``options`` are keys of its space, by default all of the default space."""
     calibration, inputs = (next(iter(arrays.values())) for arrays in (model.calibration, model.inputs))
     evaluation = (inputs, model.target) if model.has_target else inputs
     bounds = (model.low, model.high)
-    study = Study(model.path, calibration, evaluation, name=name, range=bounds, seed=seed, **options)  # type: ignore[arg-type]
-    return search(study, trials=trials, run_dir=folder)
+    return Study(model.path, calibration, evaluation, name=name, range=bounds, seed=seed, **options)  # type: ignore[arg-type]

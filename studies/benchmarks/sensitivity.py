@@ -1,7 +1,7 @@
 """python studies/benchmarks/sensitivity.py --zoo ../shared/zoo [taef2_decoder ...] [--runs 120]
 
 Do a few backward passes know what each option costs? For each model the errors of all options (weight bits, pruning ratios)
-are predicted, and those of some of them measured, each by a run of ONNX Runtime with that option alone on the same samples.
+are predicted, and those of some of them measured, each by a run of ONNX Runtime with that option alone.
 Prints, as a Markdown table: how many options, the seconds that predicting takes, in parts of an evaluation as a search makes it
 (build, quality, timing), the rank correlation, and by how many decibels predictions are off.
 """

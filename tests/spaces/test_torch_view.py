@@ -18,7 +18,7 @@ from slimfront.spaces.torch_view import TorchView
 from .networks import FREE, HEAD, NETWORKS, TAIL, shape
 
 STEP = 2e-3  # of a difference, in parts of the values: the largest one of all that move
-JUMPY = ("constant first", "integers between", "integer vector")  # one divides by what may be near 0
+JUMPY = ("constant first", "clip and where", "integers between", "integer vector")  # one divides by what may be near 0
 UNKNOWN = ("einsum", "if", "indices of a maximum")
 POSITIVE = "p = Abs(x) s = Add(p, half)"  # x [2, 4, 6, 6]
 WITHIN = "p = Tanh(x) s = Mul(p, half)"
@@ -95,6 +95,20 @@ CASES = {  # x [2, 4, 6, 6]
         for transform in ("half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel", "half_pixel_symmetric")
         for rounding in (("round_prefer_floor", "floor", "ceil", "round_prefer_ceil") if mode == "nearest" else ("floor",))
         for scales in ((2.0, 3.0), (0.5, 1.7 if "symmetric" in transform else 1.6))},
+    "resize by a scale that is not exact": ('r = Concat<axis=2>(x, x) s = Slice(r, a, b, c) '
+        'y = Resize<axes=[2], mode="linear">(s, , k)', {"k": np.array([1.4], np.float32), "a": shape(0), "b": shape(10),
+        "c": shape(2)}),
+    "reduced over nothing": ("y = ReduceSumSquare<noop_with_empty_axes=1>(x)", {}),
+    "from before the first, backwards": ("y = Slice(x, s, e, a, t)", {"s": shape(-100), "e": shape(-101), "a": shape(2),
+        "t": shape(-1)}),
+    "no range": ("r = Range(a, b, c) s = ReduceSum(r) y = Add(x, s)", {"a": np.float32(3), "b": np.float32(1),
+        "c": np.float32(1)}),
+    "transposed, same, kernel smaller than stride": (
+        'y = ConvTranspose<strides=[2,2], auto_pad="SAME_UPPER">(x, w)', {"w": (4, 6, 1, 1)}),
+    "instance norm of single values": ("r = ReduceMean(x, k) y = InstanceNormalization(r, a, b)", {"k": shape(2, 3),
+        "a": (4,), "b": (4,)}),
+    "group norm of single values": ("r = ReduceMean(x, k) y = GroupNormalization<num_groups=4>(r, a, b)", {
+        "k": shape(2, 3), "a": (4,), "b": (4,)}),
     "not larger": ('y = Resize<axes=[2,3], keep_aspect_ratio_policy="not_larger", mode="linear">(x, , , k)',
         {"k": shape(9, 20)}),
     "not smaller": ('y = Resize<axes=[2,3], keep_aspect_ratio_policy="not_smaller", mode="linear">(x, , , k)',
@@ -163,16 +177,20 @@ def same_gradients(graph: Graph, feed: dict[str, np.ndarray]) -> None:
     random = np.random.default_rng(0)
     towards = random.standard_normal(output.shape)
     (output.double() * torch.from_numpy(towards)).sum().backward()
-    slopes = {name: tensor.grad for name, tensor in {**inputs, **view.weights}.items() if tensor.grad is not None}
-    for name, slope in slopes.items():
-        norm = float(slope.double().norm())
-        if norm <= 1e-3 * float(output.detach().abs().max()):  # less than rounding: an offset that is normalised away
-            continue
-        size = float(np.abs(feed[name] if name in feed else graph.constant(name)).mean())
-        step = STEP * max(size, 0.1) * slope.numpy() / float(slope.abs().max())  # along the gradient
-        ends = [moved(graph, feed, name, sign * step) for sign in (1.0, -1.0)]
-        measured = float(((ends[0] - ends[1]) * towards).sum()) / 2.0 / float(np.linalg.norm(step))
-        assert measured == pytest.approx(norm, rel=0.05), name
+    whole = float(output.detach().abs().max())
+    for name, tensor in {**inputs, **view.weights}.items():
+        slope = np.zeros(tensor.shape) if tensor.grad is None else tensor.grad.double().numpy()
+        norm, size = float(np.linalg.norm(slope)), float(np.abs(tensor.detach().numpy()).mean())
+        for direction in (slope, random.standard_normal(slope.shape)):  # along the gradient, and anywhere
+            if not direction.any():
+                continue
+            step = STEP * max(size, 0.1) * direction / np.abs(direction).max()
+            ends = [moved(graph, feed, name, sign * step) for sign in (1.0, -1.0)]
+            measured = float(((ends[0] - ends[1]) * towards).sum()) / 2.0
+            expected = float((slope * step).sum())
+            near = 0.05 * max(abs(expected), norm * float(step.std()))
+            # what an offset that is normalised away leaves is rounding
+            assert measured == pytest.approx(expected, abs=near + 2e-4 * whole), name
 
 
 def moved(graph: Graph, feed: dict[str, np.ndarray], name: str, step: np.ndarray) -> np.ndarray:
@@ -216,6 +234,20 @@ def test_a_network_of_free_sizes(name, check):
     check(f"{HEAD} {made.middle} {TAIL}", constants, free=True)
 
 
+def test_an_output_without_a_form_is_named(capture, noise):
+    graph = capture(
+        "(float[1,3,8,8] x) => (float[n,c,h,w] y) { r, i = MaxPool<kernel_shape=[2,2]>(x) f = Cast<to=1>(i)\n y = Add(r, f) }"
+    )
+    with pytest.raises(BuildError, match="no form in PyTorch for output 'i' of MaxPool"):
+        TorchView(graph)({"x": torch.from_numpy(noise(1, 3, 8, 8))})
+
+
+def test_an_op_that_fails_is_named(capture, noise):
+    graph = capture("(float[1,3,8,8] x) => (float[n,c,h,w] y) { [r] y = Relu(x) }")
+    with pytest.raises(BuildError, match="Relu 'r' fails in PyTorch"):
+        TorchView(graph)({"x": None})
+
+
 @pytest.mark.parametrize("name", UNKNOWN[:2])
 def test_an_op_without_a_form_is_named(name, capture, weight):
     made = NETWORKS[name]
@@ -231,4 +263,4 @@ def test_the_view_of_a_trained_model(tiny_model: Path, pictures):
     same_values(graph, {"x": pictures(graph.batch, 3)})
     view = TorchView(graph)
     assert {layer.weight for layer in graph.layers.values()} <= set(view.weights)
-    assert sum(weight.numel() for weight in view.weights.values()) == pytest.approx(graph.parameters, abs=50)
+    assert sum(weight.numel() for weight in view.weights.values()) == graph.parameters

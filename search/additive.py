@@ -201,18 +201,10 @@ class AdditiveModel:
             rest_in = kept_in[:, touched] + now * layout.inputs[row, touched]
             rest_out = kept_out[:, touched] + now * layout.outputs[row, touched]
             ratios = layout.ratio[row, :options]
-            costs = np.stack(
-                [
-                    (
-                        cost[:, touched]
-                        * (rest_in - ratio * layout.inputs[row, touched])
-                        * (rest_out - ratio * layout.outputs[row, touched])
-                    ).sum(axis=1)
-                    + weights[:, 2] * self.error[axis, option]
-                    for option, ratio in enumerate(ratios)
-                ],
-                axis=1,
-            )
+            left_in = rest_in[:, None] - ratios[:, None] * layout.inputs[row, touched]
+            left_out = rest_out[:, None] - ratios[:, None] * layout.outputs[row, touched]
+            costs = np.einsum("mt,mot,mot->mo", cost[:, touched], left_in, left_out)
+            costs += weights[:, 2:] * self.error[axis, :options]
             result[:, axis] = costs.argmin(axis=1)
             new = ratios[result[:, axis]][:, None]
             kept_in[:, touched] = rest_in - new * layout.inputs[row, touched]
@@ -285,7 +277,10 @@ def _bytes_a_weight(choice: LayerChoice) -> float:
 def _smooth(values: Floats) -> Floats:
     """Return means over `NEIGHBOURS` values in order, fewer at the ends."""
     reach = NEIGHBOURS // 2
-    return np.array([values[max(i - reach, 0) : i + reach + 1].mean() for i in range(len(values))])
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    at = np.arange(len(values))
+    first, last = np.maximum(at - reach, 0), np.minimum(at + reach + 1, len(values))
+    return np.asarray((sums[last] - sums[first]) / (last - first))
 
 
 def _hops(uses: Floats) -> Floats:

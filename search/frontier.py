@@ -12,15 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..spaces.candidate import Candidate
-from ..studies.front import WORST, hypervolume, nondominated
+from ..studies.front import WORST, largest_gain, nondominated
 from .additive import AdditiveModel, Floats, Layout, Vectors
 from .grid import Grid, distinct
 from .proposers import Observation, Task
 from .start import start_points
 
-SWEEPS = 400
+SWEEPS = 200
 MUTANTS = 800
-RATED = 300  # candidates whose gain is computed
+RATED = 300  # candidates whose gain is computed, or known to be smaller
 
 
 class Frontier:
@@ -75,9 +75,11 @@ class Frontier:
         first, second = (parents[random.integers(0, len(parents), MUTANTS)] for _ in range(2))
         groups = np.array([axis.is_group for axis in self.grid.axes])
         crossed = np.where(groups, second, first) if groups.any() and not groups.all() else second
-        pool = np.unique(np.concatenate([swept, crossed, self.grid.mutate(first, random)]), axis=0)
-        fresh = np.array([self.grid.decode(vector) not in known for vector in pool])
-        pool = random.permutation(pool[fresh])
+        pool = np.concatenate([swept, crossed, self.grid.mutate(first, random)])
+        vectors = (self.grid.encode(candidate) for candidate in known)
+        seen = {vector.tobytes() for vector in vectors if vector is not None}
+        rows = {vector.tobytes(): row for row, vector in enumerate(pool)}
+        pool = random.permutation(pool[[row for vector, row in rows.items() if vector not in seen]])
         predicted = model.predict(pool)
         taken = points[(points < self.worst).all(axis=1)]
         useful = (predicted < self.worst).all(axis=1)
@@ -95,8 +97,7 @@ def _greedy(
     while len(chosen) < n:
         rated = nondominated(np.concatenate([taken, predicted]))[len(taken) :].nonzero()[0][:RATED]
         if len(rated):
-            gains = [hypervolume(np.vstack([taken, predicted[i]]), worst) for i in rated]
-            best = int(rated[int(np.argmax(gains))])
+            best = int(rated[largest_gain(predicted[rated], taken, worst)])
         elif len(pool):  # nothing promises a gain: the one that lacks least
             behind = (predicted[:, None] - taken).min(axis=2).max(axis=1)
             best = int(behind.argmin())

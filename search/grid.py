@@ -31,13 +31,16 @@ class Grid:
         self.lengths = np.array([len(axis.options) for axis in self.axes], dtype=np.int64)
         self._index = [{option: i for i, option in enumerate(axis.options)} for axis in self.axes]
         self._space = space
+        self._encoded: dict[str, Vector | None] = {}
 
     def encode(self, candidate: Candidate) -> Vector | None:
         """Return the candidate's vector ``[L]``; None where it lies outside the space."""
-        if not self._space.contains(candidate):
-            return None
-        options = [index[axis.of(candidate)] for axis, index in zip(self.axes, self._index, strict=True)]
-        return np.array(options, dtype=np.int64)
+        if candidate.key not in self._encoded:
+            inside = self._space.contains(candidate)
+            found = zip(self.axes, self._index, strict=True)
+            options = [index[axis.of(candidate)] for axis, index in found] if inside else None
+            self._encoded[candidate.key] = None if options is None else np.array(options, dtype=np.int64)
+        return self._encoded[candidate.key]
 
     def decode(self, vector: Iterable[int]) -> Candidate:
         """Return the candidate of a vector ``[L]``."""

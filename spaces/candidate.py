@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from .errors import InputError, nearest
@@ -148,10 +148,7 @@ class Candidate:
 
     def to_json(self) -> dict[str, Any]:
         """Return the canonical JSON form (design: "A candidate")."""
-        layers = {
-            name: {key: value for key, value in asdict(choice).items() if value != getattr(UNCOMPRESSED, key)}
-            for name, choice in self.layers.items()
-        }
+        layers = {name: dict(_choice_json(choice)) for name, choice in self.layers.items()}
         groups = {name: {"pruning_ratio": ratio} for name, ratio in self.groups.items()}
         data = {"version": VERSION, "base": self.base, "layers": layers, "groups": groups, "repair": self.repair}
         return data if groups else {key: value for key, value in data.items() if key != "groups"}
@@ -179,6 +176,12 @@ class Candidate:
             base=data.get("base", "reference"),
             repair=data.get("repair", "static"),
         )
+
+
+@lru_cache(maxsize=4096)
+def _choice_json(choice: LayerChoice) -> tuple[tuple[str, Any], ...]:
+    """Return what a choice has that the uncompressed one has not."""
+    return tuple((key, value) for key, value in asdict(choice).items() if value != getattr(UNCOMPRESSED, key))
 
 
 def _layer_choice(name: str, data: Any) -> LayerChoice:

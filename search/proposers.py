@@ -143,7 +143,7 @@ class OptunaProposer:
 
         import optuna
 
-        seed = int(np.random.default_rng([self.task.seed, asked]).integers(2**31))
+        seed = self._seed(asked)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             if self.sampler == "tpe":
@@ -151,6 +151,9 @@ class OptunaProposer:
             if self.sampler == "nsga2":
                 return optuna.samplers.NSGAIISampler(seed=seed, population_size=self.POPULATION)
             return optuna.samplers.GPSampler(seed=seed, deterministic_objective=False)
+
+    def _seed(self, asked: int) -> int:
+        return int(np.random.default_rng([self.task.seed, asked]).integers(2**31))
 
     def _trials(self, history: Sequence[Observation]) -> list[optuna.trial.FrozenTrial]:
         trials: list[optuna.trial.FrozenTrial] = []

@@ -77,7 +77,7 @@ def _with_free_weights(graph: Graph) -> tuple[ir.Model, dict[str, dict[str, np.n
     """Return the model with its weights, and a bias of each layer's node, as inputs that have defaults; and those biases."""
     copy = graph.model.clone()
     nodes = {node.name: node for node in copy.graph}
-    free = {name: value for name, value in copy.graph.initializers.items() if name in weight_names(graph)}
+    free = {name: copy.graph.initializers[name] for name in sorted(weight_names(graph))}
     biases: dict[str, dict[str, np.ndarray]] = {}
     for layer in graph.layers.values():
         biases[layer.name] = {}

@@ -113,7 +113,7 @@ def errors_of(builder: Builder, changes: Sequence[Change], progress: Progress | 
 
 
 def _forms(changes: Sequence[Change]) -> list[str]:
-    return sorted({NATIVE, *(change.form for change in changes)}, key=lambda form: (form != NATIVE, form))
+    return sorted({change.form for change in changes}, key=lambda form: (form != NATIVE, form))
 
 
 def _errors_of_form(builder: Builder, form: str, changes: Sequence[Change], progress: Progress | None) -> np.ndarray:
@@ -126,12 +126,14 @@ def _errors_of_form(builder: Builder, form: str, changes: Sequence[Change], prog
     found = _by_passes(builder, graph, changes, tell)
     if found is None:
         found = _by_runs(builder, graph, changes, tell)
-    own = np.array([own_error(builder, change) for change in changes])
-    result = np.zeros(len(changes))
+    result, least = np.zeros(len(changes)), LEAST_ERROR * float(np.nanmax(found))
     for rows in _series(changes):
-        values = _curve(found[rows], own[rows], exact=changes[rows[0]].kind == "ratios")
-        least = LEAST_ERROR * float(np.nanmax(found)) * np.array([changes[row].value for row in rows])
-        result[rows] = np.maximum(values, least) if changes[rows[0]].kind == "ratios" else values
+        ratios = changes[rows[0]].kind == "ratios"
+        taken = ratios and bool(np.isfinite(found[rows]).all())
+        own = np.array([np.nan if taken else own_error(builder, changes[row]) for row in rows])
+        result[rows] = _curve(found[rows], own, exact=ratios)
+        if ratios:
+            result[rows] = np.maximum(result[rows], least * np.array([changes[row].value for row in rows]))
     return result
 
 
@@ -142,8 +144,8 @@ def _by_passes(builder: Builder, graph: Graph, changes: Sequence[Change], tell: 
 
     written = (value.name or "" for node in graph.model.graph for value in node.outputs)
     size = sum(4 * math.prod(graph.shapes.get(name, ())) for name in written)
-    if not changes or size > MOST_BYTES or unsupported(graph) or steps(graph):
-        return np.zeros(0) if not changes else None
+    if size > MOST_BYTES or unsupported(graph) or steps(graph):
+        return None
     samples = _first_samples(builder, graph, MOST_SAMPLES)
     work = max(sum(multiply_adds(graph).values()), 1)
     batches = math.ceil(len(next(iter(samples.values()))) / graph.batch)
@@ -188,7 +190,7 @@ def _curve(found: np.ndarray, own: np.ndarray, exact: bool) -> np.ndarray:
 
     Args:
         found: the estimates, in order of the values.
-        own: the own errors.
+        own: the own errors; they are not read where the estimates are taken.
         exact: whether the estimates themselves are taken, where none lacks.
     """
     if exact and np.isfinite(found).all():

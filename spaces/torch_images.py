@@ -87,6 +87,12 @@ def _pool_pads(node: ir.Node, value: Tensor) -> tuple[list[int], list[int], list
     return kernel, strides, dilations, pads, more
 
 
+def _window_sums(value: Tensor, kernel: list[int], strides: list[int], dilations: list[int]) -> Tensor:
+    """Return the sum over each window, channel by channel."""
+    weight = value.new_ones(value.shape[1], 1, *kernel)
+    return CONV[len(kernel) - 1](value, weight, None, strides, 0, dilations, value.shape[1])  # type: ignore[operator]
+
+
 def _max_pool(node: ir.Node, value: Tensor) -> Tensor:
     kernel, strides, dilations, pads, more = _pool_pads(node, value)
     axes = len(kernel)
@@ -97,19 +103,13 @@ def _max_pool(node: ir.Node, value: Tensor) -> Tensor:
 def _average_pool(node: ir.Node, value: Tensor) -> Tensor:
     kernel, strides, dilations, pads, more = _pool_pads(node, value)
     axes = len(kernel)
-    counted = torch.ones_like(value[:1, :1])
-    if node.attributes.get_int("count_include_pad", 0):
-        counted = _pad_ends(counted, pads[:axes], pads[axes:], 1.0)
-    else:
-        counted = _pad_ends(counted, pads[:axes], pads[axes:])
-    value = _pad_ends(value, pads[:axes], pads[axes:])
+    counts = float(node.attributes.get_int("count_include_pad", 0))  # of a value of the padding
 
-    def sums(of: Tensor) -> Tensor:
-        weight = of.new_ones(of.shape[1], 1, *kernel)
-        longer = _pad_ends(of, [0] * axes, more)
-        return CONV[axes - 1](longer, weight, None, strides, 0, dilations, of.shape[1])  # type: ignore[operator]
+    def sums(of: Tensor, fill: float) -> Tensor:
+        padded = _pad_ends(of, pads[:axes], pads[axes:], fill)
+        return _window_sums(_pad_ends(padded, [0] * axes, more), kernel, strides, dilations)
 
-    return sums(value) / sums(counted)
+    return sums(value, 0.0) / sums(torch.ones_like(value[:1, :1]), counts)
 
 
 def _global(function: Callable[..., Tensor]) -> Op:
@@ -159,9 +159,7 @@ def _lp_pool(node: ir.Node, value: Tensor) -> Tensor:
     kernel, strides, dilations, pads, more = _pool_pads(node, value)
     axes, power = len(kernel), node.attributes.get_int("p", 2)
     ends = [p + m for p, m in zip(pads[axes:], more, strict=True)]
-    padded = _pad_ends(value.abs() ** power, pads[:axes], ends)
-    weight = value.new_ones(value.shape[1], 1, *kernel)
-    total = CONV[axes - 1](padded, weight, None, strides, 0, dilations, value.shape[1])  # type: ignore[operator]
+    total = _window_sums(_pad_ends(value.abs() ** power, pads[:axes], ends), kernel, strides, dilations)
     return total ** (1.0 / power)
 
 

@@ -74,7 +74,7 @@ def _shrink(value: Tensor, bias: float, lambd: float) -> Tensor:
 def _cast(node: ir.Node, value: Tensor) -> Tensor:
     import onnx_ir as ir
 
-    name = ir.DataType(int(node.attributes["to"].value)).numpy().name
+    name = ir.DataType(node.attributes["to"].as_int()).numpy().name
     return value.to(getattr(torch, "bool" if name.startswith("bool") else name))
 
 

@@ -19,8 +19,6 @@ from .torch_ops import Op, whole_numbers
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-REACH = {"nearest": 1, "linear": 2, "cubic": 4}  # neighbours
-
 
 def _resize(
     node: ir.Node, value: Tensor, roi: Tensor | None = None, scales: Tensor | None = None, sizes: Tensor | None = None
@@ -63,12 +61,10 @@ def _along(value: Tensor, axis: int, index: Tensor, weight: Tensor) -> Tensor:
     index, weight = index.to(value.device), weight.to(value)
     shape = [1] * value.ndim
     shape[axis] = len(index)
-    terms = [
-        value.index_select(axis, index[:, column]) * weight[:, column].reshape(shape)
-        if index.shape[1] > 1
-        else value.index_select(axis, index[:, column])
-        for column in range(index.shape[1])
-    ]
+    near = [value.index_select(axis, column) for column in index.T]
+    if len(near) == 1:
+        return near[0]  # of whole numbers too
+    terms = [each * column.reshape(shape) for each, column in zip(near, weight.T, strict=True)]
     return sum(terms[1:], terms[0])
 
 

@@ -83,7 +83,7 @@ def steps(graph: Graph) -> list[str]:
     reached = {layer_node for layer in graph.layers.values() for layer_node in layer.nodes}
     known: set[str] = set()
     found = set()
-    for node in graph.model.graph:  # sorted
+    for node in graph.model.graph:  # in the order in which they run
         behind = any(value is not None and value.name in known for value in node.inputs)
         if (node.name in reached or behind) and node.op_type not in SIZES:
             known |= {value.name or "" for value in node.outputs}

@@ -76,11 +76,10 @@ def main() -> None:
             searched = partial(curve, arguments.zoo, name, folder, arguments.most)
             table = pd.concat(pool.starmap(searched, tasks, chunksize=1))
         table.to_csv(folder / "hypervolumes.csv", index=False)
-        probing = json.loads((folder / "probing.json").read_text()) if (folder / "probing.json").exists() else {}
         for line in rows(table):
             print(f"| {name} | {line} |", flush=True)
-        if probing:
-            print(f"| {name} | sensitivities: {probing['seconds']:.0f} s, {probing['evaluations']:.0f} evaluations |")
+        probing = json.loads((folder / "probing.json").read_text())
+        print(f"| {name} | sensitivities: {probing['seconds']:.0f} s, {probing['evaluations']:.0f} evaluations |")
 
 
 def prepare(zoo: Path, name: str, folder: Path) -> None:
@@ -93,10 +92,10 @@ def prepare(zoo: Path, name: str, folder: Path) -> None:
     if not (folder / "predictor.npz").exists():
         calibrate(study.predictor, study.space, study.feed, CALIBRATION_SECONDS)
         write_predictor(study.predictor, folder / "predictor.npz")
-    begun = time.perf_counter()
-    task_of(study, Run(run), "frontier", 0)
-    seconds = time.perf_counter() - begun
-    if not (folder / "probing.json").exists():  # else it came from the cache
+    if not (folder / "probing.json").exists():
+        begun = time.perf_counter()
+        task_of(study, Run(run), "frontier", 0)  # later ones come from the cache
+        seconds = time.perf_counter() - begun
         evaluator = Evaluations(study, folder)
         each = np.median([evaluator.find(candidate).seconds for _, candidate in start_points(study.space)[1:]])
         about = {"seconds": seconds, "evaluations": seconds / float(each)}
@@ -160,8 +159,7 @@ class EachAlone(OptunaProposer):
     """TPE as Optuna has it by default: each parameter on its own."""
 
     def _sampler(self, asked: int) -> optuna.samplers.BaseSampler:
-        seed = int(np.random.default_rng([self.task.seed, asked]).integers(2**31))
-        return optuna.samplers.TPESampler(seed=seed, multivariate=False)
+        return optuna.samplers.TPESampler(seed=self._seed(asked), multivariate=False)
 
 
 def proposer_of(sampler: str, task: Task) -> Proposer:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..spaces.candidate import Candidate
 from ..spaces.space import Axis, Space, make_candidate
+from .vectors import draw as drawn
 
 Vector = NDArray[np.int64]
 ENUMERABLE = 100_000  # points of a space that may be walked through one by one
@@ -53,18 +54,6 @@ class Grid:
         for row, axis in zip(table, self.axes, strict=True):
             row[: len(axis.options)] = [value(axis, option) for option in axis.options]
         return table
-
-    def random(self, random: np.random.Generator, count: int) -> NDArray[np.int64]:
-        """Return ``[count, L]`` uniformly drawn vectors."""
-        return random.integers(0, self.lengths, size=(count, len(self.lengths)))
-
-    def mutate(self, vectors: NDArray[np.int64], random: np.random.Generator, most: int = 3) -> NDArray[np.int64]:
-        """Return a copy of ``vectors [N, L]`` with 1 to ``most`` options of each drawn anew."""
-        axes = len(self.lengths)
-        share = random.integers(1, most + 1, size=(len(vectors), 1)) / axes
-        hit = random.random(vectors.shape) < share
-        hit[np.arange(len(vectors)), random.integers(0, axes, len(vectors))] = True
-        return np.where(hit, self.random(random, len(vectors)), vectors)
 
     def walk(self) -> Iterator[Candidate]:
         """Yield all candidates."""
@@ -109,7 +98,7 @@ def distinct(
 
 
 def _unseen(grid: Grid, seen: set[Candidate], random: np.random.Generator) -> Candidate | None:
-    for vector in grid.random(random, REDRAWS):
+    for vector in drawn(grid.lengths, random, REDRAWS):
         candidate = grid.decode(vector)
         if candidate not in seen:
             return candidate

@@ -16,6 +16,7 @@ from ..spaces.candidate import NATIVE, Candidate, LayerChoice
 from ..spaces.space import Axis, Option, Space, make_candidate
 from ..spaces.threads import one_torch_thread
 from .grid import Grid, distinct
+from .vectors import draw
 
 if TYPE_CHECKING:
     import optuna
@@ -99,7 +100,7 @@ class Random:
         """Return ``n`` unseen candidates."""
         random = np.random.default_rng([self.seed, len(history)])
         known = [observation.candidate for observation in history]
-        return distinct(lambda: self.grid.decode(self.grid.random(random, 1)[0]), self.grid, known, n, random)
+        return distinct(lambda: self.grid.decode(draw(self.grid.lengths, random, 1)[0]), self.grid, known, n, random)
 
 
 class OptunaProposer:

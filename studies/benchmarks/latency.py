@@ -32,6 +32,7 @@ from slimfront.objectives.samples import Samples
 from slimfront.objectives.target import OnnxRuntime
 from slimfront.objectives.timing import Timing
 from slimfront.search.grid import Grid
+from slimfront.search.vectors import draw
 from slimfront.spaces.build import Builder
 from slimfront.spaces.candidate import Candidate
 from slimfront.spaces.session import batches
@@ -81,12 +82,12 @@ def measured(model: Model, arguments: argparse.Namespace) -> list[str]:
     learned = f"{len(predictor.samples)} met, {time.monotonic() - begun:.0f} s more"
 
     grid = Grid(space)
-    drawn = [grid.decode(vector) for vector in grid.random(np.random.default_rng(1), arguments.candidates)]
+    drawn = [grid.decode(vector) for vector in draw(grid.lengths, np.random.default_rng(1), arguments.candidates)]
     quick = rapid.predict(drawn)
     begun = time.monotonic()
     predictions = [predictor.predict(candidate) for candidate in drawn]
     exact_rate = len(drawn) / (time.monotonic() - begun)
-    many = [grid.decode(vector) for vector in grid.random(np.random.default_rng(2), MANY)]
+    many = [grid.decode(vector) for vector in draw(grid.lengths, np.random.default_rng(2), MANY)]
     begun = time.monotonic()
     rapid.predict(many)
     rapid_rate = len(many) / (time.monotonic() - begun)

@@ -34,7 +34,9 @@ from slimfront.search.proposers import Observation, OptunaProposer, Proposer, Ta
 from slimfront.search.start import start_points
 from slimfront.search.task import task_of
 from slimfront.spaces.candidate import Candidate
+from slimfront.spaces.changes import changes_of
 from slimfront.spaces.errors import BuildError
+from slimfront.spaces.sensitivity import errors_of
 from slimfront.studies.front import drop_db, hypervolume, point
 from slimfront.studies.run import Run
 from slimfront.studies.run_folder import use_machine_facts
@@ -94,7 +96,7 @@ def prepare(zoo: Path, name: str, folder: Path) -> None:
         write_predictor(study.predictor, folder / "predictor.npz")
     if not (folder / "probing.json").exists():
         begun = time.perf_counter()
-        task_of(study, Run(run), "frontier", 0)  # later ones come from the cache
+        errors_of(study.builder, list(changes_of(study.space)))  # never from the cache
         seconds = time.perf_counter() - begun
         evaluator = Evaluations(study, folder)
         each = np.median([evaluator.find(candidate).seconds for _, candidate in start_points(study.space)[1:]])

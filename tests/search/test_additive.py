@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from slimfront.search.additive import AdditiveModel, Layout
+from slimfront.search.additive import AdditiveModel
 from slimfront.search.grid import Grid
+from slimfront.search.layout import Layout
 from slimfront.search.proposers import Task
 from slimfront.spaces.candidate import Candidate, LayerChoice
 from slimfront.spaces.offers import FormOffer, Offer
@@ -33,7 +34,7 @@ def fitted() -> tuple[AdditiveModel, Grid]:
         size = sum(choice.weight_bits for choice in chosen) / 96
         time = 0.1 + 0.3 * sum(0.3 if choice.integer else 1.0 for choice in chosen)
         points.append((size, time, 0.01))
-    return AdditiveModel(layout, vectors, np.array(points), {}), grid
+    return AdditiveModel(layout, vectors, np.array(points)), grid
 
 
 def predicted(model: AdditiveModel, grid: Grid, choice: LayerChoice) -> np.ndarray:

@@ -6,6 +6,7 @@ import pytest
 from slimfront.search.grid import Grid, distinct
 from slimfront.search.proposers import option_text, parse_option
 from slimfront.search.start import start_points
+from slimfront.search.vectors import draw, mutate
 from slimfront.spaces.candidate import Candidate, LayerChoice
 from slimfront.spaces.space import Axis, Space
 
@@ -51,25 +52,25 @@ def test_what_lies_outside_has_no_vector():
 def test_mutants_differ_in_few_layers_and_stay_inside():
     grid = Grid(space(layers=30))
     random = np.random.default_rng(0)
-    parents = grid.random(random, 200)
-    mutants = grid.mutate(parents, random)
+    parents = draw(grid.lengths, random, 200)
+    mutants = mutate(grid.lengths, parents, random)
     changed = (mutants != parents).sum(axis=1)
     assert (mutants < grid.lengths).all()
     assert 0.5 < changed.mean() < 3.5
     assert changed.max() <= 10
 
 
-@pytest.mark.parametrize("draw", ["nothing", "always the same", "random"])
-def test_distinct_finds_every_point_of_a_small_space_and_then_ends(draw):
+@pytest.mark.parametrize("drawn", ["nothing", "always the same", "random"])
+def test_distinct_finds_every_point_of_a_small_space_and_then_ends(drawn):
     grid = Grid(space(layers=2))
     random = np.random.default_rng(0)
     draws = {
         "nothing": lambda: None,
         "always the same": lambda: grid.decode([0, 0]),
-        "random": lambda: grid.decode(grid.random(random, 1)[0]),
+        "random": lambda: grid.decode(draw(grid.lengths, random, 1)[0]),
     }
     known = [grid.decode([1, 1])]
-    found = distinct(draws[draw], grid, known, 100, random)
+    found = distinct(draws[drawn], grid, known, 100, random)
     assert len(found) == len(set(found)) == 24
     assert not set(found) & set(known)
 

@@ -11,43 +11,7 @@ from slimfront.spaces.candidate import Candidate, LayerChoice
 from slimfront.spaces.space import Space
 from slimfront.studies.definition import SAMPLERS
 
-CHOICES = tuple(LayerChoice(w, a) for w in (2, 4, 8, 32) for a in (8, 32) if w <= 8 or a == 32)
-PARAMETERS = {f"conv.{i}": 1000 * 2**i for i in range(4)}
-
-
-RATIOS = {f"conv.{i}": (0.0, 0.25, 0.5) for i in range(3)}
-SHARES = {name: ({f"conv.{i + 1}": 1.0}, {name: 1.0}) for i, name in enumerate(RATIOS)}
-
-
-def make_task(layers=4, choices=CHOICES, ratios=RATIOS, **changes):
-    names = list(PARAMETERS)[:layers]
-    held = {"held": (LayerChoice(8, 8),)}
-    ratios = {name: options for name, options in ratios.items() if int(name[-1]) < layers - 1}
-    space = Space(dict.fromkeys(names, choices) | held, ratios)
-    return Task(space, PARAMETERS | {"held": 10}, PARAMETERS, SHARES, **changes)
-
-
-def measure(candidate):
-    """A made-up model: a chain whose sizes and times go with the channels that stay, and whose errors add up."""
-    total = sum(PARAMETERS.values())
-    size = time = error = 0.0
-    for i, (name, parameters) in enumerate(PARAMETERS.items()):
-        choice, ratio = candidate.choice(name), candidate.ratio(name)
-        kept = (1 - ratio) * (1 - candidate.ratio(f"conv.{i - 1}"))
-        size += kept * choice.weight_bits * parameters / (32 * total)
-        time += kept * (0.25 if choice.integer else 1.0) / len(PARAMETERS)
-        error += 4.0**-choice.weight_bits * 20 + 0.01 * choice.integer + 0.4 * ratio**2 * (1 + i)
-    return (0.05 + 0.95 * size, 0.05 + 0.95 * time, 10 * np.log10(1 + error) / 3)
-
-
-def begin(task, count=12):
-    """A history: the starting points, random ones, and a failure."""
-    random = make_proposer("random", task)
-    history = [Observation(candidate, measure(candidate)) for _, candidate in start_points(task.space)]
-    for candidate in random.propose(history, count - len(history)):
-        history.append(Observation(candidate, measure(candidate), violation=float(len(history) % 2)))
-    history[-1] = Observation(history[-1].candidate, None)
-    return history
+from .made_up import CHOICES, RATIOS, begin, make_task, measure
 
 
 @pytest.fixture(params=SAMPLERS)
@@ -99,6 +63,47 @@ def test_nothing_but_failures_does_no_harm(sampler):
     assert len(make_proposer(sampler, task).propose(history, 2)) == 2
 
 
+@pytest.mark.parametrize("point", [(0.5, 0.5, 0.0), (0.5, 0.5, 1.0)])
+def test_an_objective_that_never_changes_does_no_harm(sampler, point):
+    task = make_task()
+    history = [
+        Observation(observation.candidate, (measure(observation.candidate)[0], *point[1:]))
+        for observation in begin(task)
+    ]
+    same = [Observation(observation.candidate, point) for observation in history]
+    for told in (history, same):
+        assert len(set(make_proposer(sampler, task).propose(told, 2))) == 2
+
+
+def test_a_space_of_one_point_ends_with_it(sampler):
+    task = make_task(layers=1, choices=(LayerChoice(4, 8),))
+    (only,) = make_proposer(sampler, task).propose([], 3)
+    assert task.space.contains(only)
+    assert make_proposer(sampler, task).propose([Observation(only, measure(only))], 1) == []
+    assert make_proposer(sampler, task).propose([Observation(only, None)], 1) == []
+
+
+def test_options_that_depend_on_others_come_only_with_them(sampler):
+    """Sparsity is offered with 8 bits alone: it is part of one choice, so that no proposal has it with other widths."""
+    choices = (LayerChoice(4, 8), LayerChoice(8, 8), LayerChoice(8, 8, sparsity=0.5))
+    task = make_task(choices=choices, ratios={})
+    proposals = make_proposer(sampler, task).propose(begin(task), 10)
+    chosen = [candidate.choice(name) for candidate in proposals for name in task.parameters if name != "held"]
+    assert set(chosen) <= set(choices)
+    assert len({candidate.key for candidate in proposals}) == 10
+
+
+def test_frontier_refits_seldom_in_a_long_history_and_follows_from_it_all_the_same():
+    task = make_task()
+    history = begin(task, 12)
+    proposer = make_proposer("frontier", task)
+    while len(history) < 110:
+        (candidate,) = proposer.propose(history, 1)
+        history.append(Observation(candidate, measure(candidate)))
+        if len(history) in (50, 101, 109):
+            assert make_proposer("frontier", task).propose(history, 1) == proposer.propose(history, 1)
+
+
 def test_frontier_proposes_what_keeps_the_limits():
     task = make_task(limits=(0.2, float("inf"), 0.5))
     history = [Observation(observation.candidate, measure(observation.candidate)) for observation in begin(task)]
@@ -119,6 +124,48 @@ def test_frontier_reaches_more_hypervolume_than_random_search():
             history.append(Observation(candidate, measure(candidate)))
         reached[sampler] = hypervolume([observation.point for observation in history])
     assert reached["frontier"] > reached["random"] + 0.01
+
+
+def test_frontier_recovers_a_planted_additive_model_with_interactions():
+    """40 layers of seven widths whose neighbours' errors pull at each other: most of the front in 60 evaluations."""
+    from slimfront.search.additive import fitted
+    from slimfront.search.solve import solve
+    from slimfront.search.vectors import draw
+    from slimfront.studies.front import hypervolume
+
+    random = np.random.default_rng(5)
+    names = [f"conv.{i}" for i in range(40)]
+    widths = tuple(LayerChoice(w, 32) for w in (2, 3, 4, 5, 6, 8, 32))
+    parameters = dict(zip(names, (10 ** random.uniform(3, 5, 40)).astype(int).tolist(), strict=True))
+    own = 10 ** random.uniform(-2.0, 0.5, 40)
+    pulls = random.uniform(-0.5, 1.5, 39)
+    guesses = own * 10 ** random.normal(0, 0.15, 40)
+
+    def planted(candidate):
+        bits = np.array([candidate.choice(name).weight_bits for name in names])
+        errors = own * np.where(bits < 32, 4.0 ** (2 - bits), 0.0)
+        error = errors.sum() + (pulls * np.sqrt(errors[:-1] * errors[1:])).sum()
+        size = (bits * list(parameters.values())).sum() / (32 * sum(parameters.values()))
+        return (size, 0.9, 10 * np.log10(1 + max(error, 0.0)) / 3)
+
+    space = Space(dict.fromkeys(names, widths))
+    errors = {
+        name: {choice: guess * (4.0 ** (2 - choice.weight_bits) if choice.rounded else 0.0) for choice in widths}
+        for name, guess in zip(names, guesses, strict=True)
+    }
+    task = Task(space, parameters, parameters, {}, errors)
+    history = [Observation(candidate, planted(candidate)) for _, candidate in start_points(space)]
+    proposer = make_proposer("frontier", task)
+    while len(history) < 60:
+        (candidate,) = proposer.propose(history, 1)
+        history.append(Observation(candidate, planted(candidate)))
+    vectors = draw(proposer.grid.lengths, random, 4000)
+    points = np.array([planted(proposer.grid.decode(vector)) for vector in vectors])
+    taught = fitted(proposer.layout, vectors, points)  # what a hundred times as many evaluations would tell
+    best = solve(taught, proposer.grid.lengths, vectors[:1], random, sweeps=2000)
+    reachable = hypervolume([planted(proposer.grid.decode(vector)) for vector in best.pool])
+    assert hypervolume([observation.point for observation in history]) > 0.95 * reachable
+    assert hypervolume(points[:60]) < 0.7 * reachable
 
 
 def test_frontier_reaches_more_with_pruning_ratios_than_without():

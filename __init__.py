@@ -17,7 +17,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .search.cost_tables import AdditiveCosts
     from .search.evaluate import evaluate
+    from .search.frontier_sampler import FrontierSampler
     from .search.loop import search
     from .spaces.candidate import Candidate, LayerChoice
     from .spaces.errors import InputError, SlimfrontError
@@ -30,7 +32,9 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOMES = {
+    "AdditiveCosts": "search.cost_tables",
     "Candidate": "spaces.candidate",
+    "FrontierSampler": "search.frontier_sampler",
     "InputError": "spaces.errors",
     "LayerChoice": "spaces.candidate",
     "Run": "studies.run",
@@ -46,7 +50,9 @@ _HOMES = {
 }
 
 __all__ = [
+    "AdditiveCosts",
     "Candidate",
+    "FrontierSampler",
     "InputError",
     "LayerChoice",
     "Run",

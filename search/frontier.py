@@ -17,6 +17,7 @@ from .grid import Grid, distinct
 from .layout import Layout
 from .proposers import Observation, Task
 from .solve import Solved, choose, solve
+from .vectors import unseen
 
 STEPS = 50  # the model is fitted anew when the history has grown by this part of it, at first after each trial
 
@@ -39,9 +40,9 @@ class Frontier:
         ranked: list[Candidate] = []
         if solved is not None:
             vectors = [self.grid.encode(candidate) for candidate in known]
-            seen = {vector.tobytes() for vector in vectors if vector is not None}
+            new = unseen(solved.pool, [vector for vector in vectors if vector is not None])
             points = [o.point for o in history if o.point is not None]  # those of sequential twins as well
-            rows = choose(solved, seen, np.array(points), self.worst, n, len(history))
+            rows = choose(solved, new, np.array(points), self.worst, n, len(history))
             ranked = [self.grid.decode(solved.pool[row]) for row in rows]
         draw = iter(ranked)
         return distinct(lambda: next(draw, None), self.grid, known, n, random)

@@ -6,7 +6,6 @@ expected to gain most hypervolume are chosen, given how sure the model is. One i
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -92,20 +91,20 @@ def solve(costs: Costs, lengths: Vectors, front: Vectors, random: np.random.Gene
     return Solved(pool, centre, costs.spread(pool), costs.novelty(pool))
 
 
-def choose(solved: Solved, seen: Collection[bytes], taken: Floats, worst: Floats, n: int, done: int = 0) -> list[int]:
+def choose(solved: Solved, new: NDArray[np.bool_], taken: Floats, worst: Floats, n: int, done: int = 0) -> list[int]:
     """Return which ``n`` rows of the pool to measure next, each the one that promises most with those before it.
 
     Fewer where the pool has no more.
 
     Args:
         solved: the pool.
-        seen: vectors, as bytes, that are not to come again.
+        new: which rows may be chosen ``[P]``.
         taken: points that were measured ``[N, 3]``.
         worst: the reference point of the hypervolume, or the limits where they are nearer ``[3]``.
         n: how many.
         done: how many were chosen before; the count decides whose turn diversity is.
     """
-    left = np.array([vector.tobytes() not in seen for vector in solved.pool])
+    left = new.copy()
     chosen: list[int] = []
     while len(chosen) < n and left.any():
         rows = _hopeful(solved, left, taken, worst)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,3 +33,19 @@ def distinct_rows(vectors: Vectors) -> Vectors:
     """Return the rows ``[M, L]`` without repetitions, in order of their first appearance."""
     rows = {vector.tobytes(): row for row, vector in zip(range(len(vectors) - 1, -1, -1), vectors[::-1], strict=True)}
     return vectors[sorted(rows.values())]
+
+
+def unseen(vectors: Vectors, seen: Iterable[Vectors]) -> NDArray[np.bool_]:
+    """Return which rows ``[M]`` of ``vectors [M, L]`` are none of ``seen``.
+
+    A negative entry of a vector that was seen fits every entry: it did not matter there.
+    """
+    by_places: dict[bytes, set[bytes]] = {}
+    for vector in seen:
+        mattered = vector >= 0
+        by_places.setdefault(mattered.tobytes(), set()).add(vector[mattered].tobytes())
+    new = np.ones(len(vectors), bool)
+    for places, known in by_places.items():
+        some = np.ascontiguousarray(vectors[:, np.frombuffer(places, bool)])
+        new &= np.array([row.tobytes() not in known for row in some])
+    return new

@@ -4,12 +4,14 @@ import itertools
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from slimfront.search.additive import fitted
 from slimfront.search.grid import Grid
 from slimfront.search.layout import Layout
 from slimfront.search.solve import EVERY, Solved, choose, solve
-from slimfront.search.vectors import cross, distinct_rows, draw, mutate
+from slimfront.search.vectors import cross, distinct_rows, draw, mutate, unseen
 from slimfront.studies.front import hypervolume, nondominated
 
 from .made_up import CHOICES, RATIOS, make_task, measure
@@ -69,26 +71,28 @@ def pool_of(points, novelty=None):
 
 def test_a_batch_is_spread_over_the_front():
     solved = pool_of([(0.2, 0.2, 0.5), (0.21, 0.21, 0.5), (0.7, 0.7, 0.1)])
-    assert choose(solved, set(), np.array([[1.0, 1.0, 0.0]]), np.ones(3), 2) == [0, 2]
+    assert choose(solved, np.ones(len(solved.pool), bool), np.array([[1.0, 1.0, 0.0]]), np.ones(3), 2) == [0, 2]
 
 
 def test_what_was_seen_does_not_come_again_and_the_pool_may_end():
     solved = pool_of([(0.2, 0.2, 0.5), (0.3, 0.3, 0.4)])
-    seen = {solved.pool[0].tobytes()}
-    assert choose(solved, seen, np.array([[1.0, 1.0, 0.0]]), np.ones(3), 5) == [1]
+    new = unseen(solved.pool, [solved.pool[0]])
+    assert choose(solved, new, np.array([[1.0, 1.0, 0.0]]), np.ones(3), 5) == [1]
 
 
 def test_where_no_candidate_keeps_the_limits_the_nearest_comes_first():
     solved = pool_of([(0.5, 0.5, 0.5), (0.3, 0.5, 0.5), (0.4, 0.2, 0.2)])
-    assert choose(solved, set(), np.array([[1.0, 1.0, 0.0]]), np.array([0.25, 1.0, 1.0]), 3) == [1, 2, 0]
+    assert choose(
+        solved, np.ones(len(solved.pool), bool), np.array([[1.0, 1.0, 0.0]]), np.array([0.25, 1.0, 1.0]), 3
+    ) == [1, 2, 0]
 
 
 def test_one_in_five_goes_where_little_was_measured():
     points = [(0.2 + 0.01 * i, 0.5 - 0.01 * i, 0.4) for i in range(10)]
     solved = pool_of(points, 1.0 * (np.arange(10) // 2 == 2))
     taken = np.array([[1.0, 1.0, 0.0]])
-    assert choose(solved, set(), taken, np.ones(3), 1, done=EVERY - 1) == [5]
-    assert choose(solved, set(), taken, np.ones(3), 1, done=0) == [9]
+    assert choose(solved, np.ones(len(solved.pool), bool), taken, np.ones(3), 1, done=EVERY - 1) == [5]
+    assert choose(solved, np.ones(len(solved.pool), bool), taken, np.ones(3), 1, done=0) == [9]
 
 
 def test_vectors_stay_within_their_lengths():
@@ -102,3 +106,11 @@ def test_vectors_stay_within_their_lengths():
     assert (mutants != first).any()
     assert len(distinct_rows(first)) == len(np.unique(first, axis=0))
     assert (distinct_rows(first)[0] == first[0]).all()
+
+
+@given(st.integers(0, 10**6))
+def test_what_was_seen_is_recognised_also_where_some_entries_did_not_matter(seed):
+    random = np.random.default_rng(seed)
+    vectors, seen = random.integers(0, 2, (20, 3)), random.integers(-1, 2, (4, 3))
+    known = ((vectors[:, None] == seen) | (seen < 0)).all(axis=2).any(axis=1)
+    assert (unseen(vectors, seen) == ~known).all()

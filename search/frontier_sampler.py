@@ -142,8 +142,8 @@ class FrontierSampler(BaseSampler):
         return found
 
     def _worst(self, values: Floats, solved: Solved, signs: Sequence[float]) -> Floats:
-        """Return the limits, or, where there are none, what lies beyond all that was measured or is expected ``[3]``."""
-        known = values if len(values) > 1 else np.concatenate([values, solved.centre])
+        """Return the limits, or, where there are none, what lies beyond the fronts that were measured and are expected."""
+        known = np.concatenate([values[nondominated(values)], solved.centre[nondominated(solved.centre)]])
         worst = known.max(axis=0) + MARGIN * np.maximum(np.ptp(known, axis=0), LEAST_RANGE)
         for objective, limit in enumerate(self.limits or ()):
             if limit is not None:

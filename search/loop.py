@@ -5,7 +5,6 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 from ..objectives.calibration import calibrate
@@ -14,20 +13,20 @@ from ..objectives.protocol import Reading
 from ..spaces.candidate import Candidate
 from ..spaces.errors import BuildError, InputError
 from ..studies.definition import check_sampler
-from ..studies.environment import Environment
 from ..studies.front import WORST, nondominated
 from ..studies.limits import parse_time
 from ..studies.reading_notes import environment_notes, reading_notes
-from ..studies.records import FAILED, Record, RecordFile
+from ..studies.records import RecordFile
 from ..studies.run import Run
 from ..studies.run_folder import PREDICTOR_FILE, RECORDS_FILE, make_folder, start_run, use_machine_facts, writing_to
 from ..studies.study import Study, load_study
 from ..studies.trial import REFERENCE_LABEL, Trial
 from .doubt import POSTPONED, doubtful, hopeless, sure_enough
-from .evaluate import Evaluator, StageResult
+from .evaluate import Evaluator
 from .mirror import Mirror
 from .progress import Progress, Silent
 from .proposers import Observation, make_proposer
+from .recorded import RecordedRun
 from .start import start_points
 from .task import history_of, limits_of, task_of
 from .twins import EVERY, sequential_twin
@@ -92,7 +91,7 @@ def search(
     environment = study.environment
     with RecordFile(folder / RECORDS_FILE) as records:
         start_run(folder, study, environment)
-        running = _Search(study, folder, records, environment, mirror, progress or Silent(), total, deadline)
+        running = _Search(RecordedRun(study, folder, records), mirror, progress or Silent(), total, deadline)
         running.go(sampler, settings.seed if seed is None else seed)
     return Run(folder)
 
@@ -102,27 +101,31 @@ class _Search:
 
     def __init__(
         self,
-        study: Study,
-        folder: Path,
-        records: RecordFile,
-        environment: Environment,
+        recorded: RecordedRun,
         mirror: Mirror | None,
         progress: Progress,
         total: int,
         deadline: float | None,
     ) -> None:
-        self.study = study
-        self.folder = folder
-        self.records = records
-        self.environment = environment.digest
+        self.recorded = recorded
+        self.study = recorded.study
+        self.folder = recorded.folder
         self.mirror = mirror
         self.progress = progress
         self.total = total
         self.deadline = deadline
-        self.evaluator = Evaluator(study, folder / "models", predictor=study.predictor)
         self.durations: list[float] = []
         self.twin_durations: list[float] = []
-        self.run = self._read()
+
+    @property
+    def run(self) -> Run:
+        """The run as it is now."""
+        return self.recorded.run
+
+    @property
+    def evaluator(self) -> Evaluator:
+        """What builds and measures."""
+        return self.recorded.evaluator
 
     def go(self, sampler: str, seed: int) -> None:
         """Evaluate until the run has its trials, the space is exhausted or the time is over."""
@@ -130,7 +133,7 @@ class _Search:
         count = len(self.run.trials)
         if count >= self.total:
             self.progress.note(f"the run has {count} candidates already, and no more were asked for ({self.total})")
-        for note in environment_notes(Run(self.folder), self.environment):
+        for note in environment_notes(Run(self.folder), self.study.environment.digest):
             self.progress.note(note)
         for label, candidate in self._wanted(sampler, seed):
             if not prepared:
@@ -199,13 +202,11 @@ class _Search:
         while left and not self._time_is_over(spare=0):
             self.progress.prepare("timing what may be on the front", done / (done + len(left)))
             batch = left[: self._at_once]
-            for trial, result in self.evaluator.time_together(batch):
-                self.records.append(self._record(result, trial.candidate, trial.number))
-            self.run = self._read()
+            self.recorded.add(self.evaluator.time_together(batch))
             for trial in batch:
                 self._tell(self.run.trial(trial.number))
             done, left = done + len(batch), self._postponed()
-        self._keep_front_files()
+        self.recorded.keep_files(self._postponed())
 
     @property
     def _at_once(self) -> int:
@@ -232,16 +233,14 @@ class _Search:
             if not timed:
                 break
             left -= len(timed)
-            for trial, result in timed:
-                self.records.append(self._record(result, trial.candidate, trial.number))
-            self.run = self._read()
+            self.recorded.add(timed)
 
     def _wanted(self, sampler: str, seed: int) -> Iterator[tuple[str, Candidate]]:
         """Yield what is to be evaluated: what was begun, the starting points, then proposals."""
         for trial in [t for t in self.run.all_trials if t.state == "started" and t.number < self.total]:
             yield trial.label, trial.candidate
         for label, candidate in start_points(self.study.space):
-            if self._room() and self._known(candidate) is None:
+            if self._room() and self.recorded.known(candidate) is None:
                 yield label, candidate
         if not self._room() or self._time_is_over():
             return
@@ -265,46 +264,14 @@ class _Search:
     def _room(self) -> bool:
         return len(self.run.all_trials) < self.total
 
-    def _known(self, candidate: Candidate) -> Trial | None:
-        return next((trial for trial in self.run.all_trials if trial.candidate == candidate), None)
-
     def _evaluate(self, label: str, candidate: Candidate) -> None:
-        """Evaluate one candidate; each stage is on disk before anything else is done."""
-        start = time.monotonic()
-        known = self._known(candidate)
-        number = known.number if known else 1 + max((t.number for t in self.run.all_trials), default=-1)
-        first = known is None
-        for result in self.evaluator.evaluate(candidate, known, lambda found: self._untimed(label, found)):
-            if result.state == FAILED and label == REFERENCE_LABEL:
-                raise InputError(f"the study's model itself fails: {result.reason}")
-            self.records.append(self._record(result, candidate, number, label, first))
-            first = False
-        durations = self.durations if candidate.repair == "static" else self.twin_durations
-        durations.append(time.monotonic() - start)
-        self.run = self._read()
-        self._keep_front_files()
+        """Evaluate one candidate and tell of it."""
+        trial, seconds = self.recorded.evaluate(candidate, label, lambda found: self._untimed(label, found))
+        (self.durations if candidate.repair == "static" else self.twin_durations).append(seconds)
+        self.recorded.keep_files(self._postponed())
         if self.mirror:
             self.mirror.follow(self.run)
-        self._tell(self.run.trial(number))
-
-    def _record(
-        self, result: StageResult, candidate: Candidate, number: int, label: str = "", first: bool = False
-    ) -> Record:
-        return Record(
-            study=self.study.digest,
-            key=candidate.key,
-            stage=result.stage,
-            environment=self.environment,
-            state=result.state,
-            trial=number,
-            sha256=result.sha256,
-            readings={name: reading.to_json() for name, reading in result.readings.items()},
-            reason=result.reason,
-            candidate=candidate.to_json() if first else None,
-            label=label,
-            seconds=round(result.seconds, 4),
-            time=datetime.now(UTC).isoformat(timespec="seconds"),
-        )
+        self._tell(trial)
 
     def _tell(self, trial: Trial) -> None:
         if trial.label == REFERENCE_LABEL and self.run.has_target and trial.value("psnr_db") < SUSPICIOUS_PSNR_DB:
@@ -329,14 +296,3 @@ class _Search:
         spare = len(self._postponed()) if spare is None else spare
         later = spare * statistics.median(self.evaluator.timing_seconds or [0.0])
         return time.monotonic() + statistics.median(self.durations) + later > self.deadline
-
-    def _keep_front_files(self) -> None:
-        """Delete the files of candidates that are not on the front; they can be built again."""
-        kept = {Candidate().key}
-        kept |= {trial.candidate.key for trial in (*self.run.front_trials(), *self._postponed())}
-        for path in (self.folder / "models").glob("*.onnx*"):
-            if path.name.split(".")[0] not in kept:
-                path.unlink()
-
-    def _read(self) -> Run:
-        return Run(self.folder, self.environment)

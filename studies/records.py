@@ -28,7 +28,7 @@ class Record:
     Attributes:
         study: digest of the study.
         key: the candidate's key.
-        stage: "prediction", "build", "quality", "timing".
+        stage: "proposal", "prediction", "build", "quality", "timing".
         environment: digest of the environment it was measured in.
         state: "done", "failed" or "predicted".
         trial: the candidate's number in the run.

@@ -12,6 +12,8 @@ from ..spaces.candidate import Candidate
 from .records import DONE, FAILED, PREDICTED, Record
 
 STAGES = ("build", "quality", "timing")  # in this order; a trial with all of them is measured
+PROPOSAL = "proposal"  # what a model expected of the candidate when it was proposed
+WITHOUT_FILE = (PROPOSAL, "prediction")  # stages that come before the candidate's file
 REFERENCE_LABEL = "reference"
 
 
@@ -122,12 +124,12 @@ def _standing(records: list[Record], environment: str | None) -> dict[str, Recor
     """Return the records that count, by stage: the last of each on the last build."""
     standing: dict[str, Record] = {}
     for record in records:
-        if record.stage == "prediction":  # made before the file
-            if record.environment == environment:
-                standing["prediction"] = record
+        if record.stage in WITHOUT_FILE:
+            if record.environment == environment or record.stage == PROPOSAL:
+                standing[record.stage] = record
         elif record.stage == "build":
             if "build" in standing and standing["build"].sha256 != record.sha256:
-                standing = {stage: kept for stage, kept in standing.items() if stage == "prediction"}
+                standing = {stage: kept for stage, kept in standing.items() if stage in WITHOUT_FILE}
             standing["build"] = record
         elif record.sha256 == standing.get("build", record).sha256 and (
             record.stage != "timing" or record.environment == environment or record.state == FAILED

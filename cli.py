@@ -168,6 +168,9 @@ def search(
     sampler: Annotated[str | None, typer.Option(help="frontier, tpe, nsga2, gp or random.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the sampler.")] = None,
     storage: Annotated[str | None, typer.Option(metavar="URL", help="Optuna storage that mirrors the run.")] = None,
+    until_converged: Annotated[
+        bool, typer.Option("--until-converged", help="End earlier where little is left to gain.")
+    ] = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -179,7 +182,8 @@ def search(
     screen = Screen(json, quiet)
     try:
         with screen.search() as progress:
-            done = run_search(load_study(study), trials, run, timeout, sampler, seed, storage, progress)
+            loaded = load_study(study)
+            done = run_search(loaded, trials, run, timeout, sampler, seed, storage, progress, until_converged)
     except KeyboardInterrupt:
         screen.note("interrupted: everything finished is kept; the same command continues")
         raise typer.Exit(130) from None

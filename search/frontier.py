@@ -36,7 +36,7 @@ class Frontier:
         """Return ``n`` unseen candidates, the most promising first."""
         random = np.random.default_rng([self.task.seed, len(history)])
         known = [observation.candidate for observation in history]
-        solved = self.solve(history[: len(history) - len(history) % max(len(history) // STEPS, 1)])
+        solved = self.solve(history)
         ranked: list[Candidate] = []
         if solved is not None:
             vectors = [self.grid.encode(candidate) for candidate in known]
@@ -48,9 +48,13 @@ class Frontier:
         return distinct(lambda: next(draw, None), self.grid, known, n, random)
 
     def solve(self, history: Sequence[Observation]) -> Solved | None:
-        """Return the front of the model of a history, the last one from memory; None where too little was measured."""
-        if list(history) != self._solved[0]:
-            self._solved = (list(history), self._solve(history))
+        """Return the front of the model of a history, or of its beginning: that of a long one is not new each time.
+
+        None where too little was measured. The last one is kept.
+        """
+        taught = list(history[: len(history) - len(history) % max(len(history) // STEPS, 1)])
+        if taught != self._solved[0]:
+            self._solved = (taught, self._solve(taught))
         return self._solved[1]
 
     def _solve(self, history: Sequence[Observation]) -> Solved | None:

@@ -21,8 +21,10 @@ from ..studies.run import Run
 from ..studies.run_folder import PREDICTOR_FILE, RECORDS_FILE, make_folder, start_run, use_machine_facts, writing_to
 from ..studies.study import Study, load_study
 from ..studies.trial import REFERENCE_LABEL, Trial
+from .account import Watch
 from .doubt import POSTPONED, doubtful, hopeless, sure_enough
 from .evaluate import Evaluator
+from .frontier import Frontier
 from .mirror import Mirror
 from .progress import Progress, Silent
 from .proposers import Observation, make_proposer
@@ -50,6 +52,7 @@ def search(
     seed: int | None = None,
     storage: str | None = None,
     progress: Progress | None = None,
+    until_converged: bool = False,
 ) -> Run:
     """Search a study's space and return the run; called again with the same folder, it continues.
 
@@ -62,9 +65,12 @@ def search(
         seed: of the sampler; by default the study's.
         storage: an Optuna storage that mirrors the run: a database URL or the path of a journal file.
         progress: is told what happens.
+        until_converged: end before the trials are used up where little is left to gain, as far as the frontier sampler's
+            model can tell.
 
     Raises:
-        InputError: the study is wrong, nothing varies, the folder is the run of another study or cannot be written to.
+        InputError: the study is wrong, nothing varies, ``until_converged`` is asked of another sampler, the folder is the
+            run of another study or cannot be written to.
         KeyboardInterrupt: passed through; everything finished is on disk.
     """
     start = time.monotonic()
@@ -78,6 +84,10 @@ def search(
         sampler = check_sampler(sampler or settings.sampler)
     except ValueError as error:
         raise InputError(f"sampler {error}") from None
+    if until_converged and sampler != "frontier":
+        raise InputError(
+            f"only the sampler 'frontier' can tell when little is left to gain, but the sampler is {sampler!r}"
+        )
     folder = Path(run_dir) if run_dir is not None else Path("runs") / study.name
     use_machine_facts(folder, study)
     study.check()
@@ -91,7 +101,8 @@ def search(
     environment = study.environment
     with RecordFile(folder / RECORDS_FILE) as records:
         start_run(folder, study, environment)
-        running = _Search(RecordedRun(study, folder, records), mirror, progress or Silent(), total, deadline)
+        recorded = RecordedRun(study, folder, records)
+        running = _Search(recorded, mirror, progress or Silent(), total, deadline, until_converged)
         running.go(sampler, settings.seed if seed is None else seed)
     return Run(folder)
 
@@ -106,6 +117,7 @@ class _Search:
         progress: Progress,
         total: int,
         deadline: float | None,
+        until_converged: bool,
     ) -> None:
         self.recorded = recorded
         self.study = recorded.study
@@ -116,6 +128,8 @@ class _Search:
         self.deadline = deadline
         self.durations: list[float] = []
         self.twin_durations: list[float] = []
+        self.watch: Watch | None = None
+        self.until_converged = until_converged
 
     @property
     def run(self) -> Run:
@@ -135,7 +149,7 @@ class _Search:
             self.progress.note(f"the run has {count} candidates already, and no more were asked for ({self.total})")
         for note in environment_notes(Run(self.folder), self.study.environment.digest):
             self.progress.note(note)
-        for label, candidate in self._wanted(sampler, seed):
+        for label, candidate, expected in self._wanted(sampler, seed):
             if not prepared:
                 told = list(self.study.warnings)
                 for warning in told:
@@ -149,12 +163,14 @@ class _Search:
             if self._time_is_over():
                 self.progress.note("the time is over")
                 break
-            self._evaluate(label, candidate)
+            self._evaluate(label, candidate, expected)
             if len(self.run.trials) % self._rhythm == 0:
                 self._time_postponed()
         if prepared:
             self._time_postponed()
             self._settle_doubts()
+            if self.watch is not None:
+                self.watch.write_account(self.run)
             self.study.predictor.save()
             with writing_to(self.folder):
                 write_predictor(self.study.predictor, self.folder / PREDICTOR_FILE)
@@ -235,24 +251,28 @@ class _Search:
             left -= len(timed)
             self.recorded.add(timed)
 
-    def _wanted(self, sampler: str, seed: int) -> Iterator[tuple[str, Candidate]]:
-        """Yield what is to be evaluated: what was begun, the starting points, then proposals."""
+    def _wanted(self, sampler: str, seed: int) -> Iterator[tuple[str, Candidate, dict[str, Reading] | None]]:
+        """Yield what is to be evaluated, and what is expected of it: what was begun, the starting points, then proposals."""
         for trial in [t for t in self.run.all_trials if t.state == "started" and t.number < self.total]:
-            yield trial.label, trial.candidate
+            yield trial.label, trial.candidate, None
         for label, candidate in start_points(self.study.space):
             if self._room() and self.recorded.known(candidate) is None:
-                yield label, candidate
+                yield label, candidate, None
         if not self._room() or self._time_is_over():
             return
         proposer = make_proposer(sampler, task_of(self.study, self.run, sampler, seed, self.progress.prepare))
+        self.watch = Watch(proposer) if isinstance(proposer, Frontier) else None
         while self._room():
             history = history_of(self.run)
+            if self.watch is not None and self.watch.little_is_left(self.run, history) and self.until_converged:
+                self.progress.note(f"little is left to gain: {self.watch}")
+                return
             proposal = self._twin(history) if len(history) % EVERY == 0 else None
             proposal = proposal or next(iter(proposer.propose(history, 1)), None) or self._twin(history)
             if proposal is None:
                 self.progress.note("every candidate of the space is measured")
                 return
-            yield "", proposal
+            yield "", proposal, self.watch.expect(self.run, history, proposal) if self.watch is not None else None
 
     def _twin(self, history: Sequence[Observation]) -> Candidate | None:
         """Return the sequential twin to try next, or None where there is none or no time for one."""
@@ -264,9 +284,9 @@ class _Search:
     def _room(self) -> bool:
         return len(self.run.all_trials) < self.total
 
-    def _evaluate(self, label: str, candidate: Candidate) -> None:
+    def _evaluate(self, label: str, candidate: Candidate, expected: Mapping[str, Reading] | None) -> None:
         """Evaluate one candidate and tell of it."""
-        trial, seconds = self.recorded.evaluate(candidate, label, lambda found: self._untimed(label, found))
+        trial, seconds = self.recorded.evaluate(candidate, label, lambda found: self._untimed(label, found), expected)
         (self.durations if candidate.repair == "static" else self.twin_durations).append(seconds)
         self.recorded.keep_files(self._postponed())
         if self.mirror:
@@ -283,7 +303,8 @@ class _Search:
         left = (self.total - done) * statistics.fmean([*self.durations, *self.twin_durations])
         if self.deadline is not None:
             left = min(left, max(0.0, self.deadline - time.monotonic()))
-        self.progress.step(done, self.total, self.run.hypervolume(), left, trial)
+        gain = self.watch.gain_ahead if self.watch is not None else None
+        self.progress.step(done, self.total, self.run.hypervolume(), left, trial, gain)
 
     def _time_is_over(self, spare: int | None = None) -> bool:
         """Whether another trial, as long as they usually are, would end too late; the first one is always begun.

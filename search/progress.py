@@ -18,7 +18,15 @@ class Progress(Protocol):
         """Take how far the gathering of statistics and roundings is, 0 to 1."""
         ...
 
-    def step(self, done: int, total: int, hypervolume: float, seconds_left: float | None, trial: Trial) -> None:
+    def step(
+        self,
+        done: int,
+        total: int,
+        hypervolume: float,
+        seconds_left: float | None,
+        trial: Trial,
+        gain_ahead: float | None = None,
+    ) -> None:
         """Take that a trial is finished.
 
         Args:
@@ -27,6 +35,8 @@ class Progress(Protocol):
             hypervolume: of the front now, 0 to 1.
             seconds_left: until the search ends, by the trials so far; None where it cannot be told yet.
             trial: the one just finished.
+            gain_ahead: what the next evaluations will probably add to the hypervolume (`account.AHEAD` of them); None where
+                nobody can tell.
         """
         ...
 
@@ -40,5 +50,13 @@ class Silent:
     def prepare(self, text: str, fraction: float) -> None:
         """Drop it."""
 
-    def step(self, done: int, total: int, hypervolume: float, seconds_left: float | None, trial: Trial) -> None:
+    def step(
+        self,
+        done: int,
+        total: int,
+        hypervolume: float,
+        seconds_left: float | None,
+        trial: Trial,
+        gain_ahead: float | None = None,
+    ) -> None:
         """Drop it."""

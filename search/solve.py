@@ -6,6 +6,7 @@ expected to gain most hypervolume are chosen, given how sure the model is. One i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,6 +22,8 @@ Vectors = NDArray[np.int64]
 
 SWEEPS = 200
 GENERATIONS = 3
+REFINEMENTS = 20  # generations, towards one aim
+PARENTS = 100  # that each of them starts from
 CHILDREN = 300  # of a generation by mutation, and as many by crossing
 EVERY = 5  # one in so many choices is for diversity
 NOVEL = 0.8  # it is made among the candidates above this quantile of novelty
@@ -58,11 +61,13 @@ class Solved:
     """Candidates that are, by a model, on the front or near it.
 
     Attributes:
+        costs: the model.
         pool: the candidates ``[P, L]``.
         centre, spread: what the model expects of their objectives, and how surely ``[P, 3]``.
         novelty: how little is known of what they consist of ``[P]``.
     """
 
+    costs: Costs
     pool: Vectors
     centre: Floats
     spread: Floats
@@ -88,7 +93,27 @@ def solve(costs: Costs, lengths: Vectors, front: Vectors, random: np.random.Gene
         both = distinct_rows(np.concatenate([pool, children]))
         centre = np.concatenate([centre, costs.predict(both[len(pool) :])])
         pool = both
-    return Solved(pool, centre, costs.spread(pool), costs.novelty(pool))
+    return Solved(costs, pool, centre, costs.spread(pool), costs.novelty(pool))
+
+
+def refine(solved: Solved, lengths: Vectors, score: Callable[[Floats], Floats], random: np.random.Generator) -> Vectors:
+    """Return candidates ``[M, L]`` by the model, the one of least score first: the best of the pool and what grows from it.
+
+    Args:
+        solved: the pool.
+        lengths: numbers of options of the axes ``[L]``.
+        score: what is to be least, of expected objectives ``[M, 3]``.
+        random: of the genetic search.
+    """
+    pool, scores = solved.pool, score(solved.centre)
+    for _ in range(REFINEMENTS):
+        order = np.argsort(scores, kind="stable")[:PARENTS]
+        pool, scores = pool[order], scores[order]
+        first, second = (pool[random.integers(0, len(pool), CHILDREN)] for _ in range(2))
+        both = distinct_rows(np.concatenate([pool, cross(first, second, random), mutate(lengths, first, random)]))
+        scores = np.concatenate([scores, score(solved.costs.predict(both[len(pool) :]))])
+        pool = both
+    return pool[np.argsort(scores, kind="stable")]
 
 
 def choose(solved: Solved, new: NDArray[np.bool_], taken: Floats, worst: Floats, n: int, done: int = 0) -> list[int]:

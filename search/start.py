@@ -31,6 +31,16 @@ def start_points(space: Space) -> list[tuple[str, Candidate]]:
     return points
 
 
+def uniform_candidates(space: Space) -> list[Candidate]:
+    """Return candidates whose layers are as alike as the space allows, the same for its groups, from wide to narrow."""
+    widths = sorted({choice.weight_bits for choices in space.choices.values() for choice in choices}, reverse=True)
+    found = []
+    for ratio in sorted({round(ratio * 8) / 8 for ratios in space.ratios.values() for ratio in ratios} or {0.0}):
+        groups = {name: _nearest(ratios, ratio) for name, ratios in space.ratios.items()}
+        found += [Candidate(_uniform(space, width).layers, groups) for width in widths or [32]]
+    return list(dict.fromkeys(found))
+
+
 def _add(points: list[tuple[str, Candidate]], label: str, candidate: Candidate) -> None:
     if all(candidate != other for _, other in points):
         points.append((label, candidate))

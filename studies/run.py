@@ -15,6 +15,7 @@ from .limits import Limits
 from .pick import pick
 from .records import read_records
 from .run_folder import RECORDS_FILE, check_same_study, read_run_file, save_model_file, use_machine_facts
+from .searched import searched
 from .trial import Trial, trials_of
 
 if TYPE_CHECKING:
@@ -149,6 +150,7 @@ class Run:
             "reference": self.reference.row(),
             "hypervolume": self.hypervolume(),
             "front": self._front_rows(),
+            "search": searched(self),
         }
         if all:
             document["trials"] = [

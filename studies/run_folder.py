@@ -5,6 +5,7 @@ records.jsonl    one line for each finished stage of each candidate: the truth o
 models/          the ONNX files of the reference and of the front's candidates
 environments/    where timings were made
 predictor.npz    what the latency predictor learned
+searched.json    what the sampler's model says of the search
 study/           a copy of the study where it was made in memory
 """
 

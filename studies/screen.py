@@ -89,12 +89,22 @@ class SearchProgress:
             self._print(text)
         self._preparing = text
 
-    def step(self, done: int, total: int, hypervolume: float, seconds_left: float | None, trial: Trial) -> None:
+    def step(
+        self,
+        done: int,
+        total: int,
+        hypervolume: float,
+        seconds_left: float | None,
+        trial: Trial,
+        gain_ahead: float | None = None,
+    ) -> None:
         """Show a finished trial, and how the search stands."""
         if self.quiet:
             return
         left = "" if seconds_left is None else f"{seconds_text(seconds_left)} left"
         standing = f"hypervolume {hypervolume:.3f}"
+        if gain_ahead is not None:
+            standing += f" (next 10: about +{gain_ahead:.4f})"
         if self._live():
             self._print(trial_line(trial))
             self._update(f"trial {done} of {total}", done, total, f"{standing}  {left}")

@@ -256,7 +256,7 @@ def test_what_was_done_to_images_is_told_unless_quiet(arguments: list[str], run_
 
 def test_front_holds_the_contract(run_cli: Cli, run: Path):
     document = run_cli("front", run, "--json").json
-    assert set(document) == {"study", "reference", "hypervolume", "front"}
+    assert set(document) == {"study", "reference", "hypervolume", "front", "search"}
     assert set(document["reference"]) == CANDIDATE_KEYS
     assert all(set(row) == CANDIDATE_KEYS | {"front_probability"} for row in document["front"])
     assert all(0 <= row["front_probability"] <= 1 for row in document["front"])

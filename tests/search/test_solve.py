@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from slimfront.search.additive import fitted
 from slimfront.search.grid import Grid
 from slimfront.search.layout import Layout
-from slimfront.search.solve import EVERY, Solved, choose, solve
+from slimfront.search.solve import EVERY, Solved, choose, refine, solve
 from slimfront.search.vectors import cross, distinct_rows, draw, mutate, unseen
 from slimfront.studies.front import hypervolume, nondominated
 
@@ -63,10 +63,25 @@ def test_with_channel_groups_the_front_of_the_model_is_found():
     assert np.mean([vector.tobytes() in known for vector in front]) > 0.8
 
 
+def test_the_best_for_one_budget_is_found_by_the_model():
+    ratios = {name: RATIOS[name] for name in ("conv.0", "conv.1")}
+    model, everything = model_of(layers=3, choices=CHOICES[1:6], ratios=ratios)
+    solved = solve(model, np.array([5, 5, 5, 3, 3]), everything[:1], np.random.default_rng(0), sweeps=20)
+    for most in (0.15, 0.25, 0.4):
+
+        def score(points, most=most):
+            return points[:, 2] + 1e3 * np.maximum(points[:, 0] - most, 0.0)
+
+        found = refine(solved, np.array([5, 5, 5, 3, 3]), score, np.random.default_rng(1))
+        assert score(model.predict(found[:1])) == pytest.approx(score(model.predict(everything)).min())
+
+
 def pool_of(points, novelty=None):
     points = np.array(points)
     zeros = np.zeros(len(points))
-    return Solved(np.arange(len(points))[:, None], points, np.zeros_like(points), zeros if novelty is None else novelty)
+    return Solved(
+        None, np.arange(len(points))[:, None], points, np.zeros_like(points), zeros if novelty is None else novelty
+    )
 
 
 def test_a_batch_is_spread_over_the_front():

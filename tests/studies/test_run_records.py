@@ -156,7 +156,7 @@ def test_json_of_the_front_and_of_all_trials(make_run):
     failed = replace(stages(6, 3, 1, 1, 1)[0], state="failed", reason="no such kernel", readings={})
     run = make_run([*all_records(), failed])
     document = json.loads(json.dumps(run.to_json(all=True), allow_nan=False))
-    assert list(document) == ["study", "reference", "hypervolume", "front", "trials"]
+    assert list(document) == ["study", "reference", "hypervolume", "front", "search", "trials"]
     assert document["reference"]["trial"] == 0
     assert [row["state"] for row in document["trials"]] == ["measured"] * 6 + ["failed"]
     assert document["trials"][6]["reason"] == "no such kernel"

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .search.evaluate import evaluate
     from .search.frontier_sampler import FrontierSampler
     from .search.loop import search
+    from .search.propose import propose
     from .spaces.candidate import Candidate, LayerChoice
     from .spaces.errors import InputError, SlimfrontError
     from .studies.candidates import build
@@ -45,6 +46,7 @@ _HOMES = {
     "evaluate": "search.evaluate",
     "load_study": "studies.study",
     "open_run": "studies.run",
+    "propose": "search.propose",
     "report": "studies.report",
     "verify": "studies.verify",
 }
@@ -64,6 +66,7 @@ __all__ = [
     "evaluate",
     "load_study",
     "open_run",
+    "propose",
     "report",
     "search",
     "verify",

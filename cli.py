@@ -245,6 +245,9 @@ def pick(
     max_drop: MaxDrop = None,
     min_speedup: MinSpeedup = None,
     prefer: PreferOption = Prefer.knee,
+    propose: Annotated[
+        bool, typer.Option("--propose", help="Also look among candidates that were not measured; measure the best.")
+    ] = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -255,7 +258,16 @@ def pick(
 
     screen = Screen(json, quiet)
     opened = open_run(run)
-    chosen = opened.pick(max_size, max_latency, min_psnr, max_drop, min_speedup, prefer.value)
+    limits = (max_size, max_latency, min_psnr, max_drop, min_speedup)
+    if propose:
+        from .search.propose import propose as find
+
+        with screen.steps() as progress:
+            chosen, notes = find(opened, *limits, prefer.value, progress)
+        screen.note(*notes)
+        opened = open_run(run)
+    else:
+        chosen = opened.pick(*limits, prefer.value)
     screen.result(chosen.row(), candidate_view)
     screen.note(*choice_notes(opened, chosen))
     screen.hint(f"next: slimfront ship {shlex.quote(str(run))} --trial {chosen.number} -o bundle")

@@ -21,7 +21,7 @@ from .vectors import draw
 NOISE_DB = 0.05  # differences in quality below this say nothing about a layer
 ERROR_SCALES = (0.02, 0.05, 0.1, 0.2)  # standard deviations of what sums of errors miss, in parts
 MOST_DB = 60.0
-NEIGHBOURS = 5  # measured candidates of like drop whose residuals are averaged
+NEIGHBOURS = 5  # measured candidates of like drop whose residuals tell what is missed
 LATEST = 20  # measured candidates by whose errors the stated doubts are corrected
 MOST_DOUBT = 3.0
 
@@ -196,9 +196,7 @@ def _error_of(decibels: Floats | float) -> Floats:
 
 
 def _smooth(values: Floats) -> Floats:
-    """Return means over `NEIGHBOURS` values in order, fewer at the ends."""
-    reach = NEIGHBOURS // 2
-    sums = np.concatenate([[0.0], np.cumsum(values)])
-    at = np.arange(len(values))
-    first, last = np.maximum(at - reach, 0), np.minimum(at + reach + 1, len(values))
-    return np.asarray((sums[last] - sums[first]) / (last - first))
+    """Return medians over `NEIGHBOURS` values in order; at the ends the last one counts for those that lack."""
+    from scipy.ndimage import median_filter
+
+    return np.asarray(median_filter(values, size=NEIGHBOURS, mode="nearest"))

@@ -16,7 +16,7 @@ from .additive import fitted
 from .grid import Grid, distinct
 from .layout import Layout
 from .proposers import Observation, Task
-from .solve import Solved, choose, solve
+from .solve import SWEEPS, Solved, choose, solve
 from .vectors import unseen
 
 STEPS = 50  # the model is fitted anew when the history has grown by this part of it, at first after each trial
@@ -30,7 +30,7 @@ class Frontier:
         self.grid = Grid(task.space)
         self.layout = Layout(self.grid, task)
         self.worst = np.minimum(WORST, task.limits)
-        self._solved: tuple[list[Observation], Solved | None] = ([], None)
+        self._solved: tuple[tuple[list[Observation], int], Solved | None] = (([], 0), None)
 
     def propose(self, history: Sequence[Observation], n: int) -> list[Candidate]:
         """Return ``n`` unseen candidates, the most promising first."""
@@ -47,21 +47,26 @@ class Frontier:
         draw = iter(ranked)
         return distinct(lambda: next(draw, None), self.grid, known, n, random)
 
-    def solve(self, history: Sequence[Observation]) -> Solved | None:
+    def solve(self, history: Sequence[Observation], sweeps: int = SWEEPS) -> Solved | None:
         """Return the front of the model of a history, or of its beginning: that of a long one is not new each time.
 
         None where too little was measured. The last one is kept.
+
+        Args:
+            history: what was measured.
+            sweeps: how many weights of the objectives are solved for.
         """
         taught = list(history[: len(history) - len(history) % max(len(history) // STEPS, 1)])
-        if taught != self._solved[0]:
-            self._solved = (taught, self._solve(taught))
+        if (taught, sweeps) != self._solved[0]:
+            self._solved = ((taught, sweeps), self._solve(taught, sweeps))
         return self._solved[1]
 
-    def _solve(self, history: Sequence[Observation]) -> Solved | None:
+    def _solve(self, history: Sequence[Observation], sweeps: int) -> Solved | None:
         measured = [(self.grid.encode(o.candidate), o.point) for o in history if o.point is not None]
         vectors = np.array([vector for vector, _ in measured if vector is not None])
         points = np.array([point for vector, point in measured if vector is not None]).reshape(-1, 3)
         if len(points) < 2 or not len(self.grid.lengths):
             return None
         random = np.random.default_rng([self.task.seed, len(history)])
-        return solve(fitted(self.layout, vectors, points), self.grid.lengths, vectors[nondominated(points)], random)
+        costs = fitted(self.layout, vectors, points)
+        return solve(costs, self.grid.lengths, vectors[nondominated(points)], random, sweeps)

@@ -7,6 +7,7 @@ from ..spaces.space import Option
 from ..spaces.statistics import Progress
 from ..spaces.work import channel_shares, multiply_adds
 from ..studies.front import FULL_FIDELITY_DB, full_drop_db
+from ..studies.limits import Limits
 from ..studies.records import FAILED
 from ..studies.run import Run
 from ..studies.study import Study
@@ -57,10 +58,10 @@ def history_of(run: Run) -> list[Observation]:
     ]
 
 
-def limits_of(run: Run) -> Point:
-    """Return the study's constraints as the largest point that keeps them."""
+def limits_of(run: Run, limits: Limits | None = None) -> Point:
+    """Return limits, by default the study's constraints, as the largest point that keeps them."""
     reference = run.reference
-    return run.limits.point(
+    return (run.limits if limits is None else limits).point(
         size_bytes=reference.value("size_bytes"),
         latency_ms=reference.latency_ms,
         best_db=_best_db(run),

@@ -132,3 +132,22 @@ class Limits:
             "min_speedup": "speedup at least {:g}",
         }
         return ", ".join(shown[key].format(value) for key, value in self.given().items()) or "no limit"
+
+
+def given_limits(
+    max_size: str | float | None = None,
+    max_latency: str | float | None = None,
+    min_psnr: float | None = None,
+    max_drop: float | None = None,
+    min_speedup: float | None = None,
+) -> Limits:
+    """Return limits as flags or a Python call give them. Raises `InputError` where one cannot be read."""
+    return Limits.parse(
+        {
+            "max_size": max_size,
+            "max_latency": max_latency,
+            "min_psnr": min_psnr,
+            "max_drop": max_drop,
+            "min_speedup": min_speedup,
+        }
+    )

@@ -30,10 +30,7 @@ def pick(run: Run, limits: Limits, prefer: str = "knee") -> Trial:
     Raises:
         InputError: no such preference, or no candidate keeps the limits; the message says what comes closest.
     """
-    if prefer not in PREFERENCES:
-        raise InputError(
-            f"prefer must be one of {', '.join(PREFERENCES)}, but got {prefer!r}{nearest(prefer, PREFERENCES)}"
-        )
+    check_preference(prefer)
     measured = [trial for trial in run.trials if trial.measured]
     fitting = [trial for trial in measured if run.violation(trial, limits) == 0.0]
     if not fitting:
@@ -43,6 +40,14 @@ def pick(run: Run, limits: Limits, prefer: str = "knee") -> Trial:
     kept = nondominated(points) if prefer != "psnr" else np.ones(len(points), bool)
     fitting = [trial for trial, keep in zip(fitting, kept, strict=True) if keep]
     return fitting[_choose(points[kept], [trial.value("psnr_db") for trial in fitting], prefer)]
+
+
+def check_preference(prefer: str) -> None:
+    """Raise `InputError` where there is no such preference."""
+    if prefer not in PREFERENCES:
+        raise InputError(
+            f"prefer must be one of {', '.join(PREFERENCES)}, but got {prefer!r}{nearest(prefer, PREFERENCES)}"
+        )
 
 
 def choice_notes(run: Run, chosen: Trial) -> list[str]:

@@ -11,7 +11,7 @@ from ..objectives.ratio import spread
 from ..spaces.candidate import Candidate
 from ..spaces.errors import InputError, SlimfrontError
 from . import front
-from .limits import Limits
+from .limits import Limits, given_limits
 from .pick import pick
 from .records import read_records
 from .run_folder import RECORDS_FILE, check_same_study, read_run_file, save_model_file, use_machine_facts
@@ -181,15 +181,7 @@ class Run:
         Raises:
             InputError: a limit that cannot be read, or no candidate keeps them.
         """
-        limits = Limits.parse(
-            {
-                "max_size": max_size,
-                "max_latency": max_latency,
-                "min_psnr": min_psnr,
-                "max_drop": max_drop,
-                "min_speedup": min_speedup,
-            }
-        )
+        limits = given_limits(max_size, max_latency, min_psnr, max_drop, min_speedup)
         return pick(self, limits.over(self.limits), prefer)
 
     def ship(self, trial: Trial | int, folder: str | Path) -> Path:

@@ -98,7 +98,7 @@ def propose(
 def best_unmeasured(
     frontier: Frontier, run: Run, limits: Limits, prefer: str, predict: Callable[[Candidate], Prediction]
 ) -> Candidate | None:
-    """Return the new candidate that the model finds best; None where what is measured is as good, or nothing is new.
+    """Return the new candidate that the model finds best; None where what is measured is as good, or nothing is in reach.
 
     Args:
         frontier: of the run's study.
@@ -123,6 +123,8 @@ def best_unmeasured(
     points[:, 1] = [_time(candidate, predict, time) for candidate, time in zip(candidates, points[:, 1], strict=True)]
     scores = aim(points)
     best = int(scores.argmin())
+    if (points[best] - 2.0 * solved.costs.spread(found[best : best + 1])[0] > most).any():
+        return None  # out of reach
     measured = [run.point(trial) for trial in run.trials if trial.measured]
     if measured and scores[best] > aim(np.array(measured)).min() - BETTER:
         return None

@@ -39,6 +39,7 @@ a:focus-visible, button:focus-visible, summary:focus-visible, [tabindex]:focus-v
 .views figcaption { font-weight: 600; font-size: 15px; }
 .views figcaption span { color: var(--muted); font-weight: 400; font-size: 13.5px; margin-left: 6px; }
 .plot { height: 360px; }
+.chart { height: 300px; max-width: 820px; }
 .scroll { overflow-x: auto; margin-top: 12px; border: 1px solid var(--line); border-radius: 10px; }
 table { width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 14.5px; }
 th, td { padding: 8px 14px; text-align: right; white-space: nowrap; }
@@ -135,6 +136,10 @@ for (const [name, figure] of Object.entries(data.figures)) {
   plots.push({ div, x, y });
   div.on("plotly_click", event => select(event.points[0].customdata, true));
 }
+for (const [name, figure] of Object.entries(data.charts)) {
+  const div = document.getElementById(name);
+  if (div) Plotly.newPlot(div, figure.data, figure.layout, { responsive: true, displayModeBar: false });
+}
 document.addEventListener("click", event => {
   const row = event.target.closest("tr[data-trial]");
   const link = event.target.closest("a[href^='#trial-']");
@@ -155,7 +160,7 @@ def page(title: str, header: str, body: str, footer: str, data: dict[str, Any]) 
         header: HTML of the page's head section, escaped already; so are ``body`` and ``footer``.
         body: HTML of the sections.
         footer: HTML of the end.
-        data: what the script reads, plain data without NaN: figures, views, points, tiles, ring.
+        data: what the script reads, plain data without NaN: figures, views, points, tiles, ring, charts.
     """
     from plotly.offline import get_plotlyjs
 

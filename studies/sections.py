@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..objectives.quality import CAP_DB
-from . import figures, page, strip
+from . import figures, page, search_section, strip
+from .searched import searched
 from .texts import change_text, interval_text, known, number_text, ratio_text, share_text, size_text, time_text
 
 if TYPE_CHECKING:
@@ -47,16 +48,19 @@ def report_page(
     reference = run.reference.row()
     network = network or strip.Network.of_run(run)
     drawn = figures.front_figures(frame)
+    told = searched(run)
     data = {
         "figures": {name: json.loads(figure.to_json()) for name, figure in drawn.items()},
         "views": figures.VIEWS,
         "ring": figures.RING_TRACE,
         "points": _points(frame),
         "tiles": dict(gallery.tiles) if gallery else {},
+        "charts": {search_section.CHART: json.loads(search_section.search_figure(told).to_json())},
     }
     body = (
         _views_section(run)
         + _table_section(run, front)
+        + search_section.search_section(told)
         + _members_section(run, front, reference, gallery, network)
         + _others_section(run, {trial.number for trial in front})
     )

@@ -126,7 +126,11 @@ def search_table(found: Row) -> RenderableType:
 
 
 def _standing(front: Row) -> str:
-    return f"{len(front['front'])} on the front, hypervolume {front['hypervolume']:.3f}"
+    told = front.get("search") or {}
+    ahead = ""
+    if told.get("gain_ahead") is not None:
+        ahead = f" (the next {told['ahead']} evaluations would probably add {told['gain_ahead']:.4f})"
+    return f"{len(front['front'])} on the front, hypervolume {front['hypervolume']:.3f}{ahead}"
 
 
 def candidates_table(rows: Sequence[Row], reference: Row | None = None) -> RenderableType:

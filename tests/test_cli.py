@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -307,6 +308,20 @@ def test_pick_keeps_the_limits(run_cli: Cli, run: Path):
     row = run_cli("pick", run, "--max-size", limit, "--prefer", "psnr", "--json").json
     assert set(row) == CANDIDATE_KEYS
     assert row["size_bytes"] <= limit
+
+
+def test_pick_proposes_what_was_never_measured(run_cli: Cli, run: Path, tmp_path: Path):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    limit = int(run_cli("front", run, "--json").json["reference"]["size_bytes"] * 0.6)
+    measured = run_cli("pick", copy, "--max-size", limit, "--prefer", "psnr", "--json").json
+    done = run_cli("pick", copy, "--max-size", limit, "--prefer", "psnr", "--propose", "--json")
+    assert set(done.json) == CANDIDATE_KEYS
+    assert done.json["size_bytes"] <= limit
+    assert done.json["psnr_db"] >= measured["psnr_db"]
+    if done.json["trial"] >= TRIALS:
+        assert f"proposed trial {done.json['trial']}" in done.err
+    assert run_cli("pick", copy, "--max-size", limit, "--prefer", "psnr", "--json").json == done.json
 
 
 def test_explain_tells_of_each_layer_where_its_time_goes(run_cli: Cli, run: Path):

@@ -35,7 +35,7 @@ class Listener:
     def prepare(self, text, fraction):
         self.fractions.append(fraction)
 
-    def step(self, done, total, hypervolume, seconds_left, trial):
+    def step(self, done, total, hypervolume, seconds_left, trial, gain_ahead=None):
         self.steps.append((done, total, hypervolume, seconds_left, trial.number))
 
 

@@ -6,7 +6,6 @@ are told beside it (`studies.searched`).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,19 +16,17 @@ from ..objectives.protocol import Reading
 from ..spaces.candidate import Candidate
 from ..studies.front import full_drop_db, hypervolume
 from ..studies.run import Run
-from ..studies.run_folder import writing_to
-from ..studies.searched import ACCOUNT_FILE, EXPECTED_GAIN, VERSION
-from ..studies.trial import PROPOSAL
+from ..studies.run_folder import write_derived
+from ..studies.searched import ACCOUNT_FILE, AHEAD, EXPECTED_GAIN, VERSION, expected_here
 from .frontier import Frontier
 from .proposers import Observation, Point
-from .solve import choose
+from .solve import Solved, choose
 from .start import uniform_candidates
 from .task import history_of
 from .vectors import draw, unseen
 
 Floats = NDArray[np.float64]
 
-AHEAD = 10  # evaluations whose gain is told
 LATEST = 20  # proposals by whose success expected gains are judged
 LEAST = 5
 Z = 1.96  # standard deviations of a 95 % interval
@@ -50,55 +47,54 @@ class Watch:
     def __init__(self, frontier: Frontier) -> None:
         self.frontier = frontier
         self.gain_ahead: float | None = None
-        self._poor_looks = 0
+        self._looks: dict[int, bool] = {}  # by length of the history, whether little was found
 
     def expect(self, run: Run, history: Sequence[Observation], candidate: Candidate) -> dict[str, Reading] | None:
         """Return what the model expects of a candidate that is proposed."""
-        return expected(run, self.frontier, history, candidate)
+        return expected(run, self.frontier, self.frontier.solve(history), history, candidate)
 
     def little_is_left(self, run: Run, history: Sequence[Observation]) -> bool:
-        """Look ahead, from time to time; return whether several looks in a row found little to gain."""
-        if self.gain_ahead is None or len(history) % LOOK == 0:
-            self.gain_ahead = gain_ahead(run, self.frontier, history)
-            reached = hypervolume([o.point for o in history if o.point is not None], self.frontier.worst)
-            poor = self.gain_ahead is not None and self.gain_ahead < CONVERGED * reached
-            self._poor_looks = self._poor_looks + 1 if poor else 0
-        return self._poor_looks >= PATIENCE
+        """Look ahead after every `LOOK` evaluations; return whether the latest looks, `PATIENCE` of them, found little.
+
+        It follows from the history alone: a search that was resumed looks back first.
+        """
+        proposed = sum(not trial.label for trial in run.trials[: len(history)])
+        last = len(history) - len(history) % LOOK
+        stops = [last - LOOK * back for back in reversed(range(PATIENCE)) if LOOK * back <= proposed]
+        for stop in stops:
+            if stop not in self._looks and stop > 0:
+                self.gain_ahead = gain_ahead(run, self.frontier, history[:stop])
+                reached = hypervolume([o.point for o in history[:stop] if o.point is not None], self.frontier.worst)
+                self._looks[stop] = self.gain_ahead is not None and self.gain_ahead < CONVERGED * reached
+        return len(stops) == PATIENCE and all(self._looks.get(stop, False) for stop in stops)
 
     def write_account(self, run: Run) -> None:
         """Keep what the model says of the search in the run's folder."""
-        told = {"version": VERSION, **account(run, self.frontier, history_of(run))}
-        with writing_to(run.folder):
-            (run.folder / ACCOUNT_FILE).write_text(json.dumps(told), encoding="utf-8")
+        write_derived(run.folder / ACCOUNT_FILE, {"version": VERSION, **account(run, self.frontier, history_of(run))})
 
     def __str__(self) -> str:
         return f"the next {AHEAD} evaluations would probably add {self.gain_ahead or 0.0:.4f} to the hypervolume"
 
 
 def expected(
-    run: Run, frontier: Frontier, history: Sequence[Observation], candidate: Candidate
+    run: Run, frontier: Frontier, solved: Solved | None, history: Sequence[Observation], candidate: Candidate
 ) -> dict[str, Reading] | None:
-    """Return what the model expects of a candidate that was proposed, with 95 % intervals; None where it cannot say."""
-    solved, vector = frontier.solve(history), frontier.grid.encode(candidate)
+    """Return what a model expects of a candidate, with 95 % intervals; None where it cannot say."""
+    vector = frontier.grid.encode(candidate)
     if solved is None or vector is None:
         return None
     point, doubt = solved.costs.predict(vector[None])[0], Z * solved.costs.spread(vector[None])[0]
     points = [o.point for o in history if o.point is not None]
     gain = hypervolume([*points, point], frontier.worst) - hypervolume(points, frontier.worst)
-    how = "the sampler's model, 95 % interval"
     size, decibels = run.reference.value("size_bytes"), full_drop_db(run.has_target)
-    slowest = point[1] + doubt[1]
-    fastest = max(point[1] - doubt[1], 0.1 * point[1])
+    fastest, slowest = max(point[1] - doubt[1], 0.1 * point[1]), point[1] + doubt[1]
+    best, worst = max(point[2] - doubt[2], 0.0) * decibels, (point[2] + doubt[2]) * decibels
+    how = "the sampler's model"
+    interval = f"{how}, 95 % interval"
     return {
         "expected_size_bytes": Reading(float(point[0] * size), "bytes", how=how),
-        "expected_speedup": Reading(float(1 / point[1]), "x", float(1 / slowest), float(1 / fastest), how=how),
-        "expected_drop_db": Reading(
-            float(point[2] * decibels),
-            "dB",
-            float(max(point[2] - doubt[2], 0.0) * decibels),
-            float((point[2] + doubt[2]) * decibels),
-            how=how,
-        ),
+        "expected_speedup": Reading(float(1 / point[1]), "x", float(1 / slowest), float(1 / fastest), how=interval),
+        "expected_drop_db": Reading(float(point[2] * decibels), "dB", float(best), float(worst), how=interval),
         EXPECTED_GAIN: Reading(float(gain), "", how=how),
     }
 
@@ -121,7 +117,8 @@ def gain_ahead(run: Run, frontier: Frontier, history: Sequence[Observation]) -> 
 
 def _came_true(run: Run, frontier: Frontier, history: Sequence[Observation]) -> float:
     """Return which part of the expected gains the latest proposals brought, at most 1."""
-    gains = [trial.readings[EXPECTED_GAIN].value if PROPOSAL in trial.stages else None for trial in run.trials]
+    trials = run.trials[: len(history)]
+    gains = [trial.readings[EXPECTED_GAIN].value if expected_here(trial) else None for trial in trials]
     told = [number for number, gain in enumerate(gains) if gain is not None][-LATEST:]
     if len(told) < LEAST:
         return 1.0
@@ -155,8 +152,9 @@ def account(run: Run, frontier: Frontier, history: Sequence[Observation]) -> dic
     began = [o.point for o in history if o.point is not None and labels.get(o.candidate)]
     lengths, random = frontier.grid.lengths, np.random.default_rng(0)
     drawn = [solved.costs.predict(draw(lengths, random, len(history) - len(began))) for _ in range(SEARCHES)]
-    alike = [frontier.grid.encode(candidate) for candidate in uniform_candidates(frontier.task.space)]
-    vectors = np.array([vector for vector in alike if vector is not None]).reshape(-1, len(lengths))
+    uniform = [candidate for candidate in uniform_candidates(frontier.task.space) if not labels.get(candidate)]
+    alike = [frontier.grid.encode(candidate) for candidate in uniform]
+    vectors = np.array([vector for vector in alike if vector is not None], np.int64).reshape(-1, len(lengths))
     return told | {
         "random": _curve(began, drawn),
         "uniform": _curve(began, [solved.costs.predict(vectors)[: len(history) - len(began)]]),

@@ -23,6 +23,7 @@ ERROR_SCALES = (0.02, 0.05, 0.1, 0.2)  # standard deviations of what sums of err
 MOST_DB = 60.0
 NEIGHBOURS = 5  # measured candidates of like drop whose residuals tell what is missed
 LATEST = 20  # measured candidates by whose errors the stated doubts are corrected
+AS_STATED = 3  # candidates that the statement itself counts as
 MOST_DOUBT = 3.0
 
 
@@ -138,7 +139,7 @@ class AdditiveModel:
         return {
             int(layers[first]): pair
             for pair, (first, second) in enumerate(links.tolist())
-            if second < len(layers) and layers[second] == layers[first] + 1 and self.errors.pulls[pair]
+            if second < len(layers) and self.errors.pulls[pair]
         }
 
     def _decide_groups(self, vectors: Vectors, weights: Floats) -> Vectors:
@@ -180,13 +181,15 @@ def fitted(layout: Layout, vectors: Vectors, points: Floats) -> AdditiveModel:
     before = AdditiveModel(layout, vectors[:-latest], points[:-latest])
     off, stated = points[-latest:] - before.predict(vectors[-latest:]), before.spread(vectors[-latest:])
     scores = np.divide(off, stated, out=np.zeros_like(off), where=stated > 0)
-    return AdditiveModel(layout, vectors, points, np.minimum(np.sqrt(np.square(scores).mean(axis=0)), MOST_DOUBT))
+    doubt = np.sqrt((AS_STATED + np.square(scores).sum(axis=0)) / (AS_STATED + latest))
+    return AdditiveModel(layout, vectors, points, np.minimum(doubt, MOST_DOUBT))
 
 
 def _neighbours(layout: Layout) -> Vectors:
-    """Return the pairs of axes that follow each other, layers with layers and groups with groups ``[P, 2]``."""
-    firsts = np.arange(max(len(layout.grid.axes) - 1, 0))
-    firsts = firsts[firsts + 1 != layout.split]
+    """Return the pairs of axes that follow each other ``[P, 2]``: layers next to each other in the graph, and groups."""
+    layers = np.flatnonzero(np.diff(layout.axis_layer) == 1)
+    groups = np.arange(layout.split, max(len(layout.grid.axes) - 1, layout.split))
+    firsts = np.concatenate([layers, groups])
     return np.stack([firsts, firsts + 1], axis=1)
 
 

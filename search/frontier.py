@@ -47,7 +47,7 @@ class Frontier:
         draw = iter(ranked)
         return distinct(lambda: next(draw, None), self.grid, known, n, random)
 
-    def solve(self, history: Sequence[Observation], sweeps: int = SWEEPS) -> Solved | None:
+    def solve(self, history: Sequence[Observation], sweeps: int = SWEEPS, whole: bool = False) -> Solved | None:
         """Return the front of the model of a history, or of its beginning: that of a long one is not new each time.
 
         None where too little was measured. The last one is kept.
@@ -55,8 +55,10 @@ class Frontier:
         Args:
             history: what was measured.
             sweeps: how many weights of the objectives are solved for.
+            whole: whether the model is taught by all of the history, however long.
         """
-        taught = list(history[: len(history) - len(history) % max(len(history) // STEPS, 1)])
+        left_out = 0 if whole else len(history) % max(len(history) // STEPS, 1)
+        taught = list(history[: len(history) - left_out])
         if (taught, sweeps) != self._solved[0]:
             self._solved = ((taught, sweeps), self._solve(taught, sweeps))
         return self._solved[1]

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..objectives.predictor import Prediction
+from ..objectives.predictor import Predictor
 from ..objectives.predictor_file import take_predictor, write_predictor
 from ..spaces.candidate import Candidate
 from ..spaces.errors import BuildError, InputError
 from ..spaces.statistics import Progress
+from ..studies.front import full_drop_db
 from ..studies.limits import Limits, given_limits
-from ..studies.pick import check_preference, pick
+from ..studies.pick import check_preference, pick, preferred
 from ..studies.records import RecordFile
 from ..studies.run import Run
 from ..studies.run_folder import PREDICTOR_FILE, RECORDS_FILE, start_run, writing_to
+from ..studies.study import Study
 from ..studies.trial import Trial
-from .account import expected
+from .account import Watch, expected
 from .frontier import Frontier
+from .proposers import Observation
 from .recorded import RecordedRun
-from .solve import refine
+from .solve import Solved, refine
 from .task import history_of, limits_of, task_of
 from .vectors import unseen
 
@@ -30,8 +33,8 @@ Floats = NDArray[np.float64]
 PROPOSALS = 4  # evaluated at most: one that misses its budget teaches the model, which then aims better
 RATED = 20  # candidates whose speed is predicted kernel by kernel
 SWEEPS = 1000
-BETTER = 0.002  # by which a proposal has to look better than what is measured, in parts of its objective's span
-HOPELESS = 1e3
+BETTER = 0.002  # by which a proposal has to look better than what is measured, in parts of an objective's span
+BROKEN = 1e9  # more than any score of a candidate that keeps the limits
 TIE = 1e-3  # what the distance to the ideal counts beside what is preferred
 
 
@@ -56,83 +59,115 @@ def propose(
         progress: told what is being done, and the part of it that is done.
 
     Returns:
-        The trial, and a line for each candidate that was evaluated.
+        The trial, and notes: a line for each candidate that was evaluated, or why none was.
 
     Raises:
-        InputError: a limit that cannot be read, the study is not there any more, another process writes to the run, or no
-            candidate keeps the limits, proposed ones included.
+        InputError: a limit that cannot be read, the study is not there any more, the run was timed in another environment,
+            another process writes to it, it has too few candidates to learn from, or none keeps the limits, proposed
+            ones included.
     """
     check_preference(prefer)
     wanted = given_limits(max_size, max_latency, min_psnr, max_drop, min_speedup).over(run.limits)
     study = run.load()
     study.check()
-    notes: list[str] = []
     with RecordFile(run.folder / RECORDS_FILE) as records:
+        _check_environment(run, study)
         start_run(run.folder, study, study.environment)
         recorded = RecordedRun(study, run.folder, records)
-        study.prepare(study.space.rounded, study.space.pruned, progress)
-        take_predictor(study.predictor, run.folder / PREDICTOR_FILE)
-        frontier = Frontier(task_of(study, recorded.run, "frontier", study.settings.search.seed, progress))
-        for number in range(PROPOSALS):
-            if progress is not None:
-                progress("solving the model, evaluating what it finds", number / PROPOSALS)
-            history = history_of(recorded.run)
-            candidate = best_unmeasured(frontier, recorded.run, wanted, prefer, study.predictor.predict)
-            if candidate is None:
-                break
-            said = expected(recorded.run, frontier, history, candidate)
-            trial, _ = recorded.evaluate(candidate, foreseen=said)
-            keeps = trial.measured and recorded.run.violation(trial, wanted) == 0.0
-            notes.append(_told(trial, keeps))
-            if keeps:
-                break
-        recorded.keep_files([])
-        with writing_to(run.folder):
-            write_predictor(study.predictor, run.folder / PREDICTOR_FILE)
+        notes = _propose(recorded, wanted, prefer, progress)
     try:
         return pick(recorded.run, wanted, prefer), notes
     except InputError as error:
         raise InputError("; ".join([str(error), *notes])) from None
 
 
+def _check_environment(run: Run, study: Study) -> None:
+    """Raise `InputError` where what was timed here, with these versions, is not what the run's front is made of."""
+    here = Run(run.folder, study.environment.digest)
+    if [trial.number for trial in here.trials if trial.measured] != [t.number for t in run.trials if t.measured]:
+        raise InputError(
+            f"{run.folder} was timed in another environment (another machine, or other versions): propose there, or "
+            "continue the search here first, which times its candidates again"
+        )
+
+
+def _propose(recorded: RecordedRun, wanted: Limits, prefer: str, progress: Progress | None) -> list[str]:
+    """Evaluate what the model finds best, one after another; return a note for each, or why there is none."""
+    study, folder = recorded.study, recorded.folder
+    study.prepare(study.space.rounded, study.space.pruned, progress)
+    ignored = take_predictor(study.predictor, folder / PREDICTOR_FILE)
+    notes = [ignored] if ignored is not None else []
+    frontier = Frontier(task_of(study, recorded.run, "frontier", study.settings.search.seed, progress))
+    for number in range(PROPOSALS):
+        if progress is not None:
+            progress("solving the model, evaluating what it finds", number / PROPOSALS)
+        history = history_of(recorded.run)
+        solved = frontier.solve(history, SWEEPS, whole=True)
+        if solved is None:
+            raise InputError(f"{folder} has too few measured candidates to learn from; search on")
+        candidate = best_unmeasured(frontier, solved, recorded.run, wanted, prefer, study.predictor)
+        if candidate is None:
+            notes.append("the run's model finds nothing new that is in reach and better than what is measured")
+            break
+        told = expected(recorded.run, frontier, solved, history, candidate)
+        trial, _ = recorded.evaluate(candidate, expected=told)
+        keeps = trial.measured and recorded.run.violation(trial, wanted) == 0.0
+        notes.append(_told(trial, keeps))
+        if keeps:
+            break
+    recorded.keep_files([])
+    Watch(frontier).write_account(recorded.run)
+    study.predictor.save()
+    with writing_to(folder):
+        write_predictor(study.predictor, folder / PREDICTOR_FILE)
+    return notes
+
+
 def best_unmeasured(
-    frontier: Frontier, run: Run, limits: Limits, prefer: str, predict: Callable[[Candidate], Prediction]
+    frontier: Frontier, solved: Solved, run: Run, limits: Limits, prefer: str, predictor: Predictor
 ) -> Candidate | None:
     """Return the new candidate that the model finds best; None where what is measured is as good, or nothing is in reach.
 
     Args:
         frontier: of the run's study.
+        solved: its model of what was measured, solved.
         run: what was measured.
         limits: what the candidate must keep.
         prefer: as for `Run.pick`.
-        predict: gives a candidate's `Prediction` of its speedup; it may raise `BuildError`.
+        predictor: tells speeds kernel by kernel, where it is calibrated.
     """
     history = history_of(run)
-    solved = frontier.solve(history, SWEEPS)
-    if solved is None:
-        raise InputError(f"{run.folder} has too few measured candidates to learn from; search on")
     most = np.array(limits_of(run, limits))
-    aim = _aim(prefer, most, solved.centre)
-    found = refine(solved, frontier.grid.lengths, aim, np.random.default_rng([frontier.task.seed, len(history)]))
-    vectors = [frontier.grid.encode(observation.candidate) for observation in history]
-    found = found[unseen(found, [vector for vector in vectors if vector is not None])][:RATED]
+    random = np.random.default_rng([frontier.task.seed, len(history)])
+    found = refine(solved, frontier.grid.lengths, _aim(prefer, most, solved.centre), random)
+    found = found[unseen(found, _vectors(frontier, history))][:RATED]
     if not len(found):
         return None
-    points = solved.costs.predict(found)
     candidates = [frontier.grid.decode(vector) for vector in found]
-    points[:, 1] = [_time(candidate, predict, time) for candidate, time in zip(candidates, points[:, 1], strict=True)]
-    scores = aim(points)
-    best = int(scores.argmin())
-    if (points[best] - 2.0 * solved.costs.spread(found[best : best + 1])[0] > most).any():
+    points = solved.costs.predict(found)
+    if predictor.calibrated:
+        points[:, 1] = [_time(predictor, *pair) for pair in zip(candidates, points[:, 1].tolist(), strict=True)]
+    scores = _aim(prefer, most, solved.centre)(points)
+    order = np.argsort(scores, kind="stable")
+    if (points[order[0]] - 2.0 * solved.costs.spread(found[order[:1]])[0] > most).any():
         return None  # out of reach
-    measured = [run.point(trial) for trial in run.trials if trial.measured]
-    if measured and scores[best] > aim(np.array(measured)).min() - BETTER:
-        return None
-    return candidates[best]
+    kept = [run.point(trial) for trial in run.trials if trial.measured and run.violation(trial, limits) == 0.0]
+    if not kept or scores[order[0]] >= BROKEN:
+        return candidates[order[0]] if not kept else None
+    keeping = order[scores[order] < BROKEN]
+    together = np.concatenate([np.array(kept), points[keeping] + BETTER * np.ptp(solved.centre, axis=0)])
+    quality = -together[:, 2] * full_drop_db(run.has_target)
+    best = preferred(together, quality.tolist(), prefer) - len(kept)
+    return candidates[keeping[best]] if best >= 0 else None
+
+
+def _vectors(frontier: Frontier, history: Sequence[Observation]) -> list[NDArray[np.int64]]:
+    vectors = (frontier.grid.encode(observation.candidate) for observation in history)
+    return [vector for vector in vectors if vector is not None]
 
 
 def _aim(prefer: str, most: Floats, centre: Floats) -> Callable[[Floats], Floats]:
-    """Return what is to be least of points ``[M, 3]``: what is preferred among those that keep the limits.
+    """Return what a search on the model is to make least, of points ``[M, 3]``: those that keep the limits come first.
 
     Args:
         prefer: as for `Run.pick`.
@@ -141,22 +176,22 @@ def _aim(prefer: str, most: Floats, centre: Floats) -> Callable[[Floats], Floats
     """
     fitting = centre[(centre <= most).all(axis=1)]
     fitting = fitting if len(fitting) else centre
-    low, span = fitting.min(axis=0), np.maximum(np.ptp(fitting, axis=0), 1e-9)
+    low, span = fitting.min(axis=0), np.ptp(fitting, axis=0)
+    place = {"size": 0, "latency": 1, "psnr": 2}
 
     def aim(points: Floats) -> Floats:
         excess = np.maximum(points - most, 0.0).sum(axis=1)
-        scaled = (points - low) / span
+        scaled = (points - low) / np.where(span > 0.0, span, 1.0)
         distance = np.linalg.norm(np.maximum(scaled, 0.0), axis=1)
-        place = {"size": 0, "latency": 1, "psnr": 2}
-        chosen = distance if prefer == "knee" else scaled[:, place[prefer]] + TIE * distance
-        return np.asarray(np.where(excess > 0.0, HOPELESS * (1.0 + excess), chosen))
+        score = distance if prefer == "knee" else scaled[:, place[prefer]] + TIE * distance
+        return np.asarray(np.where(excess > 0.0, BROKEN * (1.0 + excess), np.minimum(score, 0.5 * BROKEN)))
 
     return aim
 
 
-def _time(candidate: Candidate, predict: Callable[[Candidate], Prediction], otherwise: float) -> float:
+def _time(predictor: Predictor, candidate: Candidate, otherwise: float) -> float:
     try:
-        return 1.0 / predict(candidate).speedup
+        return 1.0 / predictor.predict(candidate).speedup
     except BuildError:
         return otherwise
 

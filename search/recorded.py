@@ -49,7 +49,7 @@ class RecordedRun:
         candidate: Candidate,
         label: str = "",
         untimed: Untimed | None = None,
-        foreseen: Mapping[str, Reading] | None = None,
+        expected: Mapping[str, Reading] | None = None,
     ) -> tuple[Trial, float]:
         """Evaluate a candidate as far as it was not; return its trial and the seconds it took.
 
@@ -57,7 +57,7 @@ class RecordedRun:
             candidate: a new one, or one whose stages are not all done.
             label: "reference", "uniform 4/8" or empty.
             untimed: given the readings so far, says why it need not be timed now; None where it must be.
-            foreseen: what a model expects of it.
+            expected: what a model expects of it.
 
         Raises:
             InputError: the reference itself fails, or the disk cannot be written to.
@@ -66,8 +66,8 @@ class RecordedRun:
         known = self.known(candidate)
         number = known.number if known else 1 + max((trial.number for trial in self.run.all_trials), default=-1)
         first = known is None
-        if first and foreseen is not None:
-            self._append(StageResult(PROPOSAL, DONE, "", dict(foreseen)), candidate, number, label, first)
+        if first and expected is not None:
+            self._append(StageResult(PROPOSAL, DONE, "", dict(expected)), candidate, number, label, first)
             first = False
         for result in self.evaluator.evaluate(candidate, known, untimed):
             if result.state == FAILED and label == REFERENCE_LABEL:

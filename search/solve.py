@@ -158,5 +158,7 @@ def _hopeful(solved: Solved, left: NDArray[np.bool_], taken: Floats, worst: Floa
 def _lack(points: Floats, taken: Floats, worst: Floats) -> Floats:
     """Return how far points ``[M, 3]`` are from keeping the limits, or, where they do, from the front."""
     excess = np.maximum(points - worst, 0.0).sum(axis=1)
-    behind = (points[:, None] - taken).min(axis=2).max(axis=1, initial=0.0)
-    return np.asarray(np.where(excess > 0.0, 1e3 + excess, behind))
+    moves = np.ptp(np.concatenate([points, taken]), axis=0) > 0.0  # objectives that do not move tell nothing
+    behind = (points[:, None, moves] - taken[:, moves]).min(axis=2, initial=np.inf).max(axis=1, initial=0.0)
+    behind = np.where(np.isfinite(behind), behind, 0.0)
+    return np.asarray(np.where(excess > 0.0, behind.max(initial=0.0) + 1.0 + excess, behind))

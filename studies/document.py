@@ -14,7 +14,7 @@ def read_document(path: Path, kind: str, version: int, missing: str) -> dict[str
 
     Args:
         path: the file; messages about its version name its folder.
-        kind: "run" or "bundle".
+        kind: "run", "bundle" or "search".
         version: the one that can be read.
         missing: what to say where there is no such file.
 

@@ -87,29 +87,3 @@ def hypervolume(points: ArrayLike, worst: ArrayLike = WORST) -> float:
     rows = np.asarray(points, dtype=float).reshape(-1, 3)
     rows = rows[(rows < np.asarray(worst)).all(axis=1)]  # others dominate no volume
     return float(moocore.hypervolume(rows, ref=worst)) if len(rows) else 0.0
-
-
-def largest_gain(points: ArrayLike, taken: ArrayLike, worst: ArrayLike = WORST) -> int:
-    """Return which row of ``points [N, 3]`` adds most hypervolume to ``taken [M, 3]``; all rows lie below ``worst``.
-
-    None adds more than its own box without the largest part that it shares with another's: they are tried in this order,
-    until no bound is above the best gain.
-    """
-    import moocore
-
-    rows, corner = np.asarray(points, dtype=float), np.asarray(worst, dtype=float)
-    known = np.asarray(taken, dtype=float).reshape(-1, 3)
-    known = known[nondominated(known) & (known < corner).all(axis=1)]
-    shared = np.prod(corner - np.maximum(rows[:, None], known), axis=2).max(axis=1, initial=0.0)
-    bounds = np.prod(corner - rows, axis=1) - shared
-    before = hypervolume(known, corner)
-    together = np.vstack([known, rows[:1]])
-    best, most = int(np.argmax(bounds)), -1.0
-    for row in np.argsort(-bounds, kind="stable"):
-        if bounds[row] <= most:
-            break
-        together[-1] = rows[row]
-        gain = float(moocore.hypervolume(together, ref=corner)) - before
-        if gain > most:
-            best, most = int(row), gain
-    return best

@@ -36,10 +36,24 @@ def pick(run: Run, limits: Limits, prefer: str = "knee") -> Trial:
     if not fitting:
         raise InputError(f"no measured candidate keeps {limits}; {_closest(run, measured, limits)}")
     points = np.array([run.point(trial) for trial in fitting])
-    # without targets all fidelities above 50 dB count as one in a point: the best of them may look dominated
-    kept = nondominated(points) if prefer != "psnr" else np.ones(len(points), bool)
-    fitting = [trial for trial, keep in zip(fitting, kept, strict=True) if keep]
-    return fitting[_choose(points[kept], [trial.value("psnr_db") for trial in fitting], prefer)]
+    return fitting[preferred(points, [trial.value("psnr_db") for trial in fitting], prefer)]
+
+
+def preferred(points: np.ndarray, psnr_db: Sequence[float], prefer: str) -> int:
+    """Return the row of ``points [N, 3]``, minimised, that is best by a preference (see `pick`).
+
+    Args:
+        points: at least one.
+        psnr_db: of each row; without targets all fidelities above 50 dB count as one in a point, so that the best of them
+            may look dominated.
+        prefer: one of `PREFERENCES`.
+    """
+    rows = np.flatnonzero(nondominated(points)) if prefer != "psnr" else np.arange(len(points))
+    kept = points[rows]
+    span = np.ptp(kept, axis=0)
+    distance = np.linalg.norm((kept - kept.min(axis=0)) / np.where(span > 0, span, 1.0), axis=1)
+    first = {"knee": distance, "size": kept[:, 0], "latency": kept[:, 1], "psnr": -np.array(psnr_db)[rows]}[prefer]
+    return int(rows[np.lexsort((distance, first))[0]])
 
 
 def check_preference(prefer: str) -> None:
@@ -57,13 +71,6 @@ def choice_notes(run: Run, chosen: Trial) -> list[str]:
     return [
         "this is the uncompressed model: nothing compressed that was measured suits better; loosen the limits, or search on"
     ]
-
-
-def _choose(points: np.ndarray, psnr: Sequence[float], prefer: str) -> int:
-    span = np.ptp(points, axis=0)
-    distance = np.linalg.norm((points - points.min(axis=0)) / np.where(span > 0, span, 1.0), axis=1)
-    first = {"knee": distance, "size": points[:, 0], "latency": points[:, 1], "psnr": -np.array(psnr)}[prefer]
-    return int(np.lexsort((distance, first))[0])
 
 
 def _closest(run: Run, measured: list[Trial], limits: Limits) -> str:

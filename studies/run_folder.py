@@ -148,6 +148,16 @@ def read_run_file(folder: Path) -> dict[str, Any]:
     return read_document(folder / RUN_FILE, "run", VERSION, missing)
 
 
+def write_derived(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a document of a run's folder that its records tell, whole or not at all.
+
+    Raises:
+        InputError: the disk cannot be written to.
+    """
+    with writing_to(path.parent):
+        _write_whole(path, json.dumps(content))
+
+
 def _write_whole(path: Path, text: str) -> None:
     part = path.with_name(f".{path.name}.part")
     with part.open("w", encoding="utf-8") as file:

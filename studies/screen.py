@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from .searched import AHEAD
 from .texts import number_text, seconds_text, size_text
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ class SearchProgress:
         left = "" if seconds_left is None else f"{seconds_text(seconds_left)} left"
         standing = f"hypervolume {hypervolume:.3f}"
         if gain_ahead is not None:
-            standing += f" (next 10: about +{gain_ahead:.4f})"
+            standing += f" (next {AHEAD}: about +{gain_ahead:.4f})"
         if self._live():
             self._print(trial_line(trial))
             self._update(f"trial {done} of {total}", done, total, f"{standing}  {left}")

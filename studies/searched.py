@@ -6,15 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..spaces.errors import InputError
 from . import front
 from .document import read_document
-from .trial import Trial
+from .trial import PROPOSAL, Trial
 
 if TYPE_CHECKING:
     from .run import Run
 
 ACCOUNT_FILE = "searched.json"  # what the search's model says; written by the search
 VERSION = 1
+AHEAD = 10  # evaluations whose gain is told
 EXPECTED_GAIN = "expected_gain"
 
 
@@ -25,10 +27,15 @@ def searched(run: Run) -> dict[str, Any]:
         ``hypervolumes``: after each trial, by what was measured; ``model_error``: medians over the proposals that were
         measured, of the size's and the speedup's relative error and of the drop's in decibels, and how often the 95 %
         intervals of the last two held; None where none is. What the search's model said at its end (`search.account`):
-        ``evaluations``, ``ahead``, ``gain_ahead``, ``random`` and ``uniform``; None where no model was made.
+        ``evaluations``, ``ahead``, ``gain_ahead``, ``random`` and ``uniform``; None where no model was made, or where the
+        run has grown since.
     """
-    path = run.folder / ACCOUNT_FILE
-    said = read_document(path, "search", VERSION, f"there is no {path}") if path.exists() else {}
+    try:
+        said = read_document(run.folder / ACCOUNT_FILE, "search", VERSION, "it is made at the end of a search")
+    except InputError:  # made from the records, and not needed
+        said = {}
+    if said.get("evaluations") != len(run.trials):
+        said = {}
     keys = ("evaluations", "ahead", "gain_ahead", "random", "uniform")
     return {
         "hypervolumes": hypervolumes(run),
@@ -52,7 +59,7 @@ def hypervolumes(run: Run) -> list[float]:
 
 def model_error(run: Run) -> dict[str, Any] | None:
     """Return how far what the sampler's model expected was off, over the proposals that were measured."""
-    trials = [trial for trial in run.trials if trial.measured and "expected_speedup" in trial.readings]
+    trials = [trial for trial in run.trials if trial.measured and expected_here(trial)]
     if not trials:
         return None
     size = [trial.value("expected_size_bytes") / trial.value("size_bytes") - 1.0 for trial in trials]
@@ -68,6 +75,12 @@ def model_error(run: Run) -> dict[str, Any] | None:
         ),
         "drop_within": float(np.mean([_within(trial, "expected_drop_db", run.drop_db(trial)) for trial in trials])),
     }
+
+
+def expected_here(trial: Trial) -> bool:
+    """Whether a model expected something of a trial, in the environment whose timings count."""
+    proposal, timing = trial.stages.get(PROPOSAL), trial.stages.get("timing")
+    return proposal is not None and (timing is None or proposal["environment"] == timing["environment"])
 
 
 def _within(trial: Trial, name: str, value: float) -> bool:

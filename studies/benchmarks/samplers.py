@@ -3,8 +3,8 @@
 How much of the front does each sampler find, over its evaluations? All have the same space, starting points and evaluator:
 exact size, real PSNR, predicted latency. An evaluation is made once, whoever asks for it, and kept in the folder, so that a
 benchmark that was stopped goes on. Prints the mean hypervolumes over the seeds as a Markdown table, and leaves
-MODEL/hypervolumes.csv (sampler, seed, evaluations, hypervolume, seconds a proposal). What the frontier sampler's
-sensitivities took is told as evaluations of equal time.
+MODEL/hypervolumes.csv (model, sampler, seed, evaluations, hypervolume, seconds a proposal, candidate). What the frontier sampler's
+sensitivities took is told as evaluations of equal time. With --timed the final fronts are timed for real.
 """
 
 from __future__ import annotations
@@ -12,51 +12,24 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import tempfile
-import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from time import perf_counter
 
-import numpy as np
 import optuna
 import pandas as pd
-from searches import study_of
-from zoo import load, parser
+from shared_evaluations import Evaluations, open_study, prepare
+from zoo import parser
 
-from slimfront.objectives.calibration import calibrate
-from slimfront.objectives.predictor_file import take_predictor, write_predictor
-from slimfront.objectives.protocol import OpenModel, Subject
-from slimfront.objectives.quality import Quality
-from slimfront.search.loop import search
 from slimfront.search.proposers import Observation, OptunaProposer, Proposer, Task, make_proposer
 from slimfront.search.start import start_points
 from slimfront.search.task import task_of
-from slimfront.spaces.candidate import Candidate
-from slimfront.spaces.changes import changes_of
-from slimfront.spaces.errors import BuildError
-from slimfront.spaces.sensitivity import errors_of
-from slimfront.studies.front import drop_db, hypervolume, point
-from slimfront.studies.run import Run
-from slimfront.studies.run_folder import use_machine_facts
-from slimfront.studies.study import Study, load_study
+from slimfront.studies.front import hypervolume, nondominated
 
 MODELS = ("rlfn_s_x2", "painting", "waifu2x_upconv7_x2")
 EVALUATIONS = {"frontier": 120, "tpe": 400, "tpe, each alone": 400, "nsga2": 400, "random": 400, "gp": 60}
 SHOWN = (20, 40, 60, 120, 200, 400)
-CALIBRATION_SECONDS = 60.0
-
-
-@dataclass(frozen=True)
-class Found:
-    """What an evaluation found; ``seconds`` are those of building, judging and predicting."""
-
-    size: float
-    speedup: float
-    psnr: float
-    fidelity: float
-    seconds: float
 
 
 def main() -> None:
@@ -65,6 +38,9 @@ def main() -> None:
     flags.add_argument("--seeds", type=int, default=3)
     flags.add_argument("--samplers", nargs="+", choices=list(EVALUATIONS), default=list(EVALUATIONS))
     flags.add_argument("--most", type=int, default=max(EVALUATIONS.values()), help="evaluations of each search")
+    flags.add_argument(
+        "--timed", action="store_true", help="time the final fronts of the first seed, on a quiet machine"
+    )
     flags.add_argument("--workers", type=int, default=2)
     flags.add_argument("--results", type=Path, required=True, help="a folder that keeps all that is found")
     arguments = flags.parse_args()
@@ -80,81 +56,10 @@ def main() -> None:
         table.to_csv(folder / "hypervolumes.csv", index=False)
         for line in rows(table):
             print(f"| {name} | {line} |", flush=True)
+        for line in timed_fronts(arguments.zoo, name, folder, table) if arguments.timed else ():
+            print(f"| {name} | {line} |", flush=True)
         probing = json.loads((folder / "probing.json").read_text())
         print(f"| {name} | sensitivities: {probing['seconds']:.0f} s, {probing['evaluations']:.0f} evaluations |")
-
-
-def prepare(zoo: Path, name: str, folder: Path) -> None:
-    """Measure the reference and what the machine offers, and calibrate a predictor, once for all searches."""
-    study = open_study(zoo, name)
-    (folder / "evaluations").mkdir(parents=True, exist_ok=True)
-    run = folder / "run"
-    search(study, trials=1, run_dir=run)
-    study.prepare(study.space.rounded, study.space.pruned)
-    if not (folder / "predictor.npz").exists():
-        calibrate(study.predictor, study.space, study.feed, CALIBRATION_SECONDS)
-        write_predictor(study.predictor, folder / "predictor.npz")
-    if not (folder / "probing.json").exists():
-        begun = time.perf_counter()
-        errors_of(study.builder, list(changes_of(study.space)))  # never from the cache
-        seconds = time.perf_counter() - begun
-        evaluator = Evaluations(study, folder)
-        each = np.median([evaluator.find(candidate).seconds for _, candidate in start_points(study.space)[1:]])
-        about = {"seconds": seconds, "evaluations": seconds / float(each)}
-        (folder / "probing.json").write_text(json.dumps(about))
-
-
-def open_study(zoo: Path, name: str) -> Study:
-    """Return a ready-made study, or that of a zoo's model."""
-    return load_study(name) if name == "painting" else study_of(load(zoo, name), name, 0, {})
-
-
-class Evaluations:
-    """Evaluates candidates of a study, each once for all who share the folder."""
-
-    def __init__(self, study: Study, folder: Path) -> None:
-        use_machine_facts(folder / "run", study)
-        study.prepare(study.space.rounded, study.space.pruned)
-        take_predictor(study.predictor, folder / "predictor.npz")
-        self.study = study
-        self.folder = folder / "evaluations"
-        self.run = Run(folder / "run")
-        self.temporary = tempfile.TemporaryDirectory()
-        reference = self.run.model_path(self.run.reference)
-        self.reference = OpenModel(reference, study.evaluation, study.graph.batch)
-
-    def find(self, candidate: Candidate) -> Found:
-        """Return what is known of a candidate, evaluated where nobody has."""
-        kept = self.folder / f"{candidate.key}.json"
-        if not kept.exists():
-            found = self._evaluate(candidate)
-            part = kept.with_suffix(f".{time.monotonic_ns()}.part")
-            part.write_text(json.dumps(asdict(found)))
-            part.replace(kept)
-        return Found(**json.loads(kept.read_text()))
-
-    def observe(self, candidate: Candidate) -> Observation:
-        """Return what a proposer is told."""
-        try:
-            found = self.find(candidate)
-        except BuildError:
-            return Observation(candidate, None)
-        reference = self.run.reference
-        drop = drop_db(found.psnr, found.fidelity, reference.value("psnr_db"), self.run.has_target)
-        ratio = found.size / reference.value("size_bytes")
-        return Observation(candidate, point(ratio, found.speedup, drop, self.run.has_target))
-
-    def _evaluate(self, candidate: Candidate) -> Found:
-        begun = time.perf_counter()
-        study = self.study
-        built = study.builder.build(candidate)
-        path = Path(self.temporary.name) / "candidate.onnx"
-        built.save(path)
-        opened = OpenModel(path, study.evaluation, study.graph.batch)
-        quality = {key: reading.value for key, reading in Quality().measure(Subject(opened, self.reference)).items()}
-        speedup = 1.0 if candidate == Candidate() else study.predictor.predict(candidate).speedup
-        psnr, fidelity = quality.get("psnr_db", quality["fidelity_db"]), quality["fidelity_db"]
-        return Found(built.size_bytes, speedup, psnr, fidelity, time.perf_counter() - begun)
 
 
 class EachAlone(OptunaProposer):
@@ -182,10 +87,10 @@ def curve(zoo: Path, name: str, folder: Path, most: int, sampler: str, seed: int
     lines = []
     starting = [candidate for _, candidate in start_points(study.space)]
     while len(history) < count:
-        begun = time.perf_counter()
+        begun = perf_counter()
         ahead = starting[len(history) : len(history) + 1]
         candidate = ahead[0] if ahead else next(iter(proposer.propose(history, 1)), None)
-        proposing = time.perf_counter() - begun
+        proposing = perf_counter() - begun
         if candidate is None:
             break
         history.append(evaluations.observe(candidate))
@@ -197,6 +102,23 @@ def curve(zoo: Path, name: str, folder: Path, most: int, sampler: str, seed: int
     table.to_csv(part, index=False)
     part.replace(kept)
     return table
+
+
+def timed_fronts(zoo: Path, name: str, folder: Path, table: pd.DataFrame) -> Sequence[str]:
+    """Return a line for each sampler: the hypervolume of its final front as predicted, and timed for real."""
+    evaluations = Evaluations(open_study(zoo, name), folder)
+    lines = []
+    for sampler, some in table[table.seed == 0].groupby("sampler", sort=False):
+        points = {key: evaluations.known(key).point for key in some.candidate}
+        keys = [key for key, value in points.items() if value is not None]
+        found = [points[key] for key in keys]
+        front = [key for key, stays in zip(keys, nondominated(found), strict=True) if stays]
+        speedups = evaluations.timed(front)
+        real = [(points[key][0], 1.0 / speedup, points[key][2]) for key, speedup in zip(front, speedups, strict=True)]  # type: ignore[index]
+        lines.append(
+            f"{sampler}, {len(front)} on the front | predicted {hypervolume(found):.4f} | timed {hypervolume(real):.4f}"
+        )
+    return lines
 
 
 def rows(table: pd.DataFrame) -> Sequence[str]:

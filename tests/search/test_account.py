@@ -1,6 +1,8 @@
 """What a search says of itself: expectations on record, what is left to gain, and when it ends by itself."""
 
 import json
+import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from slimfront.search.task import history_of, task_of
 from slimfront.spaces.errors import InputError
 from slimfront.studies.front import hypervolume
 from slimfront.studies.run import Run
+from slimfront.studies.search_section import search_figure, search_section, sentences
 from slimfront.studies.searched import ACCOUNT_FILE, searched
 from slimfront.studies.study import load_study
 
@@ -67,27 +70,42 @@ def test_the_account_tells_what_was_reached_and_what_is_left(folder):
     json.dumps(told, allow_nan=False)
 
 
-def test_a_damaged_account_is_told_and_a_missing_one_is_not(folder, tmp_path):
-    import shutil
-
+@pytest.mark.parametrize("spoil", ["missing", "damaged", "of an earlier state"])
+def test_an_account_that_cannot_be_trusted_is_left_out(folder, tmp_path, spoil):
     copy = tmp_path / "run"
     shutil.copytree(folder / "run", copy)
-    (copy / ACCOUNT_FILE).unlink()
+    path = copy / ACCOUNT_FILE
+    said = json.loads(path.read_text())
+    if spoil == "missing":
+        path.unlink()
+    else:
+        path.write_text("{" if spoil == "damaged" else json.dumps(said | {"evaluations": 13}))
     told = searched(Run(copy))
-    assert told["gain_ahead"] is None
+    assert told["gain_ahead"] is told["random"] is told["uniform"] is None
     assert len(told["hypervolumes"]) == 14
-    (copy / ACCOUNT_FILE).write_text("{")
-    with pytest.raises(InputError, match="damaged"):
-        searched(Run(copy))
+    assert told["model_error"] == searched(Run(folder / "run"))["model_error"]
+    assert len(sentences(told)) <= 2
+    assert len(search_figure(told).data) == 1
+
+
+def test_the_report_says_and_draws_it(folder):
+    told = searched(Run(folder / "run"))
+    text = " ".join(sentences(told))
+    assert f"After 14 evaluations the hypervolume is {told['hypervolumes'][-1]:.3f}." in text
+    assert f"{told['random'][-1][1]:.3f}" in text
+    assert f"would probably add {told['gain_ahead']:.4f}" in text
+    lines = search_figure(told).data
+    assert [line.name for line in lines] == ["this search", "random, by the model", "uniform, by the model"]
+    assert list(lines[0].y) == told["hypervolumes"]
+    assert sentences(told)[0] in search_section(told)
+    assert search_section(told | {"hypervolumes": [0.0]}) == ""
 
 
 def test_model_errors_are_medians_over_what_was_measured(folder):
     run = Run(folder / "run")
     trials = [trial for trial in run.trials if trial.measured and "expected_speedup" in trial.readings]
     error = searched(run)["model_error"]
-    if not trials:
-        assert error is None
-        return
+    assert trials
     sizes = [abs(trial.value("expected_size_bytes") / trial.value("size_bytes") - 1) for trial in trials]
     assert error["size"] == pytest.approx(np.median(sizes))
     assert error["proposals"] == len(trials)
@@ -121,17 +139,22 @@ def test_less_is_left_the_longer_one_searches(folder, monkeypatch):
     assert account(run, frontier, history)["evaluations"] == 14
 
 
-def test_it_ends_by_itself_where_several_looks_find_little(folder, monkeypatch):
+def test_it_ends_where_three_looks_in_a_row_found_little_whenever_it_was_begun(monkeypatch):
     from slimfront.search import account as module
 
-    run = Run(folder / "run")
-    task = make_task()
-    watch = Watch(Frontier(task))
-    gains = iter([0.5, 1e-4, 1e-4, 0.5, 1e-4, 1e-4, 1e-4])
-    monkeypatch.setattr(module, "gain_ahead", lambda *_: next(gains))
-    history = [Observation(candidate, measure(candidate)) for _, candidate in start_points(task.space)][:5]
-    assert [watch.little_is_left(run, history) for _ in range(7)] == [False] * 6 + [True]
+    run = SimpleNamespace(trials=[SimpleNamespace(label="")] * 40)
+    gains = {5: 1e-4, 10: 1e-4, 15: 0.5, 20: 1e-4, 25: 1e-4, 30: 1e-4}
+    monkeypatch.setattr(module, "gain_ahead", lambda run, frontier, history: gains[len(history)])
+    frontier = Frontier(make_task())
+    history = [Observation(candidate, measure(candidate)) for _, candidate in start_points(frontier.task.space)]
+    history = (history * 10)[:32]
+    watch = Watch(frontier)
+    ended = [count for count in range(33) if watch.little_is_left(run, history[:count])]
+    assert ended == [30, 31, 32]
     assert "0.0001" in str(watch)
+    resumed = Watch(frontier)
+    assert not resumed.little_is_left(run, history[:29])
+    assert resumed.little_is_left(run, history[:30])
 
 
 def test_a_search_until_converged_ends_before_its_trials_are_used_up(folder, tmp_path, monkeypatch):

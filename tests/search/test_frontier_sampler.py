@@ -132,7 +132,50 @@ def test_limits_and_constraints_keep_the_search_where_it_is_wanted():
         return size, error
 
     study = searched(sf.FrontierSampler(sf.AdditiveCosts(tables()), seed=0), 15, constrained)
-    assert len(study.trials) == 15
+    assert len(set(points(study))) == 15
+    assert any(trial.values[0] <= 0.5 for trial in study.best_trials)
+
+
+def test_values_that_are_not_finite_and_choices_of_others_do_no_harm():
+    def infinite(trial):
+        size, error = objective(trial)
+        return (float("inf"), error) if trial.number % 3 == 1 else (size, error)
+
+    study = searched(sf.FrontierSampler(sf.AdditiveCosts(tables()), seed=0), 12, infinite)
+    assert len(set(points(study))) == 12
+
+    costs = sf.AdditiveCosts({"x": {2: 0.0, 4: 1.0}, "y": {2: 0.0, 4: 1.0}})
+    study = optuna.create_study(sampler=sf.FrontierSampler(costs, seed=0))
+    study.enqueue_trial({"x": 3, "y": 2})
+    study.optimize(lambda trial: trial.suggest_int("x", 2, 4) + trial.suggest_int("y", 2, 4), n_trials=5)
+    assert len(set(points(study))) == 5  # the one of another choice, and all four of the model's
+
+
+def test_numbers_of_numpy_are_choices_and_what_a_study_does_not_allow_is_told():
+    costs = sf.AdditiveCosts({"x": {value: float(value) for value in np.arange(2, 6)}})
+    study = searched(sf.FrontierSampler(costs, seed=0), 4, lambda trial: trial.suggest_int("x", 2, 5), ["minimize"])
+    assert sorted(trial.params["x"] for trial in study.trials) == [2, 3, 4, 5]
+    with pytest.warns(UserWarning, match="does not allow .* for 'x'"):
+        searched(sf.FrontierSampler(costs, seed=0), 3, lambda trial: trial.suggest_int("x", 2, 3), ["minimize"])
+
+
+def test_threads_sample_different_points():
+    study = optuna.create_study(
+        directions=["minimize"] * 2, sampler=sf.FrontierSampler(sf.AdditiveCosts(tables()), seed=0)
+    )
+    study.optimize(objective, n_trials=12, n_jobs=4)
+    assert len(set(points(study))) == 12
+
+
+def test_the_last_points_of_a_small_space_are_found():
+    costs = sf.AdditiveCosts({f"x{i}": {0: 0.0, 1: 1.0} for i in range(6)})
+    study = searched(
+        sf.FrontierSampler(costs, seed=0),
+        64,
+        lambda t: sum(t.suggest_int(f"x{i}", 0, 1) for i in range(6)),
+        ["minimize"],
+    )
+    assert len(set(points(study))) == 64
 
 
 def test_failures_constant_objectives_and_a_space_of_one_point_do_no_harm():

@@ -2,11 +2,15 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 import slimfront as sf
 from slimfront.search.loop import search
-from slimfront.search.propose import PROPOSALS, propose
+from slimfront.search.propose import PROPOSALS, _aim, propose
 from slimfront.spaces.errors import InputError
+from slimfront.studies.pick import PREFERENCES
 from slimfront.studies.records import RecordFile
 from slimfront.studies.run import Run
 from slimfront.studies.study import load_study
@@ -25,7 +29,8 @@ def test_what_it_proposes_is_measured_added_to_the_run_and_better(run):
     chosen, notes = propose(run, max_size=most, prefer="psnr")
     after = Run(run.folder)
     added = after.trials[len(run.trials) :]
-    assert 0 < len(added) == len(notes) <= PROPOSALS
+    assert 0 < len(added) <= PROPOSALS
+    assert all(f"proposed trial {trial.number}" in note for trial, note in zip(added, notes, strict=False))
     assert [trial.candidate for trial in after.trials[: len(run.trials)]] == [t.candidate for t in run.trials]
     assert all("expected_size_bytes" in trial.readings for trial in added)
     assert chosen.value("size_bytes") <= most
@@ -38,9 +43,9 @@ def test_nothing_is_added_where_what_is_measured_is_best(run):
     for _ in range(8):
         count = len(Run(run.folder).trials)
         chosen, notes = propose(Run(run.folder), min_psnr=20.0, prefer="size")
-        if not notes:
+        if not any("proposed" in note for note in notes):
             break
-    assert not notes
+    assert notes == ["the run's model finds nothing new that is in reach and better than what is measured"]
     assert len(Run(run.folder).trials) == count
     assert Run(run.folder).pick(min_psnr=20.0, prefer="size").number == chosen.number
 
@@ -68,3 +73,25 @@ def test_the_search_goes_on_after_it(run, study_folder):
     assert len({trial.candidate for trial in again.trials}) == count + 2
     assert np.isfinite(again.hypervolume())
     assert sf.propose is propose
+
+
+def test_a_run_of_another_environment_is_told_before_anything_is_done(run):
+    digest = run.load().environment.digest
+    records = run.folder / "records.jsonl"
+    records.write_text(records.read_text().replace(digest, "0" * len(digest)))
+    with pytest.raises(InputError, match="timed in another environment"):
+        propose(Run(run.folder), prefer="size")
+    assert len(Run(run.folder).trials) == 9
+
+
+@given(
+    arrays(float, (6, 3), elements=st.floats(0.0, 1.0)),
+    arrays(float, (3,), elements=st.floats(0.0, 1.0)),
+    st.sampled_from(PREFERENCES),
+)
+def test_the_search_on_the_model_ranks_what_keeps_the_limits_first(points, most, prefer):
+    for centre in (points[:1], points[:3], points):
+        scores = _aim(prefer, most, centre)(points)
+        keeps = (points <= most).all(axis=1)
+        if keeps.any() and not keeps.all():
+            assert scores[keeps].max() < scores[~keeps].min()

@@ -42,12 +42,6 @@ def test_another_point_never_makes_the_hypervolume_smaller(points, other):
 INSIDE = st.lists(st.tuples(*[st.integers(0, 19).map(lambda step: step / 20)] * 3), min_size=1, max_size=12)
 
 
-@given(INSIDE, POINTS)
-def test_the_largest_gain_is_that_of_trying_all(points, taken):
-    gains = [front.hypervolume([*taken, point]) - front.hypervolume(taken) for point in points]
-    assert gains[front.largest_gain(points, taken)] == pytest.approx(max(gains), abs=1e-12)
-
-
 def test_the_reference_and_no_point_at_all_have_no_volume():
     assert front.hypervolume([]) == 0.0
     assert front.hypervolume([(1.0, 1.0, 0.0)]) == 0.0

@@ -15,7 +15,8 @@ INTEGER = 0.35  # first guess: the time of a layer in integer kernels, in parts 
 HOP = 0.01  # first guess: what a change between float and integer kernels costs, in parts of the reference's time
 LEAST_TIME = 0.01
 BASE = 0.02  # first guess: the part of the reference's file that is no weights
-NODES = 0.002  # what the nodes of a rounded layer may add to the file, in parts of the reference's
+NODES = 0.002  # what scales and nodes of a rounded layer may add to the file, in parts of the reference's
+NODE_BYTES = 1000.0  # and beside that, which counts in small models
 
 
 class LayerCosts:
@@ -53,16 +54,17 @@ def fit_size(layout: Layout, vectors: Vectors, both: Floats, sizes: Floats) -> L
     weights = layout.chosen(layout.bytes, vectors) * layout.parameters * both
     rounded, integer = layout.chosen(layout.rounded, vectors), layout.chosen(layout.integer, vectors)
     columns = [np.ones(len(vectors)), weights.sum(axis=1), rounded.sum(axis=1), integer.sum(axis=1), hops(integer)]
-    guess = np.array([BASE, 1.0 / (4.0 * max(layout.parameters.sum(), 1.0)), 0.0, 0.0, 0.0])
-    spread = np.array([BASE, guess[1], NODES, NODES, NODES])
+    byte = 1.0 / (4.0 * max(layout.parameters.sum(), 1.0))
+    guess, node = np.array([BASE, byte, 0.0, 0.0, 0.0]), NODES + NODE_BYTES * byte
+    spread = np.array([BASE + NODE_BYTES * byte, byte, node, node, node])
     posterior = regress(np.stack(columns, axis=1), sizes, np.ones(len(sizes)), guess, [spread], SIZE_SCALES)
-    base, byte, node, pair, change = posterior.coefficients.tolist()
+    base, byte, rounding, pair, change = posterior.coefficients.tolist()
     paid = Table(
         byte * layout.bytes.options * _of_axes(layout, layout.parameters), byte * layout.bytes.held * layout.parameters
     )
     flat = Table(
-        node * layout.rounded.options + pair * layout.integer.options,
-        node * layout.rounded.held + pair * layout.integer.held,
+        rounding * layout.rounded.options + pair * layout.integer.options,
+        rounding * layout.rounded.held + pair * layout.integer.held,
     )
     return LayerCosts(layout, paid, flat, change, base)
 

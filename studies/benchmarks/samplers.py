@@ -3,8 +3,9 @@
 How much of the front does each sampler find, over its evaluations? All have the same space, starting points and evaluator:
 exact size, real PSNR, predicted latency. An evaluation is made once, whoever asks for it, and kept in the folder, so that a
 benchmark that was stopped goes on. Prints the mean hypervolumes over the seeds as a Markdown table, and leaves
-MODEL/hypervolumes.csv (model, sampler, seed, evaluations, hypervolume, seconds a proposal, candidate). What the frontier sampler's
-sensitivities took is told as evaluations of equal time. With --timed the final fronts are timed for real.
+MODEL/hypervolumes.csv (model, sampler, seed, evaluations, hypervolume, seconds a proposal, candidate). What the
+sensitivities of the frontier sampler took is told as evaluations of equal time. With --timed the final fronts are timed for
+real.
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ def test_choosing_a_candidate_marks_it_everywhere(page: Path, run: Run, tmp_path
     assert [attributes["data-trial"] for attributes in selected] == [str(chosen)] * 2
     assert all(attributes["src"] for tag, attributes in reader.tags if tag == "img")
     plots = done.stdout.count('class="scatterlayer')
-    assert plots == 3
+    assert plots == 4  # three views, and the hypervolume over the evaluations
 
 
 def test_a_study_that_is_gone_costs_the_pictures_only(run: Run, tmp_path: Path):

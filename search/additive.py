@@ -21,6 +21,7 @@ from .vectors import draw
 NOISE_DB = 0.05  # differences in quality below this say nothing about a layer
 ERROR_SCALES = (0.02, 0.05, 0.1, 0.2)  # standard deviations of what sums of errors miss, in parts
 MOST_DB = 60.0
+CHUNK = 1000  # candidates whose numbers stay in the processor's cache
 NEIGHBOURS = 5  # measured candidates of like drop whose residuals tell what is missed
 LATEST = 20  # measured candidates by whose errors the stated doubts are corrected
 AS_STATED = 3  # candidates that the statement itself counts as
@@ -55,6 +56,10 @@ class AdditiveModel:
 
     def predict(self, vectors: Vectors) -> Floats:
         """Return predicted points ``[M, 3]`` of candidates ``[M, L]``."""
+        parts = [self._predict(vectors[first : first + CHUNK]) for first in range(0, len(vectors), CHUNK)]
+        return np.concatenate(parts) if parts else np.zeros((0, 3))
+
+    def _predict(self, vectors: Vectors) -> Floats:
         both = np.multiply(*self.layout.kept(vectors))
         changes = hops(self.layout.chosen(self.layout.integer, vectors))
         size, time = (costs.sums(vectors, both, changes) for costs in (self.size, self.times.costs))

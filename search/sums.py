@@ -17,6 +17,7 @@ SPREAD = 1.0  # prior standard deviation of an axis's factor around its mean of 
 PULLS = (0.0, 0.3, 1.0)  # those of what two neighbours add together, in parts of the geometric mean of their own
 UNTRIED = 0.3  # standard deviation of an option that was never measured, in parts of it, beyond its axis's factor
 LEAST_FACTOR = 0.05
+LEAST_LEFT = 0.25  # of what the axes alone add: neighbours do not cancel each other quite
 
 
 @dataclass(frozen=True)
@@ -73,11 +74,11 @@ class Sums:
         self._fresh = 1.0 / (1.0 + tried)
 
     def predict(self, vectors: Vectors) -> Floats:
-        """Return the quantity of candidates ``[M, L]``, at least 0."""
-        found = _take(self.table, vectors).sum(axis=1)
-        if self.pulls.any():
-            found += self.guess.pairs(self.guess.own(vectors)) @ self.pulls
-        return np.maximum(found, 0.0)
+        """Return the quantity of candidates ``[M, L]``; neighbours leave at least a part of what the axes alone add."""
+        alone = _take(self.table, vectors).sum(axis=1)
+        if not self.pulls.any():
+            return np.asarray(alone)
+        return np.maximum(alone + self.guess.pairs(self.guess.own(vectors)) @ self.pulls, LEAST_LEFT * alone)
 
     def spread(self, vectors: Vectors) -> Floats:
         """Return the standard deviations of what is predicted ``[M]``, without noise."""

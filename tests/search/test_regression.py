@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
 
-from slimfront.search.regression import regress
+from slimfront.search.regression import STRONG, regress
 
 
 def planted(count, noise, coefficients=(1.3, 0.7, 1.0)):
@@ -36,7 +36,8 @@ def test_the_most_probable_prior_and_noise_are_taken():
         covariance = rows @ np.diag(prior**2) @ rows.T + np.diag((scale * unit) ** 2)
         return multivariate_normal(rows.sum(axis=1), covariance).logpdf(target)
 
-    prior, scale = max(((p, s) for p in priors for s in scales), key=lambda pair: evidence(*pair))
+    pairs = [(number, prior, scale) for number, prior in enumerate(priors) for scale in scales]
+    _, prior, scale = max(pairs, key=lambda pair: evidence(*pair[1:]) - STRONG * (pair[0] > 0))
     assert found.noise == scale == 0.05
     alone = regress(rows, target, unit, np.ones(3), [prior], [scale])
     assert found.coefficients == pytest.approx(alone.coefficients)

@@ -47,7 +47,7 @@ def test_pulls_of_neighbours_are_solved_exactly_as_well():
     weights[:, 2] *= 10.0
     found = cost(model, model.decide(np.zeros((50, 4), int), weights), weights)
     best = [cost(model, everything, np.broadcast_to(row, (len(everything), 3))).min() for row in weights]
-    # an error that pulls make negative counts as 0 in a prediction, not in a sum of costs
+    # of an error that pulls would cancel a part is left in a prediction, not in a sum of costs
     assert np.mean(found <= np.array(best) * (1 + 1e-9)) > 0.9
 
 

@@ -17,7 +17,7 @@ def planted(pulls, count=60):
     vectors = random.integers(0, OPTIONS, (count + 100, AXES))
     own = table[np.arange(AXES), vectors]
     pairs = np.sqrt(own[:, :-1] * own[:, 1:]) @ pulls
-    total = np.maximum(own @ factors + pairs, 0.0)
+    total = np.maximum(own @ factors + pairs, 0.25 * (own @ factors))
     noisy = total * (1.0 + 0.01 * random.standard_normal(len(total)))
     sums = Sums(Guess(table, LINKS), vectors[:count], noisy[:count], noisy[:count] + 0.01, SCALES)
     return sums, factors, table, vectors[count:], total[count:]

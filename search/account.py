@@ -23,7 +23,7 @@ from .proposers import Observation, Point
 from .solve import Solved, choose
 from .start import uniform_candidates
 from .task import history_of
-from .vectors import draw, unseen
+from .vectors import draw
 
 Floats = NDArray[np.float64]
 
@@ -64,7 +64,7 @@ class Watch:
         for stop in stops:
             if stop not in self._looks and stop > 0:
                 self.gain_ahead = gain_ahead(run, self.frontier, history[:stop])
-                reached = hypervolume([o.point for o in history[:stop] if o.point is not None], self.frontier.worst)
+                reached = _reached(self.frontier, history[:stop])
                 self._looks[stop] = self.gain_ahead is not None and self.gain_ahead < CONVERGED * reached
         return len(stops) == PATIENCE and all(self._looks.get(stop, False) for stop in stops)
 
@@ -85,7 +85,7 @@ def expected(
         return None
     point, doubt = solved.costs.predict(vector[None])[0], Z * solved.costs.spread(vector[None])[0]
     points = [o.point for o in history if o.point is not None]
-    gain = hypervolume([*points, point], frontier.worst) - hypervolume(points, frontier.worst)
+    gain = hypervolume([*points, point], frontier.worst) - _reached(frontier, history)
     size, decibels = run.reference.value("size_bytes"), full_drop_db(run.has_target)
     fastest, slowest = max(point[1] - doubt[1], 0.1 * point[1]), point[1] + doubt[1]
     best, worst = max(point[2] - doubt[2], 0.0) * decibels, (point[2] + doubt[2]) * decibels
@@ -107,12 +107,11 @@ def gain_ahead(run: Run, frontier: Frontier, history: Sequence[Observation]) -> 
     solved = frontier.solve(history)
     if solved is None:
         return None
-    vectors = [frontier.grid.encode(observation.candidate) for observation in history]
-    new = unseen(solved.pool, [vector for vector in vectors if vector is not None])
+    new = frontier.unmeasured(solved.pool, history)
     points = np.array([o.point for o in history if o.point is not None])
     rows = choose(solved, new, points, frontier.worst, AHEAD, len(history))
     after = hypervolume(np.concatenate([points, solved.centre[rows]]), frontier.worst)
-    return (after - hypervolume(points, frontier.worst)) * _came_true(run, frontier, history)
+    return (after - _reached(frontier, history)) * _came_true(run, frontier, history)
 
 
 def _came_true(run: Run, frontier: Frontier, history: Sequence[Observation]) -> float:
@@ -122,13 +121,14 @@ def _came_true(run: Run, frontier: Frontier, history: Sequence[Observation]) -> 
     told = [number for number, gain in enumerate(gains) if gain is not None][-LATEST:]
     if len(told) < LEAST:
         return 1.0
-
-    def reached(count: int) -> float:
-        return hypervolume([o.point for o in history[:count] if o.point is not None], frontier.worst)
-
-    came = sum(reached(number + 1) - reached(number) for number in told)
+    came = sum(_reached(frontier, history[: number + 1]) - _reached(frontier, history[:number]) for number in told)
     hoped = sum(gains[number] or 0.0 for number in told)
     return float(np.clip(came / hoped, 0.0, 1.0)) if hoped > 0 else 1.0
+
+
+def _reached(frontier: Frontier, history: Sequence[Observation]) -> float:
+    """Return the hypervolume of a history within the limits."""
+    return hypervolume([o.point for o in history if o.point is not None], frontier.worst)
 
 
 def account(run: Run, frontier: Frontier, history: Sequence[Observation]) -> dict[str, Any]:

@@ -9,7 +9,6 @@ import numpy as np
 
 from ..spaces.space import Axis
 from .layout import Floats, Layout, Vectors
-from .start import start_points
 
 DB_PER_BIT = 6.0
 PRUNED_DB = 2.0  # the drop where every group loses a quarter of its channels
@@ -20,11 +19,9 @@ CLEAN = 1e-6
 def uniform_rows(layout: Layout, vectors: Vectors) -> dict[int, int]:
     """Return which rows of ``vectors [M, L]`` are uniform candidates, by weight bits."""
     found = {}
-    for label, candidate in start_points(layout.task.space):
-        vector = layout.grid.encode(candidate)
-        if label.startswith("uniform") and vector is not None and not candidate.groups:
-            for row in (vectors == vector).all(axis=1).nonzero()[0][:1]:
-                found[int(label.split()[1].split("/")[0])] = int(row)
+    for bits, vector in layout.uniform.items():
+        for row in (vectors == vector).all(axis=1).nonzero()[0][:1]:
+            found[bits] = int(row)
     return found
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..spaces.candidate import Candidate
 from ..studies.front import WORST, nondominated
 from .additive import fitted
 from .grid import Grid, distinct
-from .layout import Layout
+from .layout import Layout, Vectors
 from .proposers import Observation, Task
 from .solve import SWEEPS, Solved, choose, solve
 from .vectors import unseen
@@ -39,13 +40,17 @@ class Frontier:
         solved = self.solve(history)
         ranked: list[Candidate] = []
         if solved is not None:
-            vectors = [self.grid.encode(candidate) for candidate in known]
-            new = unseen(solved.pool, [vector for vector in vectors if vector is not None])
+            new = self.unmeasured(solved.pool, history)
             points = [o.point for o in history if o.point is not None]  # those of sequential twins as well
             rows = choose(solved, new, np.array(points), self.worst, n, len(history))
             ranked = [self.grid.decode(solved.pool[row]) for row in rows]
         draw = iter(ranked)
         return distinct(lambda: next(draw, None), self.grid, known, n, random)
+
+    def unmeasured(self, vectors: Vectors, history: Sequence[Observation]) -> NDArray[np.bool_]:
+        """Return which rows ``[M]`` of candidates ``[M, L]`` a history does not hold."""
+        known = (self.grid.encode(observation.candidate) for observation in history)
+        return unseen(vectors, (vector for vector in known if vector is not None))
 
     def solve(self, history: Sequence[Observation], sweeps: int = SWEEPS, whole: bool = False) -> Solved | None:
         """Return the front of the model of a history, or of its beginning: that of a long one is not new each time.

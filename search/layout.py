@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ..spaces.candidate import LayerChoice
 from ..spaces.packing import stored_bytes
 from .grid import Grid
+from .start import start_points
 
 if TYPE_CHECKING:
     from .proposers import Task
@@ -48,6 +49,7 @@ class Layout:
         bytes: of a weight. pace: the layer's time in parts of the native form's. integer, rounded: 1 where it is, else 0.
         parameters: of each layer ``[N]``.
         work: of each layer, in parts of the whole ``[N]``.
+        uniform: by weight bits, the vectors of the unpruned uniform candidates that searches begin with ``[L]``.
     """
 
     def __init__(self, grid: Grid, task: Task) -> None:
@@ -74,11 +76,20 @@ class Layout:
         self.parameters = np.array([task.parameters[name] for name in self.layers], float)
         work = np.array([task.work.get(name, 0) for name in self.layers], float)
         self.work = work / max(work.sum(), 1.0)
+        self.uniform = self._uniform()
 
     def _table(self, value: Callable[[str, LayerChoice], float]) -> Table:
         every = self.grid.values(lambda axis, option: 0.0 if axis.is_group else value(axis.name, option))
         pairs = zip(self.layers, self._held, strict=True)
         return Table(every[: self.split], np.array([value(name, choice) for name, choice in pairs]))
+
+    def _uniform(self) -> dict[int, Vectors]:
+        found = {}
+        for label, candidate in start_points(self.task.space):
+            vector = self.grid.encode(candidate)
+            if label.startswith("uniform") and vector is not None and not candidate.groups:
+                found[int(label.split()[1].split("/")[0])] = vector
+        return found
 
     def chosen(self, table: Table, vectors: Vectors) -> Floats:
         """Return the number of each layer ``[M, N]`` for candidates ``[M, L]``."""

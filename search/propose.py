@@ -26,7 +26,6 @@ from .proposers import Observation
 from .recorded import RecordedRun
 from .solve import Solved, refine
 from .task import history_of, limits_of, task_of
-from .vectors import unseen
 
 Floats = NDArray[np.float64]
 
@@ -105,7 +104,7 @@ def _propose(recorded: RecordedRun, wanted: Limits, prefer: str, progress: Progr
         solved = frontier.solve(history, SWEEPS, whole=True)
         if solved is None:
             raise InputError(f"{folder} has too few measured candidates to learn from; search on")
-        candidate = best_unmeasured(frontier, solved, recorded.run, wanted, prefer, study.predictor)
+        candidate = best_unmeasured(frontier, solved, recorded.run, history, wanted, prefer, study.predictor)
         if candidate is None:
             notes.append("the run's model finds nothing new that is in reach and better than what is measured")
             break
@@ -124,7 +123,13 @@ def _propose(recorded: RecordedRun, wanted: Limits, prefer: str, progress: Progr
 
 
 def best_unmeasured(
-    frontier: Frontier, solved: Solved, run: Run, limits: Limits, prefer: str, predictor: Predictor
+    frontier: Frontier,
+    solved: Solved,
+    run: Run,
+    history: Sequence[Observation],
+    limits: Limits,
+    prefer: str,
+    predictor: Predictor,
 ) -> Candidate | None:
     """Return the new candidate that the model finds best; None where what is measured is as good, or nothing is in reach.
 
@@ -132,22 +137,23 @@ def best_unmeasured(
         frontier: of the run's study.
         solved: its model of what was measured, solved.
         run: what was measured.
+        history: the same, as a proposer is told of it.
         limits: what the candidate must keep.
         prefer: as for `Run.pick`.
         predictor: tells speeds kernel by kernel, where it is calibrated.
     """
-    history = history_of(run)
     most = np.array(limits_of(run, limits))
+    aim = _aim(prefer, most, solved.centre)
     random = np.random.default_rng([frontier.task.seed, len(history)])
-    found = refine(solved, frontier.grid.lengths, _aim(prefer, most, solved.centre), random)
-    found = found[unseen(found, _vectors(frontier, history))][:RATED]
+    found = refine(solved, frontier.grid.lengths, aim, random)
+    found = found[frontier.unmeasured(found, history)][:RATED]
     if not len(found):
         return None
     candidates = [frontier.grid.decode(vector) for vector in found]
     points = solved.costs.predict(found)
     if predictor.calibrated:
         points[:, 1] = [_time(predictor, *pair) for pair in zip(candidates, points[:, 1].tolist(), strict=True)]
-    scores = _aim(prefer, most, solved.centre)(points)
+    scores = aim(points)
     order = np.argsort(scores, kind="stable")
     if (points[order[0]] - 2.0 * solved.costs.spread(found[order[:1]])[0] > most).any():
         return None  # out of reach
@@ -159,11 +165,6 @@ def best_unmeasured(
     quality = -together[:, 2] * full_drop_db(run.has_target)
     best = preferred(together, quality.tolist(), prefer) - len(kept)
     return candidates[keeping[best]] if best >= 0 else None
-
-
-def _vectors(frontier: Frontier, history: Sequence[Observation]) -> list[NDArray[np.int64]]:
-    vectors = (frontier.grid.encode(observation.candidate) for observation in history)
-    return [vector for vector in vectors if vector is not None]
 
 
 def _aim(prefer: str, most: Floats, centre: Floats) -> Callable[[Floats], Floats]:

@@ -65,7 +65,8 @@ class Sums:
         rows = np.concatenate([own, guess.pairs(own)], axis=1)
         means = np.concatenate([np.ones(axes), np.zeros(pairs)])
         spreads = [np.concatenate([np.full(axes, SPREAD), np.full(pairs, pull)]) for pull in PULLS]
-        self.posterior: Posterior = regress(rows, target, unit, means, spreads if pairs else spreads[:1], scales)
+        told_apart = pairs and len(vectors) > len(means)  # fewer candidates cannot tell pulls from factors
+        self.posterior: Posterior = regress(rows, target, unit, means, spreads if told_apart else spreads[:1], scales)
         factors = np.maximum(self.posterior.coefficients[:axes], LEAST_FACTOR)
         self.table = guess.table * factors[:, None]
         self.pulls = self.posterior.coefficients[axes:]

@@ -16,7 +16,7 @@ Vectors = NDArray[np.int64]
 SPREAD = 1.0  # prior standard deviation of an axis's factor around its mean of 1
 PULLS = (0.0, 0.3, 1.0)  # those of what two neighbours add together, in parts of the geometric mean of their own
 UNTRIED = 0.3  # standard deviation of an option that was never measured, in parts of it, beyond its axis's factor
-LEAST_FACTOR = 0.05
+LEAST_FACTOR = 0.25
 LEAST_LEFT = 0.25  # of what the axes alone add: neighbours do not cancel each other quite
 
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from ..spaces.attribution import working_for
 from ..spaces.cache import Store, content_hash
 from ..spaces.candidate import Candidate
+from ..spaces.errors import BuildError
 from ..spaces.groups import fitting
 from ..spaces.skeleton import structure
 from .kernel_times import SHARES, KernelTimes, total
@@ -193,6 +194,15 @@ class Predictor:
         half = self.reach * doubt
         low, value, high = np.exp([centre - half, centre, centre + half]).tolist()
         return Prediction(value, low, high, doubt, reference_ms)
+
+    def predict_or_none(self, candidate: Candidate) -> Prediction | None:
+        """Return a candidate's prediction; None for the reference, and where its build will tell why not."""
+        if candidate == Candidate():
+            return None
+        try:
+            return self.predict(candidate)
+        except BuildError:
+            return None
 
     def speedups(self, shares: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the logarithms of models' speedups, and the standard deviations of what sums of kernels miss, ``[M]``.

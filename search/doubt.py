@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from ..objectives.protocol import Reading
 from ..objectives.ratio import spread
 from ..studies import front
-from ..studies.run import Run, time_interval
+from ..studies.run import Run
 from ..studies.trial import Trial
 
 POSTPONED = "not timed yet: its speed is well predicted; it is timed when it may be on the front"
@@ -27,21 +29,21 @@ def hopeless(run: Run, readings: Mapping[str, Reading]) -> str | None:
         readings: of the candidate: size, quality and the predicted speedup.
     """
     needed = ("predicted_speedup", "size_bytes", "psnr_db", "fidelity_db")
-    if any(name not in readings for name in needed) or not any(trial.measured for trial in run.trials):
+    numbers, rows = run.bar
+    if any(name not in readings for name in needed) or not numbers:
         return None
-    size = readings["size_bytes"].value
     psnr, fidelity = readings["psnr_db"].value, readings["fidelity_db"].value
     drop = front.drop_db(psnr, fidelity, run.reference.value("psnr_db"), run.has_target)
     predicted = readings["predicted_speedup"]
     fastest = 1.0 / (predicted.high or predicted.value)
-    for trial in run.front_trials():
-        own = (trial.value("size_bytes"), run.drop_db(trial), time_interval(trial)[1])
-        if own != (size, drop, fastest) and all(a <= b for a, b in zip(own, (size, drop, fastest), strict=True)):
-            return (
-                f"not timed: even at {1 / fastest:.2f} times the reference's speed, the high end of its prediction, "
-                f"trial {trial.number} is no larger, no worse and no slower"
-            )
-    return None
+    own = np.array([readings["size_bytes"].value, drop, fastest])
+    dominators = np.flatnonzero((rows <= own).all(axis=1) & (rows != own).any(axis=1))
+    if not len(dominators):
+        return None
+    return (
+        f"not timed: even at {1 / fastest:.2f} times the reference's speed, the high end of its prediction, "
+        f"trial {numbers[dominators[0]]} is no larger, no worse and no slower"
+    )
 
 
 def sure_enough(readings: Mapping[str, Reading]) -> bool:

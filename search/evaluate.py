@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -23,13 +23,12 @@ from ..spaces.errors import BuildError, InputError
 from ..spaces.groups import fitting
 from ..spaces.statistics import Progress
 from ..studies.reading_notes import reading_notes
-from ..studies.records import DONE, FAILED, PREDICTED
+from ..studies.records import DONE, FAILED
 from ..studies.run_folder import save_model_file
 from ..studies.study import Study
 from ..studies.trial import Trial
 
 TIMING = "timing"
-Hopeless = Callable[[Mapping[str, Reading]], str | None]
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class Evaluator:
         study: with its builder prepared.
         models: a folder for the ONNX files.
         objectives: what is measured after building, each a stage under its name.
-        predictor: predicts each candidate's speedup first, and learns from each timing.
+        predictor: predicts each candidate's speedup first.
     """
 
     def __init__(
@@ -62,7 +61,7 @@ class Evaluator:
         self.predictor = predictor
         self.objectives = tuple(objectives) or (Quality(), Timing())
         self.reference_times = ReferenceTimes(study.environment.machine, study.graph.digest)
-        self.timing_seconds: list[float] = []
+        self._latest: tuple[str, OpenModel] | None = None  # judged last, often timed next
 
     def path(self, candidate: Candidate) -> Path:
         """Return where the candidate's file lies."""
@@ -76,25 +75,20 @@ class Evaluator:
             save_model_file(self.study.builder.build(Candidate()), path)
         return self._open(path)
 
-    def evaluate(
-        self, candidate: Candidate, known: Trial | None = None, hopeless: Hopeless | None = None
-    ) -> Iterator[StageResult]:
-        """Yield each stage that ``known`` has not finished yet, as it finishes; the last one where one fails.
+    def judge(self, candidate: Candidate, known: Trial | None = None) -> Iterator[StageResult]:
+        """Yield each stage before timing that ``known`` has not finished yet, as it finishes; the last one where one fails.
 
         Args:
-            candidate: what to evaluate.
+            candidate: what to predict, build and judge.
             known: what was found before.
-            hopeless: given the readings so far, says why the candidate need not be timed; None where it must be.
 
         Raises:
             InputError: the disk cannot be written to; nothing of the candidate's is lost by it.
         """
         done = {stage for stage, facts in known.stages.items() if facts["state"] == DONE} if known else set()
         sha256 = known.sha256 if known else ""
-        found = dict(known.readings) if known else {}
-        prediction = self._predict(candidate)
-        if prediction is not None and "prediction" not in done:
-            found |= {"predicted_speedup": prediction.reading()}
+        prediction = None if "prediction" in done else self._predict(candidate)
+        if prediction is not None:
             yield _done("prediction", "", {"predicted_speedup": prediction.reading()}, time.perf_counter())
         start = time.perf_counter()
         try:
@@ -103,20 +97,14 @@ class Evaluator:
                 save_model_file(built, self.path(candidate))
                 if built.sha256 != sha256:  # what was measured on another file does not count for this one
                     done, sha256 = set(), built.sha256
-            subject = self._subject(candidate)
+            subject = self._subject(candidate, sha256)
             if "build" not in done:
-                readings = Size().measure(subject) | _fallbacks(built, subject)
-                found |= readings
-                yield _done("build", sha256, readings, start)
+                yield _done("build", sha256, Size().measure(subject) | _fallbacks(built, subject), start)
         except Exception as error:
             yield _failed("build", sha256, error, start)
             return
         for objective in self.objectives:
-            if objective.name in done:
-                continue
-            reason = hopeless(found) if hopeless is not None and objective.name == TIMING else None
-            if reason is not None:
-                yield StageResult(objective.name, PREDICTED, sha256, reason=reason)
+            if objective.name in done or objective.name == TIMING:
                 continue
             start = time.perf_counter()
             try:
@@ -124,11 +112,7 @@ class Evaluator:
             except Exception as error:
                 yield _failed(objective.name, sha256, error, start)
                 return
-            found |= readings
             yield _done(objective.name, sha256, readings, start)
-            if objective.name == TIMING:
-                self._know_reference(readings)
-                self._learn(candidate, readings, prediction, time.perf_counter() - start)
 
     def time_together(self, trials: Sequence[Trial]) -> list[tuple[Trial, StageResult]]:
         """Time trials that were built and judged, in turn with one another and with the reference, which runs once for all.
@@ -140,7 +124,7 @@ class Evaluator:
         if all(self._has_file(trial) for trial in trials):
             with suppress(BuildError):  # the one that fails is told when it is alone
                 return self._timed(trials, predictions)
-        return [(trial, result) for trial in trials for result in self.evaluate(trial.candidate, trial)]
+        return [(trial, result) for trial in trials for result in self.whole(trial)]
 
     def time_again(self, trials: Sequence[Trial]) -> list[tuple[Trial, StageResult]]:
         """Time measured trials once more, likewise in turn, whatever is predicted.
@@ -154,24 +138,38 @@ class Evaluator:
             return []
         return [pair for trial in found for pair in self.time_again([trial])]
 
+    def whole(self, trial: Trial) -> Iterator[StageResult]:
+        """Yield each stage that a trial lacks, and its timing, as it finishes; the last one where one fails."""
+        sha256 = trial.sha256
+        for result in self.judge(trial.candidate, trial):
+            yield result
+            sha256 = result.sha256 or sha256
+            if result.state == FAILED:
+                return
+        start = time.perf_counter()
+        try:
+            yield from (result for _, result in self._timed([replace(trial, sha256=sha256)], [None]))
+        except Exception as error:
+            yield _failed(TIMING, sha256, error, start)
+
     def _timed(
         self, trials: Sequence[Trial], predictions: Sequence[Prediction | None]
     ) -> list[tuple[Trial, StageResult]]:
-        """Time trials whose files are there, and learn from it. Raises `BuildError` where one of them fails."""
+        """Time trials whose files are there. Raises `BuildError` where one of them fails."""
         if not trials:
             return []
         start = time.perf_counter()
         subjects = [
-            replace(self._subject(trial.candidate), predicted=prediction.reading() if prediction else None)
+            replace(
+                self._subject(trial.candidate, trial.sha256), predicted=prediction.reading() if prediction else None
+            )
             for trial, prediction in zip(trials, predictions, strict=True)
         ]
         together = getattr(self._timing, "measure_together", None)
         readings = together(subjects) if together else [self._timing.measure(subject) for subject in subjects]
         seconds = (time.perf_counter() - start) / len(trials)
         for found in readings[:1] if together else readings:  # in turn, they share the reference's rounds
-            self._know_reference(found)
-        for trial, found, prediction in zip(trials, readings, predictions, strict=True):
-            self._learn(trial.candidate, found, prediction, seconds)
+            self.reference_times.add(found["reference_ms"].value / 1000.0)
         return [
             (trial, StageResult(TIMING, DONE, trial.sha256, found, seconds=seconds))
             for trial, found in zip(trials, readings, strict=True)
@@ -195,28 +193,17 @@ class Evaluator:
         return next(objective for objective in self.objectives if objective.name == TIMING)
 
     def _predict(self, candidate: Candidate) -> Prediction | None:
-        """Return a candidate's prediction; None for the reference, and where its build will tell why not."""
-        if self.predictor is None or candidate == Candidate():
-            return None
-        try:
-            return self.predictor.predict(candidate)
-        except BuildError:
-            return None
+        return None if self.predictor is None else self.predictor.predict_or_none(candidate)
 
-    def _know_reference(self, readings: Mapping[str, Reading]) -> None:
-        self.reference_times.add(readings["reference_ms"].value / 1000.0)
-
-    def _learn(
-        self, candidate: Candidate, readings: Mapping[str, Reading], prediction: Prediction | None, seconds: float
-    ) -> None:
-        """Keep how long a timing took, and what it says of the prediction."""
-        self.timing_seconds.append(seconds)
-        if self.predictor is not None:
-            with suppress(BuildError):  # a graph that cannot be looked into teaches nothing
-                self.predictor.learn(candidate, readings["speedup"], prediction)
-
-    def _subject(self, candidate: Candidate) -> Subject:
-        model = self.reference if candidate == Candidate() else self._open(self.path(candidate))
+    def _subject(self, candidate: Candidate, sha256: str) -> Subject:
+        """Return what is measured of a candidate whose file is there."""
+        if candidate == Candidate():
+            model = self.reference
+        elif self._latest is not None and self._latest[0] == sha256:
+            model = self._latest[1]
+        else:
+            model = self._open(self.path(candidate))
+            self._latest = sha256, model
         return Subject(model, self.reference, self.reference_times.needed)
 
     def _open(self, path: Path) -> OpenModel:
@@ -267,7 +254,7 @@ def _fallbacks(built: Built, subject: Subject) -> dict[str, Reading]:
 def _measure(evaluator: Evaluator, candidate: Candidate) -> tuple[str, dict[str, Reading]]:
     readings: dict[str, Reading] = {}
     sha256 = ""
-    for result in evaluator.evaluate(candidate):
+    for result in evaluator.whole(Trial(-1, candidate, "started")):
         if result.state == FAILED:
             raise BuildError(result.reason or "the candidate cannot be built")
         readings |= result.readings

@@ -34,18 +34,25 @@ class Frontier:
         self._solved: tuple[tuple[list[Observation], int], Solved | None] = (([], 0), None)
 
     def propose(self, history: Sequence[Observation], n: int) -> list[Candidate]:
-        """Return ``n`` unseen candidates, the most promising first."""
+        """Return ``n`` unseen candidates, the most promising first; what is pending counts as the model expects it."""
         random = np.random.default_rng([self.task.seed, len(history)])
         known = [observation.candidate for observation in history]
-        solved = self.solve(history)
+        solved = self.solve([observation for observation in history if not observation.pending])
         ranked: list[Candidate] = []
         if solved is not None:
             new = self.unmeasured(solved.pool, history)
-            points = [o.point for o in history if o.point is not None]  # those of sequential twins as well
-            rows = choose(solved, new, np.array(points), self.worst, n, len(history))
+            points = np.array([o.point for o in history if o.point is not None])  # those of sequential twins as well
+            points = np.concatenate([points, self._expected(solved, history)])
+            rows = choose(solved, new, points, self.worst, n, len(history))
             ranked = [self.grid.decode(solved.pool[row]) for row in rows]
         draw = iter(ranked)
         return distinct(lambda: next(draw, None), self.grid, known, n, random)
+
+    def _expected(self, solved: Solved, history: Sequence[Observation]) -> NDArray[np.float64]:
+        """Return what the model expects of candidates that are pending ``[N, 3]``."""
+        encoded = (self.grid.encode(o.candidate) for o in history if o.pending)
+        vectors = [vector for vector in encoded if vector is not None]
+        return solved.costs.predict(np.array(vectors)) if vectors else np.zeros((0, 3))
 
     def unmeasured(self, vectors: Vectors, history: Sequence[Observation]) -> NDArray[np.bool_]:
         """Return which rows ``[M]`` of candidates ``[M, L]`` a history does not hold."""

@@ -6,6 +6,7 @@ The truth is the records: nothing is ever read back from here but which trials a
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ..spaces.errors import InputError
@@ -53,9 +54,9 @@ class Mirror:
         self.axes = Grid(study.space).axes
         self.space = study.space
 
-    def follow(self, run: Run, ended: bool = False) -> None:
-        """Add the run's trials that are not there yet; those that may still be timed when the search has ended."""
-        for trial in run.trials:
+    def add(self, run: Run, trials: Iterable[Trial], ended: bool = False) -> None:
+        """Add finished trials of a run that are not there yet; those that may still be timed when the search has ended."""
+        for trial in trials:
             if trial.number not in self._told and (ended or not trial.predicted):
                 self.study.add_trial(self._frozen(run, trial))
                 self._told.add(trial.number)

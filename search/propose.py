@@ -15,17 +15,19 @@ from ..spaces.statistics import Progress
 from ..studies.front import full_drop_db
 from ..studies.limits import Limits, given_limits
 from ..studies.pick import check_preference, pick, preferred
-from ..studies.records import RecordFile
+from ..studies.records import DONE, RecordFile
 from ..studies.run import Run
 from ..studies.run_folder import PREDICTOR_FILE, RECORDS_FILE, start_run, writing_to
 from ..studies.study import Study
 from ..studies.trial import Trial
 from .account import Watch, expected
+from .evaluate import TIMING, Evaluator
 from .frontier import Frontier
 from .proposers import Observation
-from .recorded import RecordedRun
+from .recorded import Proposal, RecordedRun
 from .solve import Solved, refine
 from .task import history_of, limits_of, task_of
+from .work import teach
 
 Floats = NDArray[np.float64]
 
@@ -96,6 +98,7 @@ def _propose(recorded: RecordedRun, wanted: Limits, prefer: str, progress: Progr
     study.prepare(study.space.rounded, study.space.pruned, progress)
     ignored = take_predictor(study.predictor, folder / PREDICTOR_FILE)
     notes = [ignored] if ignored is not None else []
+    evaluator = Evaluator(study, folder / "models", predictor=study.predictor)
     frontier = Frontier(task_of(study, recorded.run, "frontier", study.settings.search.seed, progress))
     for number in range(PROPOSALS):
         if progress is not None:
@@ -109,7 +112,7 @@ def _propose(recorded: RecordedRun, wanted: Limits, prefer: str, progress: Progr
             notes.append("the run's model finds nothing new that is in reach and better than what is measured")
             break
         told = expected(recorded.run, frontier, solved, history, candidate)
-        trial, _ = recorded.evaluate(candidate, expected=told)
+        trial = evaluated(recorded, evaluator, Proposal(candidate, expected=told))
         keeps = trial.measured and recorded.run.violation(trial, wanted) == 0.0
         notes.append(_told(trial, keeps))
         if keeps:
@@ -120,6 +123,16 @@ def _propose(recorded: RecordedRun, wanted: Limits, prefer: str, progress: Progr
     with writing_to(folder):
         write_predictor(study.predictor, folder / PREDICTOR_FILE)
     return notes
+
+
+def evaluated(recorded: RecordedRun, evaluator: Evaluator, proposal: Proposal) -> Trial:
+    """Evaluate a candidate, or what of it is missing; return its trial."""
+    trial = recorded.run.known(proposal.candidate) or recorded.claim([proposal])[0]
+    for result in evaluator.whole(trial):
+        trial = recorded.add([(trial.number, result)])[0]
+        if (result.stage, result.state) == (TIMING, DONE):
+            teach(recorded.study.predictor, [(trial.candidate, result)])
+    return trial
 
 
 def best_unmeasured(

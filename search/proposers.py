@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -34,12 +35,14 @@ class Observation:
         point: (size / reference size, 1 / speedup, drop), minimised; None where it failed.
         violation: by how much it breaks the study's constraints; 0 where it is feasible.
         predicted: whether the speedup is a prediction: the candidate was not timed, or is not yet.
+        pending: whether it is still being evaluated, so that nothing is known of it.
     """
 
     candidate: Candidate
     point: Point | None
     violation: float = 0.0
     predicted: bool = False
+    pending: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,10 @@ class Proposer(Protocol):
     """
 
     def propose(self, history: Sequence[Observation], n: int) -> list[Candidate]:
-        """Return ``n`` candidates that are not in ``history``; fewer only where the space has no more."""
+        """Return ``n`` candidates that are not in ``history``; fewer only where the space has no more.
+
+        The history holds what is finished, and then what is pending.
+        """
         ...
 
 
@@ -90,7 +96,7 @@ def make_proposer(sampler: str, task: Task) -> Proposer:
 
 
 class Random:
-    """Uniformly drawn candidates."""
+    """Uniformly drawn candidates: each follows from the seed and from how many there were, finished or not, before it."""
 
     def __init__(self, task: Task) -> None:
         self.grid = Grid(task.space)
@@ -98,9 +104,15 @@ class Random:
 
     def propose(self, history: Sequence[Observation], n: int) -> list[Candidate]:
         """Return ``n`` unseen candidates."""
-        random = np.random.default_rng([self.seed, len(history)])
-        known = [observation.candidate for observation in history]
-        return distinct(lambda: self.grid.decode(draw(self.grid.lengths, random, 1)[0]), self.grid, known, n, random)
+        known = {observation.candidate for observation in history}
+        found: list[Candidate] = []
+        for number in range(len(history), len(history) + n):
+            random = np.random.default_rng([self.seed, number])
+            drawn = partial(draw, self.grid.lengths, random, 1)
+            new = distinct(lambda drawn=drawn: self.grid.decode(drawn()[0]), self.grid, known, 1, random)  # type: ignore[misc]
+            known.update(new)
+            found += new
+        return found
 
 
 class OptunaProposer:
@@ -148,7 +160,7 @@ class OptunaProposer:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             if self.sampler == "tpe":
-                return optuna.samplers.TPESampler(seed=seed, multivariate=True)
+                return optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
             if self.sampler == "nsga2":
                 return optuna.samplers.NSGAIISampler(seed=seed, population_size=self.POPULATION)
             return optuna.samplers.GPSampler(seed=seed, deterministic_objective=False)
@@ -197,12 +209,13 @@ def frozen_trial(
     generation: int = 0,
     user_attrs: Mapping[str, Any] | None = None,
 ) -> optuna.trial.FrozenTrial:
-    """Return an observation as a finished Optuna trial; NSGA-II reads its generation from the system attributes."""
+    """Return an observation as an Optuna trial; NSGA-II reads its generation from the system attributes."""
     import optuna
 
     done = observation.point is not None
+    state = optuna.trial.TrialState.COMPLETE if done else optuna.trial.TrialState.FAIL
     return optuna.trial.create_trial(
-        state=optuna.trial.TrialState.COMPLETE if done else optuna.trial.TrialState.FAIL,
+        state=optuna.trial.TrialState.RUNNING if observation.pending else state,
         values=observation.point,
         params={axis.label: option_text(axis.of(observation.candidate)) for axis in axes},
         distributions=distributions(axes),

@@ -1,87 +1,86 @@
-"""A run that is being written to: what is evaluated is on disk, stage by stage, before anything else is told."""
+"""A run that is being written to: candidates are claimed, and what is found is on disk, before anything else is told."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from ..objectives.protocol import Reading
 from ..spaces.candidate import Candidate
-from ..spaces.errors import InputError
-from ..studies.records import DONE, FAILED, Record, RecordFile
+from ..studies.records import DONE, Record, RecordFile
 from ..studies.run import Run
 from ..studies.study import Study
-from ..studies.trial import PROPOSAL, REFERENCE_LABEL, Trial
-from .evaluate import Evaluator, StageResult
+from ..studies.trial import CLAIM, PROPOSAL, Trial
+from .evaluate import StageResult
+from .proposers import Observation
+from .task import observation_of
 
-Untimed = Callable[[Mapping[str, Reading]], str | None]
+
+@dataclass(frozen=True)
+class Proposal:
+    """A candidate that is to be evaluated.
+
+    Attributes:
+        candidate: the point of the space.
+        label: "reference", "uniform 4/8" or empty.
+        expected: what a model expects of it.
+    """
+
+    candidate: Candidate
+    label: str = ""
+    expected: Mapping[str, Reading] | None = None
 
 
 class RecordedRun:
     """A run and the means to add to it, its records held.
 
     Args:
-        study: of the run; its builder is prepared before the first candidate is evaluated.
+        study: of the run.
         folder: the run folder, made and checked.
         records: of the folder, open.
 
     Attributes:
         run: as it is now.
-        evaluator: builds and measures.
     """
 
     def __init__(self, study: Study, folder: Path, records: RecordFile) -> None:
         self.study = study
         self.folder = folder
-        self.evaluator = Evaluator(study, folder / "models", predictor=study.predictor)
         self._records = records
         self._environment = study.environment.digest
-        self.run = self._read()
+        self.run = Run(folder, self._environment)
+        self._observed: dict[int, Observation] = {}
+        self._observe(self.run.trials)
 
-    def known(self, candidate: Candidate) -> Trial | None:
-        """Return the candidate's trial, finished or not; None where it has none."""
-        return next((trial for trial in self.run.all_trials if trial.candidate == candidate), None)
+    @property
+    def history(self) -> list[Observation]:
+        """What a proposer is told of the finished trials, by number."""
+        return [self._observed[number] for number in sorted(self._observed)]
 
-    def evaluate(
-        self,
-        candidate: Candidate,
-        label: str = "",
-        untimed: Untimed | None = None,
-        expected: Mapping[str, Reading] | None = None,
-    ) -> tuple[Trial, float]:
-        """Evaluate a candidate as far as it was not; return its trial and the seconds it took.
+    def claim(self, proposals: Sequence[Proposal]) -> list[Trial]:
+        """Record that candidates, none of which has a trial, will be evaluated; return their trials."""
+        known = self.run.all_trials
+        first = known[-1].number + 1 if known else 0
+        records = []
+        for number, proposal in enumerate(proposals, start=first):
+            records.append(self._record(number, proposal.candidate, StageResult(CLAIM, DONE, ""), proposal.label, True))
+            if proposal.expected is not None:
+                told = StageResult(PROPOSAL, DONE, "", dict(proposal.expected))
+                records.append(self._record(number, proposal.candidate, told))
+        self._append(records)
+        return [self.run.any_trial(first + place) for place in range(len(proposals))]
 
-        Args:
-            candidate: a new one, or one whose stages are not all done.
-            label: "reference", "uniform 4/8" or empty.
-            untimed: given the readings so far, says why it need not be timed now; None where it must be.
-            expected: what a model expects of it.
+    def add(self, results: Iterable[tuple[int, StageResult]], node: str = "") -> list[Trial]:
+        """Record stages of trials; return the trials as they are now.
 
         Raises:
-            InputError: the reference itself fails, or the disk cannot be written to.
+            InputError: the disk cannot be written to.
         """
-        start = time.monotonic()
-        known = self.known(candidate)
-        number = known.number if known else 1 + max((trial.number for trial in self.run.all_trials), default=-1)
-        first = known is None
-        if first and expected is not None:
-            self._append(StageResult(PROPOSAL, DONE, "", dict(expected)), candidate, number, label, first)
-            first = False
-        for result in self.evaluator.evaluate(candidate, known, untimed):
-            if result.state == FAILED and label == REFERENCE_LABEL:
-                raise InputError(f"the study's model itself fails: {result.reason}")
-            self._append(result, candidate, number, label, first)
-            first = False
-        self.run = self._read()
-        return self.run.trial(number), time.monotonic() - start
-
-    def add(self, results: Iterable[tuple[Trial, StageResult]]) -> None:
-        """Record stages of trials that are there already."""
-        for trial, result in results:
-            self._append(result, trial.candidate, trial.number)
-        self.run = self._read()
+        found = [(self.run.any_trial(number), result) for number, result in results]
+        self._append([self._record(trial.number, trial.candidate, result, node=node) for trial, result in found])
+        return [self.run.any_trial(number) for number in dict.fromkeys(trial.number for trial, _ in found)]
 
     def keep_files(self, trials: Iterable[Trial]) -> None:
         """Delete the model files of all but the reference, the front and these trials; they can be built again."""
@@ -90,10 +89,28 @@ class RecordedRun:
             if path.name.split(".")[0] not in kept:
                 path.unlink()
 
-    def _append(
-        self, result: StageResult, candidate: Candidate, number: int, label: str = "", first: bool = False
-    ) -> None:
-        record = Record(
+    def _append(self, records: Sequence[Record]) -> None:
+        self._records.append(*records)
+        self._observe(self.run.add(records))
+
+    def _observe(self, changed: Iterable[Trial]) -> None:
+        """Keep what proposers are told of trials; a trial that is judged again is no more part of the history."""
+        for trial in changed:
+            if trial.state == "started":
+                self._observed.pop(trial.number, None)
+            else:
+                self._observed[trial.number] = observation_of(self.run, trial)
+
+    def _record(
+        self,
+        number: int,
+        candidate: Candidate,
+        result: StageResult,
+        label: str = "",
+        first: bool = False,
+        node: str = "",
+    ) -> Record:
+        return Record(
             study=self.study.digest,
             key=candidate.key,
             stage=result.stage,
@@ -107,8 +124,5 @@ class RecordedRun:
             label=label,
             seconds=round(result.seconds, 4),
             time=datetime.now(UTC).isoformat(timespec="seconds"),
+            node=node,
         )
-        self._records.append(record)
-
-    def _read(self) -> Run:
-        return Run(self.folder, self._environment)

@@ -11,6 +11,7 @@ from ..studies.limits import Limits
 from ..studies.records import FAILED
 from ..studies.run import Run
 from ..studies.study import Study
+from ..studies.trial import Trial
 from .proposers import Observation, Point, Task
 
 
@@ -50,12 +51,14 @@ def _errors(study: Study, run: Run, progress: Progress | None) -> dict[str, dict
 
 def history_of(run: Run) -> list[Observation]:
     """Return what a proposer is told of a run's trials."""
-    return [
-        Observation(trial.candidate, None)
-        if trial.state == FAILED
-        else Observation(trial.candidate, run.point(trial), run.violation(trial), trial.predicted)
-        for trial in run.trials
-    ]
+    return [observation_of(run, trial) for trial in run.trials]
+
+
+def observation_of(run: Run, trial: Trial) -> Observation:
+    """Return what a proposer is told of a finished trial."""
+    if trial.state == FAILED:
+        return Observation(trial.candidate, None)
+    return Observation(trial.candidate, run.point(trial), run.violation(trial), trial.predicted)
 
 
 def limits_of(run: Run, limits: Limits | None = None) -> Point:

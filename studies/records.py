@@ -10,7 +10,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,14 @@ FAILED = "failed"
 PREDICTED = "predicted"  # not timed: dominated anyway by what was predicted, or to be timed later
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Record:
     """One finished stage of one candidate.
 
     Attributes:
         study: digest of the study.
         key: the candidate's key.
-        stage: "proposal", "prediction", "build", "quality", "timing".
+        stage: "claim", "proposal", "prediction", "build", "quality", "timing".
         environment: digest of the environment it was measured in.
         state: "done", "failed" or "predicted".
         trial: the candidate's number in the run.
@@ -39,6 +39,7 @@ class Record:
         label: "reference", "uniform 4/8" or empty.
         seconds: what the stage took.
         time: when it was finished, ISO 8601, UTC.
+        node: the worker's node; empty where it was the search's own process.
     """
 
     study: str
@@ -54,6 +55,7 @@ class Record:
     label: str = ""
     seconds: float = 0.0
     time: str = ""
+    node: str = ""
 
 
 def read_records(path: Path) -> Iterator[Record]:
@@ -95,13 +97,13 @@ class RecordFile:
                 f"another search is writing to {path.parent}; wait for it, or choose another run folder"
             ) from error
 
-    def append(self, record: Record) -> None:
-        """Write one record and wait until it is on disk.
+    def append(self, *records: Record) -> None:
+        """Write records and wait until they are on disk.
 
         Raises:
             InputError: the disk is full or cannot be written to; what was there stays whole.
         """
-        line = json.dumps(asdict(record), allow_nan=False).encode() + b"\n"
+        line = b"".join(json.dumps(_plain(record), allow_nan=False).encode() + b"\n" for record in records)
         try:
             size = os.fstat(self._file).st_size
             if size and os.pread(self._file, 1, size - 1) != b"\n":
@@ -122,6 +124,10 @@ class RecordFile:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _plain(record: Record) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in Record.__slots__}
 
 
 def cannot_write(folder: Path, error: OSError) -> InputError:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..objectives.ratio import spread
 from ..spaces.candidate import Candidate
@@ -13,10 +17,10 @@ from ..spaces.errors import InputError, SlimfrontError
 from . import front
 from .limits import Limits, given_limits
 from .pick import pick
-from .records import read_records
+from .records import Record, read_records
 from .run_folder import RECORDS_FILE, check_same_study, read_run_file, save_model_file, use_machine_facts
 from .searched import searched
-from .trial import Trial, trials_of
+from .trial import Trial, Trials
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,9 +29,12 @@ if TYPE_CHECKING:
     from ..spaces.statistics import Progress
     from .study import Study
 
+AT_ONCE = 500  # trials that are compared with one another and with the front at a time
+CHANGING = ("all_trials", "trials", "reference", "_numbered", "_front", "corners", "bar")  # made from the trials
+
 
 class Run:
-    """What a run folder holds, as it was when it was first read; make another to see later records.
+    """What a run folder holds, as it was when it was first read, and what is added; make another to see later records.
 
     Args:
         folder: the run folder.
@@ -63,9 +70,40 @@ class Run:
         return Limits(**self.definition["constraints"])
 
     @cached_property
+    def _kept(self) -> Trials:
+        trials = Trials(self._environment)
+        trials.add(read_records(self.folder / RECORDS_FILE))
+        return trials
+
+    def add(self, records: Iterable[Record]) -> list[Trial]:
+        """Take records that were written since the run was read; return the trials that are new or changed."""
+        before = self._kept.add(records)
+        changed = [trial for key in before if (trial := self._kept.of(key)) is not None]
+        known = {name: vars(self).pop(name) for name in CHANGING if name in vars(self)}
+        if not any(trial is not None and trial.measured for trial in before.values()):
+            measured = [trial for trial in changed if trial.measured]
+            if "_front" in known:
+                self._front = self._undominated([*known["_front"], *measured])
+            if "corners" in known:
+                self.corners = self._corners_of(known["corners"], measured)
+        return changed
+
+    @cached_property
+    def _numbered(self) -> dict[int, Trial]:
+        return {trial.number: trial for trial in self.all_trials}
+
+    def any_trial(self, number: int) -> Trial:
+        """Return a trial by its number, finished or not; KeyError where there is none."""
+        return self._numbered[number]
+
+    def known(self, candidate: Candidate) -> Trial | None:
+        """Return a candidate's trial, finished or not; None where it has none."""
+        return self._kept.of(candidate.key)
+
+    @cached_property
     def all_trials(self) -> list[Trial]:
         """All trials by number, those included whose stages are not all done."""
-        return trials_of(read_records(self.folder / RECORDS_FILE), self._environment)
+        return self._kept.all()
 
     @cached_property
     def trials(self) -> list[Trial]:
@@ -82,9 +120,9 @@ class Run:
 
     def trial(self, number: int) -> Trial:
         """Return a trial by its number. Raises `InputError` where there is none."""
-        for trial in self.trials:
-            if trial.number == number:
-                return trial
+        found = self._numbered.get(number)
+        if found is not None and found.state != "started":
+            return found
         numbers = [trial.number for trial in self.trials]
         known = f"it has trials {min(numbers)} to {max(numbers)}" if numbers else "it has none yet"
         raise InputError(f"there is no trial {number} in {self.folder}; {known}")
@@ -115,13 +153,33 @@ class Run:
 
     @cached_property
     def _front(self) -> list[Trial]:
-        measured = [trial for trial in self.trials if trial.measured]
-        if not measured:
-            return []
-        fastest, slowest = zip(*(time_interval(trial) for trial in measured), strict=True)
-        gone = front.surely_dominated([self.point(trial) for trial in measured], fastest, slowest)
-        kept = [trial for trial, goes in zip(measured, gone, strict=True) if not goes]
+        return self._undominated([trial for trial in self.trials if trial.measured])
+
+    def _undominated(self, measured: Sequence[Trial]) -> list[Trial]:
+        """Return the front of measured trials, a part of them after another: who is dominated has a dominator on the front."""
+        kept: list[Trial] = []
+        for first in range(0, len(measured), AT_ONCE):
+            kept += measured[first : first + AT_ONCE]
+            fastest, slowest = zip(*(time_interval(trial) for trial in kept), strict=True)
+            gone = front.surely_dominated([self.point(trial) for trial in kept], fastest, slowest)
+            kept = [trial for trial, goes in zip(kept, gone, strict=True) if not goes]
         return sorted(kept, key=lambda trial: (trial.value("size_bytes"), trial.number))
+
+    @cached_property
+    def bar(self) -> tuple[list[int], NDArray[np.float64]]:
+        """What has to be beaten: the numbers of the front's trials, and their size, drop and slowest time ``[F, 3]``."""
+        rows = [(trial.value("size_bytes"), self.drop_db(trial), time_interval(trial)[1]) for trial in self._front]
+        return [trial.number for trial in self._front], np.array(rows).reshape(-1, 3)
+
+    @cached_property
+    def corners(self) -> NDArray[np.float64]:
+        """The points of measured trials that no other dominates ``[N, 3]``."""
+        return self._corners_of(np.zeros((0, 3)), [trial for trial in self.trials if trial.measured])
+
+    def _corners_of(self, corners: NDArray[np.float64], measured: Iterable[Trial]) -> NDArray[np.float64]:
+        """Return the points that no other dominates, of those given and those of measured trials, ``[N, 3]``."""
+        points = np.vstack([corners, *(self.point(trial) for trial in measured)])
+        return points[front.nondominated(points)]
 
     def probabilities(self) -> dict[int, float]:
         """Return the probability that each trial of the front belongs there, by number."""
@@ -141,7 +199,7 @@ class Run:
 
     def hypervolume(self) -> float:
         """Return the volume that the measured trials dominate, 0 to 1; larger is better."""
-        return front.hypervolume([self.point(trial) for trial in self.trials if trial.measured])
+        return front.hypervolume(self.corners)
 
     def to_json(self, all: bool = False) -> dict[str, Any]:
         """Return the front as plain data; with ``all`` every trial with its state, reason and stages."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..objectives.protocol import Reading
@@ -13,6 +13,7 @@ from .records import DONE, FAILED, PREDICTED, Record
 
 STAGES = ("build", "quality", "timing")  # in this order; a trial with all of them is measured
 PROPOSAL = "proposal"  # what a model expected of the candidate when it was proposed
+CLAIM = "claim"  # somebody is about to evaluate it
 WITHOUT_FILE = (PROPOSAL, "prediction")  # stages that come before the candidate's file
 REFERENCE_LABEL = "reference"
 
@@ -98,32 +99,71 @@ class Trial:
         return self.reference_ms / speedup if self.reference_ms is not None and speedup else None
 
 
-def trials_of(records: Iterable[Record], environment: str | None = None) -> list[Trial]:
-    """Return the trials that records tell of, by number.
+class Trials:
+    """The trials that records tell of, kept current as records are added.
 
     A reading counts for the file that it was measured on: where a candidate was built again with other bytes, readings
-    of the earlier file are left out. Timings count where they were made in ``environment``; by default in the one
-    that most candidates were timed in, of several the latest.
+    of the earlier file are left out. Timings count where they were made in one environment.
+
+    Args:
+        environment: whose timings count; by default the one that most candidates were timed in, of several the latest.
     """
-    by_key: dict[str, list[Record]] = {}
-    for record in records:
-        by_key.setdefault(record.key, []).append(record)
-    environment = environment or _main_environment(by_key)
-    found = [(own, _standing(own, environment)) for own in by_key.values()]
-    reference_ms = next((_reference_ms(standing) for own, standing in found if own[0].label == REFERENCE_LABEL), None)
-    trials = [_trial(own, standing, reference_ms) for own, standing in found]
-    return sorted(trials, key=lambda trial: trial.number)
 
+    def __init__(self, environment: str | None = None) -> None:
+        self._given = environment
+        self._environment = environment
+        self._records: dict[str, list[Record]] = {}
+        self._candidates: dict[str, Candidate] = {}
+        self._trials: dict[str, Trial] = {}
+        self._reference: str | None = None
+        self._reference_ms: float | None = None
 
-def _reference_ms(standing: dict[str, Record]) -> float | None:
-    timing = standing.get("timing")
-    return float(timing.readings["reference_ms"]["value"]) if timing is not None and timing.state == DONE else None
+    def add(self, records: Iterable[Record]) -> dict[str, Trial | None]:
+        """Take further records; return by key what trials that changed were before, None for new ones."""
+        changed: set[str] = set()
+        for record in records:
+            if record.candidate is not None:
+                self._candidates.setdefault(record.key, Candidate.from_json(record.candidate))
+                record = replace(record, candidate=None)  # a hundred layers as JSON take more room than all else
+            self._records.setdefault(record.key, []).append(record)
+            changed.add(record.key)
+            if record.label == REFERENCE_LABEL:
+                self._reference = record.key
+        if self._given is None:
+            main = _main_environment(self._records)
+            if main != self._environment:
+                self._environment, changed = main, set(self._records)
+        if self._reference in changed:
+            known, self._reference_ms = self._reference_ms, self._time_of_reference()
+            if known != self._reference_ms:
+                changed = set(self._records)
+        before = {key: self._trials.get(key) for key in changed if key in self._candidates}
+        for key in before:
+            own = self._records[key]
+            standing = _standing(own, self._environment)
+            self._trials[key] = _trial(self._candidates[key], own, standing, self._reference_ms)
+        return before
+
+    def of(self, key: str) -> Trial | None:
+        """Return the trial of a candidate's key; None where there is none."""
+        return self._trials.get(key)
+
+    def all(self) -> list[Trial]:
+        """Return all trials, by number."""
+        return sorted(self._trials.values(), key=lambda trial: trial.number)
+
+    def _time_of_reference(self) -> float | None:
+        standing = _standing(self._records[self._reference or ""], self._environment)
+        timing = standing.get("timing")
+        return float(timing.readings["reference_ms"]["value"]) if timing is not None and timing.state == DONE else None
 
 
 def _standing(records: list[Record], environment: str | None) -> dict[str, Record]:
     """Return the records that count, by stage: the last of each on the last build."""
     standing: dict[str, Record] = {}
     for record in records:
+        if record.stage == CLAIM:
+            continue
         if record.stage in WITHOUT_FILE:
             if record.environment == environment or record.stage == PROPOSAL:
                 standing[record.stage] = record
@@ -138,7 +178,7 @@ def _standing(records: list[Record], environment: str | None) -> dict[str, Recor
     return standing
 
 
-def _trial(own: list[Record], standing: dict[str, Record], reference_ms: float | None) -> Trial:
+def _trial(candidate: Candidate, own: list[Record], standing: dict[str, Record], reference_ms: float | None) -> Trial:
     first = own[0]
     failed = next((record for record in standing.values() if record.state == FAILED), None)
     complete = all(stage in standing for stage in STAGES)
@@ -155,7 +195,7 @@ def _trial(own: list[Record], standing: dict[str, Record], reference_ms: float |
         readings["speedup"] = pooled(timings)
     return Trial(
         number=first.trial,
-        candidate=Candidate.from_json(first.candidate),
+        candidate=candidate,
         state="failed" if failed else "started" if not complete else "predicted" if unfinished else "measured",
         reason=failed.reason if failed else timed.reason if timed is not None and unfinished else None,
         stages={stage: _stage(record) for stage, record in standing.items()},
@@ -178,8 +218,7 @@ def _timings(own: list[Record], last: Record) -> list[Reading]:
 
 
 def _stage(record: Record) -> dict[str, Any]:
-    kept = ("state", "reason", "environment", "seconds", "time", "readings")
-    return {key: value for key, value in asdict(record).items() if key in kept}
+    return {key: getattr(record, key) for key in ("state", "reason", "environment", "seconds", "time", "readings")}
 
 
 def _main_environment(by_key: dict[str, list[Record]]) -> str | None:

@@ -20,7 +20,7 @@ from slimfront.objectives.ratio import pooled
 from slimfront.objectives.reference_times import ReferenceTimes
 from slimfront.objectives.samples import Samples
 from slimfront.objectives.timing import Timing
-from slimfront.search.loop import AT_ONCE
+from slimfront.search.pace import AT_ONCE
 from slimfront.studies import front
 from slimfront.studies.run import Run
 

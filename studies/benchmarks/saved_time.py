@@ -19,7 +19,7 @@ from searches import folder_of_runs, run_of, search_parser
 from zoo import Model, load
 
 from slimfront.objectives.predictor import Predictor
-from slimfront.search import loop
+from slimfront.search import coordinator
 from slimfront.spaces.errors import BuildError
 from slimfront.studies.records import read_records
 from slimfront.studies.run import Run
@@ -64,7 +64,7 @@ def searched(model: Model, name: str, seed: int, trials: int, folder: Path, pred
 @contextmanager
 def measured(seconds: list[float]) -> Iterator[None]:
     """Note the seconds of each calibration."""
-    real = loop.calibrate
+    real = coordinator.calibrate
 
     def timed(*arguments: object) -> int:
         begun = time.monotonic()
@@ -73,7 +73,7 @@ def measured(seconds: list[float]) -> Iterator[None]:
         finally:
             seconds.append(time.monotonic() - begun)
 
-    with patch.object(loop, "calibrate", timed):
+    with patch.object(coordinator, "calibrate", timed):
         yield
 
 

@@ -18,7 +18,8 @@ from slimfront.objectives.predictor_file import take_predictor, write_predictor
 from slimfront.objectives.protocol import OpenModel, Subject
 from slimfront.objectives.quality import Quality
 from slimfront.objectives.timing import Timing
-from slimfront.search.loop import AT_ONCE, search
+from slimfront.search.loop import search
+from slimfront.search.pace import AT_ONCE
 from slimfront.search.proposers import Observation
 from slimfront.search.start import start_points
 from slimfront.spaces.candidate import Candidate

@@ -88,8 +88,8 @@ def test_killed_at_twenty_moments(study_folder, tmp_path):
     run = Run(tmp_path / "run")
     done = [(record.key, record.stage) for record in read_records(run.folder / "records.jsonl")]
     once = [each for each in done if each[1] != "timing"]  # who is in doubt is timed again
-    assert len(set(once)) == len(once) == 3 * TRIALS - 1, "build, quality, and a prediction but for the reference"
-    assert len(set(done)) == 4 * TRIALS - 1
+    assert len(set(once)) == len(once) == 4 * TRIALS - 1, "claim, build, quality, a prediction but for the reference"
+    assert len(set(done)) == 5 * TRIALS - 1
     assert [trial.number for trial in run.trials] == list(range(TRIALS))
     assert all(trial.measured or trial.predicted for trial in run.trials)
     kept = {path.name for path in (run.folder / "models").iterdir()}

@@ -10,8 +10,9 @@ import pytest
 from slimfront.objectives.predictor import Predictor
 from slimfront.objectives.protocol import Reading
 from slimfront.search import evaluate as evaluate_module
+from slimfront.search.coordinator import TIMED_AGAIN
 from slimfront.search.evaluate import evaluate
-from slimfront.search.loop import TIMED_AGAIN, search
+from slimfront.search.loop import search
 from slimfront.spaces.candidate import Candidate, LayerChoice
 from slimfront.spaces.errors import BuildError, InputError
 from slimfront.studies import records as records_module
@@ -291,7 +292,7 @@ def test_a_small_space_ends_before_the_trials_do(tiny_model, pictures, tmp_path)
 
 def test_progress_is_told_of_every_trial(study, tmp_path, monkeypatch):
     """A timing that is repeated at the end would move the hypervolume after the last trial: here none is."""
-    monkeypatch.setattr("slimfront.search.loop.doubtful", lambda run: [])
+    monkeypatch.setattr("slimfront.search.timing_queue.doubtful", lambda run: [])
     listener = Listener()
     run = search(study, trials=4, run_dir=tmp_path / "run", progress=listener)
     assert [(done, total, number) for done, total, _, _, number in listener.steps] == [(n + 1, 4, n) for n in range(4)]

@@ -8,8 +8,9 @@ import pytest
 
 from slimfront.spaces.candidate import Candidate, LayerChoice
 from slimfront.spaces.errors import InputError
+from slimfront.studies.front import surely_dominated
 from slimfront.studies.records import Record, RecordFile
-from slimfront.studies.run import Run, open_run
+from slimfront.studies.run import Run, open_run, time_interval
 from slimfront.studies.run_folder import make_folder
 
 KEYS = [
@@ -256,3 +257,46 @@ def test_a_run_without_a_measured_reference_says_so(make_run):
     assert (run.trials, run.front_trials(), run.hypervolume()) == ([], [], 0.0)
     with pytest.raises(InputError, match="no measured candidate yet"):
         run.to_json()
+
+
+def some_records(seed):
+    """Trials of random readings, a few of them timed again, stage by stage as several workers finish them."""
+    random = np.random.default_rng(seed)
+    found = []
+    for number in range(1, 40):
+        choice = {f"conv{i}": LayerChoice(int(random.choice([2, 3, 4, 5, 6, 8])), 8) for i in range(6)}
+        own = Candidate(layers=choice)
+        size, speedup, psnr = random.uniform(100, 3000), random.uniform(1.1, 5.0), random.uniform(24.0, 30.0)
+        build, quality, timing = (
+            replace(record, key=own.key, sha256=own.key) for record in stages(number, 8, size, speedup, psnr)
+        )
+        found.append([replace(build, candidate=own.to_json()), quality, timing])
+        if random.random() < 0.3:
+            found[-1].append(replace(timing, readings=timing.readings | {"speedup": reading(speedup * 1.1, 0.2)}))
+    return [found[i].pop(0) for i in random.permutation(np.repeat(range(39), [len(own) for own in found]))]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_run_that_records_are_added_to_is_the_run_that_is_read_back(make_run, monkeypatch, seed):
+    monkeypatch.setattr("slimfront.studies.run.AT_ONCE", 7)
+    records = some_records(seed)
+    growing = make_run(stages(0, *MEASURED[0]))
+    random = np.random.default_rng(seed)
+    for batch in np.split(np.array(records, dtype=object), np.sort(random.integers(0, len(records), 25))):
+        known = {trial.candidate.key: trial for trial in growing.all_trials}
+        changed = growing.add(batch.tolist())
+        assert {trial.candidate.key for trial in changed} == {record.key for record in batch}
+        assert all(known.get(trial.candidate.key) != trial for trial in changed)
+        if random.random() < 0.7:  # what was not asked for is not kept current
+            assert growing.hypervolume() >= 0.0
+            assert growing.front_trials()
+    whole = make_run(records)
+    assert growing.all_trials == whole.all_trials
+    assert growing.front_trials() == whole.front_trials()
+    assert growing.hypervolume() == pytest.approx(whole.hypervolume(), abs=1e-12)
+    assert sorted(growing.corners.tolist()) == sorted(whole.corners.tolist())
+    measured = [trial for trial in whole.trials if trial.measured]
+    fastest, slowest = zip(*(time_interval(trial) for trial in measured), strict=True)
+    gone = surely_dominated([whole.point(trial) for trial in measured], fastest, slowest)
+    front = {trial.number for trial, goes in zip(measured, gone, strict=True) if not goes}
+    assert {trial.number for trial in whole.front_trials()} == front, "all compared with all"

@@ -1,0 +1,316 @@
+"""The coordinator of a search: it alone decides what is evaluated and timed, and writes to the run.
+
+Candidates are claimed, handed to a pool of workers, judged, and timed where their predictions do not suffice.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from ..objectives.calibration import calibrate
+from ..objectives.predictor_file import take_predictor, write_predictor
+from ..spaces.candidate import Candidate
+from ..spaces.errors import BuildError, InputError
+from ..studies.reading_notes import environment_notes, reading_notes
+from ..studies.records import DONE, FAILED
+from ..studies.run import Run
+from ..studies.run_folder import PREDICTOR_FILE, writing_to
+from ..studies.trial import REFERENCE_LABEL, STAGES, Trial
+from .evaluate import TIMING, Evaluator, StageResult
+from .mirror import Mirror
+from .pace import Pace
+from .plan import Plan
+from .pool import OwnProcess, Pool
+from .progress import Progress
+from .recorded import Proposal, RecordedRun
+from .timing_queue import TimingQueue
+from .work import Kind, Told, Work, teach
+
+CALIBRATION = 0.25  # seconds for each trial that is to be timed; and the part of what is left of a timeout
+MOST_CALIBRATION = 60.0
+LEAST_CALIBRATED = 15  # trials: fewer are timed before a calibration had paid
+CHECKPOINTS = 4  # times that what was postponed is timed in a search
+TIMED_AGAIN = 0.125  # timings of members of the front in doubt, in parts of the trials
+TRIES = 2  # of a candidate that ends its worker
+SUSPICIOUS_PSNR_DB = 12.0  # a trained reference stands higher against its targets, unless a range is wrong
+CLEANED = 50  # files are looked through when the run has grown by this part of it, at first after each trial
+
+Next = Callable[[], Work | None]
+
+
+class Coordinator:
+    """One call of `search`, the run's records held.
+
+    Args:
+        recorded: the run.
+        mirror: a copy of it, for other tools.
+        progress: is told what happens.
+        pace: how many candidates there are to be, and until when.
+        until_converged: end earlier where little is left to gain.
+    """
+
+    def __init__(
+        self, recorded: RecordedRun, mirror: Mirror | None, progress: Progress, pace: Pace, until_converged: bool
+    ) -> None:
+        self.recorded = recorded
+        self.study = recorded.study
+        self.mirror = mirror
+        self.progress = progress
+        self.pace = pace
+        self.until_converged = until_converged
+        self.evaluator = Evaluator(self.study, recorded.folder / "models", predictor=self.study.predictor)
+        self.pool: Pool = OwnProcess(self.evaluator)
+        self._under_way: dict[Work, float] = {}  # since when
+        self._tries: Counter[int] = Counter()
+        self._again: list[Work] = []  # whose workers ended
+        self._cleaned = 0
+
+    @property
+    def run(self) -> Run:
+        """The run as it is now."""
+        return self.recorded.run
+
+    def go(self, sampler: str, seed: int) -> None:
+        """Evaluate until the run has its trials, the space is exhausted or the time is over."""
+        if self.mirror:
+            self.mirror.add(self.run, self.run.trials)
+        count = len(self.run.trials)
+        if count >= self.pace.total:
+            self.progress.note(
+                f"the run has {count} candidates already, and no more were asked for ({self.pace.total})"
+            )
+        for note in environment_notes(Run(self.recorded.folder), self.study.environment.digest):
+            self.progress.note(note)
+        if self._begun() or len(self.run.all_trials) < self.pace.total:
+            self._search(sampler, seed)
+        self._tell_at_the_end()
+
+    def _search(self, sampler: str, seed: int) -> None:
+        self._prepare()
+        self.queue = TimingQueue(self.run, self.study.predictor.calibrated)
+        self.plan = Plan(self.recorded, self.pace, self.progress, sampler, seed, self.until_converged)
+        self._checkpoint = len(self.run.trials) // self._rhythm
+        self._checking = False
+        self._measure_reference()
+        self._begun_before = self._begun()
+        self._work_off(self._next_of_search)
+        self.queue.reconsider()
+        self._work_off(self._next_postponed)
+        self._settle_doubts()
+        self._clean()
+        self.plan.write_account()
+        self.study.predictor.save()
+        with writing_to(self.recorded.folder):
+            write_predictor(self.study.predictor, self.recorded.folder / PREDICTOR_FILE)
+
+    def _begun(self) -> list[Trial]:
+        """Return the trials whose stages are not all done."""
+        return [t for t in self.run.all_trials if t.state == "started" and t.number < self.pace.total]
+
+    def _prepare(self) -> None:
+        """Gather what candidates are built from, and teach the latency predictor this machine."""
+        told = list(self.study.warnings)
+        for warning in told:
+            self.progress.note(warning)
+        space = self.study.space
+        self.study.prepare(space.rounded, space.pruned, self.progress.prepare)
+        for warning in self.study.warnings[len(told) :]:
+            self.progress.note(warning)
+        self._calibrate(self.pace.total - len(self.run.trials))
+
+    def _calibrate(self, trials: int) -> None:
+        """Teach the latency predictor this machine, in a part of the time that timing so many trials takes."""
+        ignored = take_predictor(self.study.predictor, self.recorded.folder / PREDICTOR_FILE)
+        if ignored is not None:
+            self.progress.note(ignored)
+        if trials < LEAST_CALIBRATED:
+            return
+        seconds = min(MOST_CALIBRATION, CALIBRATION * trials, self.pace.of_timeout(CALIBRATION))
+        try:
+            calibrate(self.study.predictor, self.study.space, self.study.feed, seconds, self.progress.prepare)
+        except BuildError as error:
+            self.progress.note(f"no speedup is predicted: {error}")
+
+    def _measure_reference(self) -> None:
+        """Measure the uncompressed model first: all others are compared with it."""
+        known = self.run.known(Candidate())
+        if known is not None and known.state != "started":
+            return
+        trial = known or self.recorded.claim([Proposal(Candidate(), REFERENCE_LABEL)])[0]
+        first = iter([Work(Kind.JUDGE, (trial,))])
+        self._work_off(lambda: next(first, None) or self._next_due())
+
+    def _work_off(self, following: Next) -> None:
+        """Hand out work and take what is told of it until there is none and nothing is under way."""
+        while True:
+            while self.pool.room > 0 and (work := self._lost() or following()) is not None:
+                self._under_way[work] = time.monotonic()
+                self.pool.submit(work)
+            if not self.pool.busy:
+                return
+            self._take(self.pool.wait())
+
+    def _lost(self) -> Work | None:
+        return self._again.pop(0) if self._again else None
+
+    def _next_of_search(self) -> Work | None:
+        """Return what to do next while candidates are proposed."""
+        if len(self.queue.due) >= self.pool.gathered:
+            return self._next_due()
+        if self._checking and (work := self._next_postponed()) is not None:
+            return work
+        self._checking = False
+        begun = self._begun_before.pop(0) if self._begun_before else None
+        if begun is not None and self._time_is_over():
+            begun = None
+        trial = begun or self.plan.next(self._pending(), self.pool.room, self._time_is_over)
+        return self._next_due() if trial is None else Work(Kind.JUDGE, (trial,))
+
+    def _next_due(self) -> Work | None:
+        """Return the timings that cannot wait."""
+        trials = self.queue.take_due(self.pace.at_once)
+        return Work(Kind.TIME, tuple(trials)) if trials else None
+
+    def _next_postponed(self) -> Work | None:
+        """Return timings of what may be on the front, several at once: they share the reference's time."""
+        trials = self.queue.postponed(self._timed_now())
+        if not trials or self.pace.is_over(0):
+            return None
+        self.progress.prepare("timing what may be on the front", 1.0 / (1 + len(trials)))
+        return Work(Kind.TIME, tuple(trials[: self.pace.at_once]))
+
+    def _settle_doubts(self) -> None:
+        """Time members of the front in doubt once more."""
+        most = max(round(TIMED_AGAIN * self.pace.total), 1)
+        left = most - sum(max(trial.timings - 1, 0) for trial in self.run.trials)
+        asked: set[int] = set()
+
+        def following() -> Work | None:
+            nonlocal left
+            if left <= 0 or self.pace.is_over(0):
+                return None
+            found = self.queue.in_doubt(self._timed_now())[: min(left, self.pace.at_once)]
+            if not found or (not self._under_way and {trial.number for trial in found} == asked):
+                return None  # the same again: their files cannot be had any more
+            asked.clear()
+            asked.update(trial.number for trial in found)
+            self.progress.prepare("timing again who is in doubt", 1.0 - left / most)
+            left -= len(found)
+            return Work(Kind.TIME_AGAIN, tuple(found))
+
+        self._work_off(following)
+
+    def _timed_now(self) -> set[int]:
+        return {number for work in self._under_way if work.kind is not Kind.JUDGE for number in work.numbers}
+
+    def _pending(self) -> list[Trial]:
+        """Return the trials that are being judged, or wait for a timing without which nothing is known of them."""
+        return [trial for trial in self.run.all_trials if trial.state == "started"]
+
+    @property
+    def _rhythm(self) -> int:
+        """After so many trials what was postponed is timed, so that the front is known meanwhile."""
+        return max(self.pace.total // CHECKPOINTS, LEAST_CALIBRATED)
+
+    def _time_is_over(self) -> bool:
+        return self.pace.deadline is not None and self.pace.is_over(len(self.queue.postponed()) + len(self.queue.due))
+
+    def _take(self, tolds: Sequence[Told]) -> None:
+        """Record what was found, all of it at once, and then act on it."""
+        found = [(number, result) for told in tolds for number, result in told.results]
+        for number, result in found:
+            if result.state == FAILED and self.run.any_trial(number).label == REFERENCE_LABEL:
+                raise InputError(f"the study's model itself fails: {result.reason}")
+        for node in dict.fromkeys(told.node for told in tolds):
+            self.recorded.add([pair for told in tolds if told.node == node for pair in told.results], node)
+        for told in tolds:
+            self._learn(told)
+            if told.over:
+                seconds = time.monotonic() - self._under_way.pop(told.work)
+                if told.lost is not None:
+                    self._take_lost(told)
+                elif told.work.kind is Kind.JUDGE:
+                    self._judged(told.work.trials[0].number, seconds)
+                elif told.work.kind is Kind.TIME:
+                    self._finished([self.run.any_trial(number) for number in told.work.numbers])
+
+    def _learn(self, told: Told) -> None:
+        timed = [
+            (self.run.any_trial(number).candidate, result)
+            for number, result in told.results
+            if (result.stage, result.state) == (TIMING, DONE)
+        ]
+        self.pace.timings += [result.seconds for _, result in timed]
+        teach(self.study.predictor, timed, again=told.work.kind is Kind.TIME_AGAIN)
+
+    def _judged(self, number: int, seconds: float) -> None:
+        """Decide whether a trial that was built and judged is timed now."""
+        trial = self.run.any_trial(number)
+        (self.pace.candidates if trial.candidate.repair == "static" else self.pace.twins).append(seconds)
+        if trial.state == "started":
+            result = self.queue.judged(trial)
+            if result is None:
+                return
+            trial = self.recorded.add([(number, result)])[0]
+        self._finished([trial])
+
+    def _take_lost(self, told: Told) -> None:
+        """Give work whose worker ended to another; a candidate that does so again and again has failed."""
+        work = told.work
+        if len(work.trials) > 1:  # which of them it was shows when each is alone
+            self._again += [Work(work.kind, (trial,)) for trial in work.trials]
+            return
+        number = work.trials[0].number
+        trial = self.run.any_trial(number)
+        self._tries[number] += 1
+        if self._tries[number] < TRIES:
+            self._again.append(replace(work, trials=(trial,)))
+            return
+        if work.kind is Kind.TIME_AGAIN:
+            return
+        stage = next((stage for stage in STAGES if trial.stages.get(stage, {}).get("state") != DONE), TIMING)
+        result = StageResult(stage, FAILED, trial.sha256, reason=f"{told.lost}, {TRIES} times")
+        self._finished(self.recorded.add([(number, result)]))
+
+    def _finished(self, trials: Sequence[Trial]) -> None:
+        """Tell of finished trials, and throw away the files that nobody needs any more."""
+        if self.mirror:
+            self.mirror.add(self.run, trials)
+        done = len(self.run.trials)
+        if done // self._rhythm > self._checkpoint:
+            self._checkpoint = done // self._rhythm
+            self._checking = True
+            self.queue.reconsider()
+        if done - self._cleaned >= max(1, done // CLEANED):
+            self._clean()
+        for trial in trials:
+            self._tell(trial)
+
+    def _clean(self) -> None:
+        under_way = [self.run.any_trial(number) for work in self._under_way for number in work.numbers]
+        due = [self.run.any_trial(number) for number in self.queue.due]
+        self.recorded.keep_files([*self.queue.postponed(), *due, *under_way])
+        self._cleaned = len(self.run.trials)
+
+    def _tell(self, trial: Trial) -> None:
+        if trial.label == REFERENCE_LABEL and self.run.has_target and trial.value("psnr_db") < SUSPICIOUS_PSNR_DB:
+            self.progress.note(
+                f"the model stands at only {trial.value('psnr_db'):.1f} dB against the targets: "
+                "are data.range and data.input_range right?"
+            )
+        done = len(self.run.trials)
+        left = self.pace.seconds_left(done, 1)
+        self.progress.step(done, self.pace.total, self.run.hypervolume(), left, trial, self.plan.gain_ahead)
+
+    def _tell_at_the_end(self) -> None:
+        measured = [trial for trial in self.run.trials if trial.measured]
+        if self.pace.candidates:
+            for note in reading_notes([trial.readings for trial in measured]):
+                self.progress.note(note)
+        if measured and all(self.run.violation(trial) for trial in measured):
+            self.progress.note(f"no candidate keeps the constraints yet: {self.run.limits}")
+        if self.mirror:
+            self.mirror.add(self.run, self.run.trials, ended=True)

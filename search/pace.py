@@ -1,0 +1,69 @@
+"""How long things take in a search, and whether its time is over."""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+AT_ONCE = 6  # candidates that are timed in turn with one another
+TWIN_SECONDS = 60.0  # what sequential repair is taken to last before one was measured
+
+
+class Pace:
+    """The time of one call of a search.
+
+    Args:
+        total: candidates that the run is to have.
+        deadline: of the monotonic clock, or None.
+
+    Attributes:
+        candidates: seconds that each candidate took, those of sequential repair apart.
+        twins: seconds of those.
+        timings: seconds that each timing took.
+    """
+
+    def __init__(self, total: int, deadline: float | None) -> None:
+        self.total = total
+        self.deadline = deadline
+        self.candidates: list[float] = []
+        self.twins: list[float] = []
+        self.timings: list[float] = []
+
+    @property
+    def at_once(self) -> int:
+        """How many trials are timed in turn with one another: as many as the time that is left allows, at least one."""
+        if self.deadline is None or not self.timings:
+            return AT_ONCE
+        return max(1, min(AT_ONCE, int(self._left / max(self.timings))))
+
+    def is_over(self, waiting: int) -> bool:
+        """Whether another candidate, as long as they usually are, would end too late; the first one is always begun.
+
+        Args:
+            waiting: timings that time has to be left for.
+        """
+        if self.deadline is None or not self.candidates:
+            return False
+        later = waiting * statistics.median(self.timings or [0.0])
+        return self._left < statistics.median(self.candidates) + later
+
+    @property
+    def allows_twin(self) -> bool:
+        """Whether a candidate of sequential repair would end in time."""
+        return self.deadline is None or self._left >= max(self.twins, default=TWIN_SECONDS)
+
+    def of_timeout(self, part: float) -> float:
+        """Return a part of the seconds that are left; infinite where there is no deadline."""
+        return part * max(self._left, 0.0)
+
+    def seconds_left(self, done: int, workers: int) -> float | None:
+        """Return the seconds until the search ends, by the candidates so far; None where it cannot be told yet."""
+        took = [*self.candidates, *self.twins]
+        if not took:
+            return None
+        left = (self.total - done) * statistics.fmean(took) / workers
+        return min(left, max(0.0, self._left))
+
+    @property
+    def _left(self) -> float:
+        return float("inf") if self.deadline is None else self.deadline - time.monotonic()

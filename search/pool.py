@@ -1,0 +1,85 @@
+"""Where a search's work is done: one small protocol, and the search's own process behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from .evaluate import Evaluator
+from .work import Results, Told, Work, perform
+
+
+class Pool(Protocol):
+    """Does work and tells of it. Work that was submitted is told of until it is over, whatever happens to its worker.
+
+    Attributes:
+        gathered: how many trials are to wait for a timing before one is worth it.
+    """
+
+    gathered: int
+
+    @property
+    def room(self) -> int:
+        """How many pieces of work it could begin at once."""
+        ...
+
+    @property
+    def busy(self) -> int:
+        """How many pieces of work are not over."""
+        ...
+
+    def submit(self, work: Work) -> None:
+        """Take work. Timings have a machine to themselves, and may wait for it."""
+        ...
+
+    def wait(self) -> list[Told]:
+        """Return what was found since the last call; wait for it where there is nothing yet.
+
+        Raises:
+            InputError: the disk cannot be written to, or all workers are gone for good.
+        """
+        ...
+
+    def close(self) -> None:
+        """End all workers."""
+        ...
+
+
+class OwnProcess:
+    """Does one piece of work after another in the search's own process."""
+
+    gathered = 1
+
+    def __init__(self, evaluator: Evaluator) -> None:
+        self._evaluator = evaluator
+        self._under_way: tuple[Work, Iterator[Results]] | None = None
+
+    @property
+    def room(self) -> int:
+        """1 where nothing is under way."""
+        return 1 - self.busy
+
+    @property
+    def busy(self) -> int:
+        """1 where something is under way."""
+        return int(self._under_way is not None)
+
+    def submit(self, work: Work) -> None:
+        """Take work; it is begun when it is waited for."""
+        if self._under_way is not None:
+            raise RuntimeError("one piece of work at a time")
+        self._under_way = work, perform(self._evaluator, work)
+
+    def wait(self) -> list[Told]:
+        """Return the next finished stage, or that the work is over."""
+        if self._under_way is None:
+            return []
+        work, results = self._under_way
+        found = next(results, None)
+        if found is None:
+            self._under_way = None
+            return [Told(work, over=True)]
+        return [Told(work, found)]
+
+    def close(self) -> None:
+        """Nothing is left behind."""

@@ -1,0 +1,86 @@
+"""What a worker is given and what it tells: the trials of a search, built and judged one by one, or timed in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ..objectives.predictor import Predictor
+from ..spaces.candidate import Candidate
+from ..spaces.errors import BuildError
+from ..studies.trial import Trial
+from .evaluate import Evaluator, StageResult
+
+Results = tuple[tuple[int, StageResult], ...]
+
+
+class Kind(StrEnum):
+    """What is to be done with trials."""
+
+    JUDGE = "judge"  # predict, build, look at the pictures
+    TIME = "time"
+    TIME_AGAIN = "time again"
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """Something to be done in one go.
+
+    Attributes:
+        kind: what.
+        trials: one to judge; one or several to time in turn with one another.
+    """
+
+    kind: Kind
+    trials: tuple[Trial, ...]
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The trials' numbers."""
+        return tuple(trial.number for trial in self.trials)
+
+
+@dataclass(frozen=True, eq=False)
+class Told:
+    """What is known of a piece of work: stages as they finish, and its end.
+
+    Attributes:
+        work: what it is about.
+        results: trials' numbers and their stages that were finished since it was last told of.
+        over: whether the work is ended.
+        lost: why its worker ended before it did.
+        node: where it was done; empty in the search's own process.
+    """
+
+    work: Work
+    results: Results = ()
+    over: bool = False
+    lost: str | None = None
+    node: str = ""
+
+
+def perform(evaluator: Evaluator, work: Work) -> Iterator[Results]:
+    """Do a piece of work; yield trials' numbers and their stages as they finish."""
+    if work.kind is Kind.JUDGE:
+        for trial in work.trials:
+            for result in evaluator.judge(trial.candidate, trial):
+                yield ((trial.number, result),)
+    else:
+        timed = evaluator.time_together if work.kind is Kind.TIME else evaluator.time_again
+        yield tuple((trial.number, result) for trial, result in timed(work.trials))
+
+
+def teach(predictor: Predictor, timed: Sequence[tuple[Candidate, StageResult]], again: bool = False) -> None:
+    """Teach a predictor by timings that were made in turn with one another.
+
+    Args:
+        predictor: of the study.
+        timed: candidates and their timings.
+        again: whether they were timed before, so that nothing is learned of the predictor's errors.
+    """
+    predictions = [None if again else predictor.predict_or_none(candidate) for candidate, _ in timed]
+    for (candidate, result), prediction in zip(timed, predictions, strict=True):
+        with suppress(BuildError):  # a graph that cannot be looked into teaches nothing
+            predictor.learn(candidate, result.readings["speedup"], prediction)

@@ -171,6 +171,11 @@ def search(
     until_converged: Annotated[
         bool, typer.Option("--until-converged", help="End earlier where little is left to gain.")
     ] = False,
+    workers: Annotated[int | None, typer.Option(help="Processes that evaluate side by side; by default one.")] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="A Ray cluster that does the work: its head's address, or auto."),
+    ] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -183,7 +188,9 @@ def search(
     try:
         with screen.search() as progress:
             loaded = load_study(study)
-            done = run_search(loaded, trials, run, timeout, sampler, seed, storage, progress, until_converged)
+            done = run_search(
+                loaded, trials, run, timeout, sampler, seed, storage, progress, until_converged, workers, ray
+            )
     except KeyboardInterrupt:
         screen.note("interrupted: everything finished is kept; the same command continues")
         raise typer.Exit(130) from None

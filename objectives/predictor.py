@@ -251,6 +251,11 @@ class Predictor:
             return 1.0
         return float(reference.kernel_ms.sum() / sum(self.times.time(key).ms for key in keys))
 
+    def forget(self) -> None:
+        """Know nothing any more, as before a calibration."""
+        self.times, self.outcomes = KernelTimes(), []
+        self._forget()
+
     def save(self) -> None:
         """Keep what was learned in the user's cache.
 

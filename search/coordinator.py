@@ -39,6 +39,7 @@ SUSPICIOUS_PSNR_DB = 12.0  # a trained reference stands higher against its targe
 CLEANED = 50  # files are looked through when the run has grown by this part of it, at first after each trial
 
 Next = Callable[[], Work | None]
+OpenPool = Callable[[Evaluator, Trial], Pool]
 
 
 class Coordinator:
@@ -50,10 +51,17 @@ class Coordinator:
         progress: is told what happens.
         pace: how many candidates there are to be, and until when.
         until_converged: end earlier where little is left to gain.
+        open_pool: opens the workers, once the reference is measured; by default all is done in this process.
     """
 
     def __init__(
-        self, recorded: RecordedRun, mirror: Mirror | None, progress: Progress, pace: Pace, until_converged: bool
+        self,
+        recorded: RecordedRun,
+        mirror: Mirror | None,
+        progress: Progress,
+        pace: Pace,
+        until_converged: bool,
+        open_pool: OpenPool | None = None,
     ) -> None:
         self.recorded = recorded
         self.study = recorded.study
@@ -63,6 +71,7 @@ class Coordinator:
         self.until_converged = until_converged
         self.evaluator = Evaluator(self.study, recorded.folder / "models", predictor=self.study.predictor)
         self.pool: Pool = OwnProcess(self.evaluator)
+        self._open_pool = open_pool
         self._under_way: dict[Work, float] = {}  # since when
         self._tries: Counter[int] = Counter()
         self._again: list[Work] = []  # whose workers ended
@@ -96,10 +105,15 @@ class Coordinator:
         self._checking = False
         self._measure_reference()
         self._begun_before = self._begun()
-        self._work_off(self._next_of_search)
-        self.queue.reconsider()
-        self._work_off(self._next_postponed)
-        self._settle_doubts()
+        if self._open_pool is not None:
+            self.pool = self._open_pool(self.evaluator, self.run.reference)
+        try:
+            self._work_off(self._next_of_search)
+            self.queue.reconsider()
+            self._work_off(self._next_postponed)
+            self._settle_doubts()
+        finally:
+            self.pool.close()
         self._clean()
         self.plan.write_account()
         self.study.predictor.save()
@@ -152,6 +166,8 @@ class Coordinator:
             if not self.pool.busy:
                 return
             self._take(self.pool.wait())
+            while self.pool.notes:
+                self.progress.note(self.pool.notes.pop(0))
 
     def _lost(self) -> Work | None:
         return self._again.pop(0) if self._again else None
@@ -224,8 +240,9 @@ class Coordinator:
         for number, result in found:
             if result.state == FAILED and self.run.any_trial(number).label == REFERENCE_LABEL:
                 raise InputError(f"the study's model itself fails: {result.reason}")
-        for node in dict.fromkeys(told.node for told in tolds):
-            self.recorded.add([pair for told in tolds if told.node == node for pair in told.results], node)
+        for where in dict.fromkeys((told.node, told.environment) for told in tolds):
+            here = [told for told in tolds if (told.node, told.environment) == where]
+            self.recorded.add([pair for told in here for pair in told.results], *where)
         for told in tolds:
             self._learn(told)
             if told.over:
@@ -245,6 +262,8 @@ class Coordinator:
         ]
         self.pace.timings += [result.seconds for _, result in timed]
         teach(self.study.predictor, timed, again=told.work.kind is Kind.TIME_AGAIN)
+        if timed:
+            self.pool.teach()
 
     def _judged(self, number: int, seconds: float) -> None:
         """Decide whether a trial that was built and judged is timed now."""
@@ -265,7 +284,7 @@ class Coordinator:
             return
         number = work.trials[0].number
         trial = self.run.any_trial(number)
-        self._tries[number] += 1
+        self._tries[number] += not told.blameless
         if self._tries[number] < TRIES:
             self._again.append(replace(work, trials=(trial,)))
             return
@@ -302,7 +321,7 @@ class Coordinator:
                 "are data.range and data.input_range right?"
             )
         done = len(self.run.trials)
-        left = self.pace.seconds_left(done, 1)
+        left = self.pace.seconds_left(done, self.pool.workers)
         self.progress.step(done, self.pace.total, self.run.hypervolume(), left, trial, self.plan.gain_ahead)
 
     def _tell_at_the_end(self) -> None:

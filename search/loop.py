@@ -12,7 +12,7 @@ from ..studies.records import RecordFile
 from ..studies.run import Run
 from ..studies.run_folder import RECORDS_FILE, make_folder, start_run, use_machine_facts
 from ..studies.study import Study, load_study
-from .coordinator import Coordinator
+from .coordinator import Coordinator, OpenPool
 from .mirror import Mirror
 from .pace import Pace
 from .progress import Progress, Silent
@@ -29,6 +29,8 @@ def search(
     storage: str | None = None,
     progress: Progress | None = None,
     until_converged: bool = False,
+    workers: int | None = None,
+    ray: str | None = None,
 ) -> Run:
     """Search a study's space and return the run; called again with the same folder, it continues.
 
@@ -43,10 +45,13 @@ def search(
         progress: is told what happens.
         until_converged: end before the trials are used up where little is left to gain, as far as the frontier sampler's
             model can tell.
+        workers: processes that evaluate candidates side by side; by default this process evaluates them, or, on a cluster,
+            as many as its nodes have processors for.
+        ray: a Ray cluster whose nodes do the work: "auto", or the address of its head.
 
     Raises:
         InputError: the study is wrong, nothing varies, ``until_converged`` is asked of another sampler, the folder is the
-            run of another study or cannot be written to.
+            run of another study or cannot be written to, or the cluster cannot be worked with.
         KeyboardInterrupt: passed through; everything finished is on disk.
     """
     start = time.monotonic()
@@ -72,6 +77,7 @@ def search(
             "nothing varies in the study's space: give [space] weight_bits, activation_bits, pruning_ratios or sparsities "
             "more values"
         )
+    open_pool = _pool_opener(workers, ray)
     mirror = Mirror(storage, study) if storage else None
     make_folder(folder)
     environment = study.environment
@@ -79,6 +85,26 @@ def search(
         start_run(folder, study, environment)
         recorded = RecordedRun(study, folder, records)
         pace = Pace(total, deadline)
-        coordinator = Coordinator(recorded, mirror, progress or Silent(), pace, until_converged)
+        coordinator = Coordinator(recorded, mirror, progress or Silent(), pace, until_converged, open_pool)
         coordinator.go(sampler, settings.seed if seed is None else seed)
     return Run(folder)
+
+
+def _pool_opener(workers: int | None, ray: str | None) -> OpenPool | None:
+    """Start Ray here or join a cluster; return what opens the pool, or None where all is done in this process.
+
+    Raises:
+        InputError: a wrong number of workers, or no cluster.
+    """
+    if workers is None and ray is None:
+        return None
+    from . import cluster
+    from .ray_pool import RayPool
+
+    if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
+        raise InputError(f"workers must be a whole number, at least 1, but got {workers!r}")
+    if ray is not None:
+        cluster.join(ray)
+    else:
+        cluster.start(workers or 1)
+    return lambda evaluator, reference: RayPool(evaluator, reference, workers)

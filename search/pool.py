@@ -14,9 +14,16 @@ class Pool(Protocol):
 
     Attributes:
         gathered: how many trials are to wait for a timing before one is worth it.
+        notes: what is to be told of the workers; taken by who tells it.
     """
 
     gathered: int
+    notes: list[str]
+
+    @property
+    def workers(self) -> int:
+        """How many candidates are worked on at once."""
+        ...
 
     @property
     def room(self) -> int:
@@ -40,6 +47,10 @@ class Pool(Protocol):
         """
         ...
 
+    def teach(self) -> None:
+        """Let workers know what the study's predictor has learned."""
+        ...
+
     def close(self) -> None:
         """End all workers."""
         ...
@@ -49,8 +60,10 @@ class OwnProcess:
     """Does one piece of work after another in the search's own process."""
 
     gathered = 1
+    workers = 1
 
     def __init__(self, evaluator: Evaluator) -> None:
+        self.notes: list[str] = []
         self._evaluator = evaluator
         self._under_way: tuple[Work, Iterator[Results]] | None = None
 
@@ -80,6 +93,9 @@ class OwnProcess:
             self._under_way = None
             return [Told(work, over=True)]
         return [Told(work, found)]
+
+    def teach(self) -> None:
+        """The predictor is the study's own."""
 
     def close(self) -> None:
         """Nothing is left behind."""

@@ -72,14 +72,20 @@ class RecordedRun:
         self._append(records)
         return [self.run.any_trial(first + place) for place in range(len(proposals))]
 
-    def add(self, results: Iterable[tuple[int, StageResult]], node: str = "") -> list[Trial]:
+    def add(self, results: Iterable[tuple[int, StageResult]], node: str = "", environment: str = "") -> list[Trial]:
         """Record stages of trials; return the trials as they are now.
+
+        Args:
+            results: trials' numbers and what was found of them.
+            node: where; empty in this process.
+            environment: the node's, where it is another one than this process's.
 
         Raises:
             InputError: the disk cannot be written to.
         """
         found = [(self.run.any_trial(number), result) for number, result in results]
-        self._append([self._record(trial.number, trial.candidate, result, node=node) for trial, result in found])
+        where = {"node": node, "environment": environment or self._environment}
+        self._append([self._record(trial.number, trial.candidate, result, **where) for trial, result in found])
         return [self.run.any_trial(number) for number in dict.fromkeys(trial.number for trial, _ in found)]
 
     def keep_files(self, trials: Iterable[Trial]) -> None:
@@ -109,12 +115,13 @@ class RecordedRun:
         label: str = "",
         first: bool = False,
         node: str = "",
+        environment: str = "",
     ) -> Record:
         return Record(
             study=self.study.digest,
             key=candidate.key,
             stage=result.stage,
-            environment=self._environment,
+            environment=environment or self._environment,
             state=result.state,
             trial=number,
             sha256=result.sha256,

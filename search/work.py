@@ -51,14 +51,18 @@ class Told:
         results: trials' numbers and their stages that were finished since it was last told of.
         over: whether the work is ended.
         lost: why its worker ended before it did.
+        blameless: whether the worker's end was no fault of the candidate's.
         node: where it was done; empty in the search's own process.
+        environment: digest of the node's environment; empty in the search's own process.
     """
 
     work: Work
     results: Results = ()
     over: bool = False
     lost: str | None = None
+    blameless: bool = False
     node: str = ""
+    environment: str = ""
 
 
 def perform(evaluator: Evaluator, work: Work) -> Iterator[Results]:

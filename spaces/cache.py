@@ -7,7 +7,9 @@ import json
 import os
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +52,28 @@ def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
         return None
 
 
+_used: ContextVar[set[Path] | None] = ContextVar("used", default=None)
+
+
+@contextmanager
+def stores_used() -> Iterator[set[Path]]:
+    """Give a set that takes the folder of each store that is opened meanwhile."""
+    folders: set[Path] = set()
+    token = _used.set(folders)
+    try:
+        yield folders
+    finally:
+        _used.reset(token)
+
+
 class Store:
     """A folder of cached arrays; each entry is written whole or not at all, so that a killed process leaves no half."""
 
     def __init__(self, key: str) -> None:
         self.folder = cache_folder() / key[:2] / key
+        used = _used.get()
+        if used is not None:
+            used.add(self.folder)
 
     def path(self, name: str) -> Path:
         """Return where an entry of this name lies."""

@@ -292,6 +292,14 @@ def parse_settings(data: Mapping[str, Any]) -> Settings:
     return settings
 
 
+def in_one_folder(settings: Settings) -> Settings:
+    """Return the settings of a study whose captured model and samples lie beside its study file."""
+    model = settings.model.model_copy(update={"file": "model.onnx", "weights": None})
+    samples = {"calibration": "calibration.npz", "evaluation": "evaluation.npz"}
+    data = settings.data.model_copy(update=samples | ({"test": "test.npz"} if settings.data.test else {}))
+    return settings.model_copy(update={"model": model, "data": data})
+
+
 def to_toml(settings: Settings) -> str:
     """Return the study file of these settings; what stands at its default is left out."""
     data = settings.model_dump(mode="json", exclude_defaults=True, exclude_none=True)

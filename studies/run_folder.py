@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 RUN_FILE = "run.json"
 RECORDS_FILE = "records.jsonl"
 PREDICTOR_FILE = "predictor.npz"
+PART = ".part"  # how the names of folders begin in which model files are written
 VERSION = 1
 CONTENTS = {  # what the definition holds the hash of, and the study's key of its file
     "model.graph": ("the model, its weights or its input shape", "model.file"),
@@ -68,10 +70,17 @@ def start_run(folder: Path, study: Study, environment: Environment) -> None:
             shutil.rmtree(part, ignore_errors=True)
             study.save(part)
             part.rename(folder / "study")
-        (folder / "environments").mkdir(exist_ok=True)
-        path = folder / "environments" / f"{environment.digest}.json"
-        if not path.exists():
-            _write_whole(path, json.dumps(environment.to_json(), indent=1))
+        for part in (folder / "models").glob(f"{PART}*"):  # of a killed process
+            shutil.rmtree(part, ignore_errors=True)
+        keep_environment(folder, environment.digest, environment.to_json())
+
+
+def keep_environment(folder: Path, digest: str, environment: Mapping[str, Any]) -> None:
+    """Keep in a run's folder what an environment's digest stands for."""
+    path = folder / "environments" / f"{digest}.json"
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        _write_whole(path, json.dumps(environment, indent=1))
 
 
 def use_machine_facts(folder: Path, study: Study) -> None:
@@ -118,10 +127,9 @@ def _subject(key: str, study: Study) -> str:
 
 def save_model_file(built: Built, path: Path) -> None:
     """Write a built model so that the file is there whole or not at all; external data goes beside it."""
-    part = path.parent / ".part"
     with writing_to(path.parent.parent):
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=PART, dir=path.parent))  # workers write beside one another
         try:
             built.save(part / path.name)
             for file in sorted(part.iterdir(), key=lambda file: file.suffix == ".onnx"):  # the model last

@@ -32,6 +32,7 @@ from .definition import (
     DEFAULT_PRUNING_RATIOS,
     DEFAULT_WEIGHT_BITS,
     Settings,
+    in_one_folder,
     parse_settings,
     read_settings,
     to_toml,
@@ -324,7 +325,7 @@ class Study:
             if samples is not None:
                 target = {} if samples.target is None else {"target": samples.target}
                 np.savez(folder / f"{name}.npz", **samples.inputs, **target)  # type: ignore[arg-type]
-        (folder / STUDY_FILE).write_text(to_toml(self.settings), encoding="utf-8")
+        (folder / STUDY_FILE).write_text(to_toml(in_one_folder(self.settings)), encoding="utf-8")
 
     @cached_property
     def _output_notes(self) -> list[str]:

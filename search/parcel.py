@@ -1,0 +1,72 @@
+"""A study and its statistics in one piece, sent once to each node that has them not."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Collection
+from pathlib import Path
+
+from filelock import FileLock
+
+from ..spaces.cache import cache_folder
+from ..studies.study import Study, load_study
+
+FACTS_FILE = "machine.json"
+
+
+def pack(study: Study, statistics: Collection[Path]) -> bytes:
+    """Return a study, what was measured on this machine and shapes its space, and entries of the cache as one archive."""
+    with tempfile.TemporaryDirectory(prefix="slimfront-") as folder:
+        study.save(Path(folder))
+        (Path(folder) / FACTS_FILE).write_text(json.dumps(study.machine_facts), encoding="utf-8")
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w") as archive:
+            archive.add(folder, "study")
+            for entry in sorted(statistics):
+                if entry.exists():
+                    archive.add(entry, f"cache/{entry.relative_to(cache_folder())}")
+    return packed.getvalue()
+
+
+def place(digest: str) -> Path:
+    """Return where a study's parcel lies on this node."""
+    return cache_folder() / "parcels" / digest
+
+
+def is_here(digest: str) -> bool:
+    """Whether a study's parcel was unpacked on this node."""
+    return (place(digest) / "study" / FACTS_FILE).exists()
+
+
+def unpack(digest: str, parcel: bytes) -> None:
+    """Unpack a study's parcel on this node, whole or not at all; its statistics go to the node's cache."""
+    folder = place(digest)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_suffix(".lock")):
+        if is_here(digest):
+            return
+        part = folder.with_suffix(".part")
+        shutil.rmtree(part, ignore_errors=True)
+        with tarfile.open(fileobj=io.BytesIO(parcel)) as archive:
+            archive.extractall(part, filter="data")
+        for entry in (part / "cache").glob("*/*"):
+            known = cache_folder() / entry.relative_to(part / "cache")
+            known.mkdir(parents=True, exist_ok=True)
+            for file in entry.iterdir():
+                if not (known / file.name).exists():
+                    file.replace(known / file.name)
+        shutil.rmtree(part / "cache", ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        part.rename(folder)
+
+
+def opened(digest: str) -> Study:
+    """Return the study of a parcel that was unpacked on this node, its space as where it was packed."""
+    folder = place(digest) / "study"
+    study = load_study(folder)
+    study.use_machine_facts(json.loads((folder / FACTS_FILE).read_text(encoding="utf-8")))
+    return study

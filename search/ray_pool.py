@@ -1,0 +1,332 @@
+"""Work done by Ray's workers: builds and quality side by side, timings with a node to themselves.
+
+Each node has slots for candidates and, for one timing, all of itself: before a timing the node is given no more work until
+it is idle. A worker is a plain Ray task, which tells of each stage as it finishes; nothing is kept in Ray's memory that
+could not be done again.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..objectives.predictor_file import write_predictor
+from ..spaces.cache import cache_folder, stores_used
+from ..spaces.errors import InputError
+from ..studies.trial import STAGES, Trial
+from . import cluster, parcel, remote
+from .cluster import Node
+from .evaluate import Evaluator
+from .pace import AT_ONCE
+from .pool import OwnProcess
+from .work import Kind, Told, Work
+
+TICK = 0.5  # seconds from one look at nodes and clocks to the next
+NODES_SECONDS = 5.0  # from one look for new nodes to the next
+OPENING_SECONDS = 600.0  # a worker has to open the study in
+LEAST_SECONDS = {"build": 1800.0, "quality": 600.0, "timing": 600.0}  # a stage may always take
+FACTOR = 30.0  # times what it took with the reference, where that is more
+MEMORY = 0.9  # of a node's memory, for all of its workers together
+
+
+@dataclass(eq=False)
+class _Task:
+    """A piece of work on its way."""
+
+    work: Work
+    node: Node
+    stream: Any
+    since: float = field(default_factory=time.monotonic)  # of the stage under way
+    began: bool = False
+    stages: int = 0
+    told: str | None = None  # why we ended it ourselves
+
+
+class RayPool:
+    """A pool on the Ray cluster that this process has joined.
+
+    Args:
+        evaluator: of the study, its builder prepared; it times where no node can.
+        reference: the run's measured reference: what it took tells what is too long.
+        most: workers at once, at most; by default as many as the nodes have processors for.
+        stage_seconds: what a stage may take; by default by what the reference took.
+
+    Raises:
+        InputError: a node cannot work for the search, or there is none.
+    """
+
+    gathered = AT_ONCE
+
+    def __init__(
+        self, evaluator: Evaluator, reference: Trial, most: int | None = None, stage_seconds: float | None = None
+    ) -> None:
+        self.study = evaluator.study
+        self.models = evaluator.models.resolve()
+        self.most = most
+        self.limits = {
+            stage: stage_seconds or max(least, FACTOR * reference.stages[stage]["seconds"])
+            for stage, least in LEAST_SECONDS.items()
+        }
+        self.environment = self.study.environment
+        self._own = OwnProcess(evaluator)
+        self.nodes: dict[str, Node] = {}
+        self.notes: list[str] = []
+        self._tasks: dict[Any, _Task] = {}  # by stream
+        self._timings: list[Work] = []  # that wait for a node of their own
+        self._reserved: dict[str, Work] = {}  # by node, the timing that it is being emptied for
+        self._parcel: Any = None
+        self._knowledge: tuple[int, Any] = (0, None)
+        self._looked = 0.0
+        self._look()
+        if not self.nodes:
+            raise InputError("the Ray cluster has no node that has a processor to work with")
+        self.teach()
+
+    @property
+    def threads(self) -> int:
+        """Processors that a worker takes."""
+        return self.study.settings.target.threads
+
+    def slots(self, node: Node) -> int:
+        """Return how many candidates a node works on at once."""
+        return max(node.cpus // self.threads, 1)
+
+    @property
+    def workers(self) -> int:
+        """How many candidates are worked on at once."""
+        found = sum(self.slots(node) for node in self.nodes.values())
+        return found if self.most is None else min(self.most, found)
+
+    @property
+    def room(self) -> int:
+        """How many pieces of work could be begun at once."""
+        free = sum(max(self._free(node), 0) for node in self.nodes.values())
+        return free if self.most is None else max(min(free, self.most - len(self._tasks)), 0)
+
+    @property
+    def busy(self) -> int:
+        """How many pieces of work are not over."""
+        return len(self._tasks) + len(self._timings) + len(self._reserved) + self._own.busy
+
+    def _free(self, node: Node) -> int:
+        return 0 if node.id in self._reserved else self.slots(node) - len(self._on(node))
+
+    def _on(self, node: Node) -> list[_Task]:
+        return [task for task in self._tasks.values() if task.node.id == node.id]
+
+    def submit(self, work: Work) -> None:
+        """Take work; a timing waits until a node is free of all else."""
+        if work.kind is not Kind.JUDGE:
+            self._timings.append(work)
+            self._reserve()
+            return
+        node = max(self.nodes.values(), key=self._free)
+        self._begin(work, node, self.threads, {})
+
+    def _reserve(self) -> None:
+        """Choose nodes for the timings that wait, those that are idle soonest, and begin those that have one."""
+        able = [node for node in self._able() if node.id not in self._reserved]
+        able = [node for node in able if all(task.work.kind is Kind.JUDGE for task in self._on(node))]
+        for node in sorted(able, key=lambda node: len(self._on(node)))[: len(self._timings)]:
+            self._reserved[node.id] = self._timings.pop(0)
+        for id_, work in list(self._reserved.items()):
+            if not self._on(self.nodes[id_]):
+                node = self.nodes[id_]
+                self._begin(work, node, node.cpus, {cluster.SLOT: 1} if node.slots else {})
+                del self._reserved[id_]
+
+    def _able(self) -> list[Node]:
+        """Return the nodes that may time: in this process's environment, and with a slot where any node has one."""
+        alike = [node for node in self.nodes.values() if node.facts["digest"] == self.environment.digest]
+        declared = [node for node in alike if node.slots]
+        return declared or alike
+
+    def _begin(self, work: Work, node: Node, cpus: int, resources: dict[str, float]) -> None:
+        import ray
+
+        shared = str(self.models) in node.facts["shares"]
+        order = remote.Order(
+            study=self.study.digest,
+            work=work,
+            models=str(self.models) if shared else None,
+            files={} if shared or work.kind is Kind.JUDGE else self._files(work.trials),
+            returns=not shared and work.kind is Kind.JUDGE,
+            machine=self.environment.machine,
+            knowledge=self._knowledge[0],
+            memory=int(MEMORY * node.facts["memory"] / (self.slots(node) if work.kind is Kind.JUDGE else 1)),
+        )
+        task = ray.remote(remote.work).options(
+            num_cpus=cpus,
+            resources=resources,
+            max_retries=0,
+            num_returns="streaming",
+            scheduling_strategy=cluster.on(node.id),
+            name=f"{work.kind} {', '.join(map(str, work.numbers))}",
+        )
+        stream = task.remote(order, self._knowledge[1])
+        self._tasks[stream] = _Task(work, node, stream)
+
+    def _files(self, trials: tuple[Trial, ...]) -> dict[str, bytes]:
+        """Return the model files of trials, for a node that does not share the run's folder."""
+        found = [file for trial in trials for file in self.models.glob(f"{trial.candidate.key}.onnx*")]
+        return {file.name: file.read_bytes() for file in found}
+
+    def wait(self) -> list[Told]:
+        """Return what was found since the last call; wait for it where there is nothing yet."""
+        import ray
+
+        while True:
+            self._look()
+            self._end_what_hangs()
+            self._reserve()
+            told = self._timed_here()
+            if self._tasks:
+                ready, _ = ray.wait(list(self._tasks), num_returns=1, timeout=0 if told else TICK, fetch_local=False)
+                while ready:
+                    told += [found for stream in ready if (found := self._next(stream)) is not None]
+                    if not self._tasks:
+                        break
+                    streams = list(self._tasks)
+                    ready, _ = ray.wait(streams, num_returns=len(streams), timeout=0, fetch_local=False)
+            if told or not self.busy:
+                return told
+
+    def _next(self, stream: Any) -> Told | None:
+        """Return what a task tells next; None where it only began."""
+        import ray
+
+        task = self._tasks[stream]
+        try:
+            step = ray.get(next(stream))
+        except StopIteration:
+            del self._tasks[stream]
+            return self._told(task, over=True)
+        except ray.exceptions.RayError as error:
+            del self._tasks[stream]
+            return self._lost(task, error)
+        task.since, task.began, task.stages = time.monotonic(), True, task.stages + bool(step.results)
+        for name, content in step.files.items():
+            self.models.mkdir(exist_ok=True)
+            (self.models / f".{name}.part").write_bytes(content)
+            (self.models / f".{name}.part").replace(self.models / name)
+        return self._told(task, results=step.results) if step.results else None
+
+    def _told(self, task: _Task, **more: Any) -> Told:
+        return Told(task.work, node=task.node.host, environment=task.node.facts["digest"], **more)
+
+    def _lost(self, task: _Task, error: Exception) -> Told:
+        """Say why a task ended before its work did.
+
+        Raises:
+            InputError: the disk is full, or another mistake of the user's.
+        """
+        import ray
+
+        cause = getattr(error, "cause", None)
+        if isinstance(cause, InputError):
+            raise cause
+        blameless = task.node.id not in {node["NodeID"] for node in cluster.alive()}
+        if task.told is not None:
+            reason = task.told
+        elif blameless:
+            reason = f"the node {task.node.host} was lost"
+        elif isinstance(error, ray.exceptions.OutOfMemoryError):
+            reason = "its worker took too much memory and was ended"
+        elif isinstance(error, ray.exceptions.WorkerCrashedError):
+            reason = "its worker crashed or was killed"
+        elif cause is not None:
+            reason = f"{type(cause).__name__}: {cause}"
+        else:
+            reason = f"its worker was lost: {type(error).__name__}"
+        return self._told(task, over=True, lost=reason, blameless=blameless)
+
+    def _timed_here(self) -> list[Told]:
+        """Time in this process where no node can."""
+        if not self._able():
+            self._timings += self._reserved.values()
+            self._reserved.clear()
+            if self._timings and not self._own.busy:
+                self._own.submit(self._timings.pop(0))
+        return self._own.wait()
+
+    def _end_what_hangs(self) -> None:
+        """End workers that are over their time."""
+        import ray
+
+        now = time.monotonic()
+        for task in self._tasks.values():
+            stage = self._stage(task)
+            if task.told is None and now - task.since > self._limit(task, stage):
+                task.told = f"{stage} took longer than {self._limit(task, stage):.0f} s"
+                ray.cancel(task.stream, force=True)
+
+    def _stage(self, task: _Task) -> str:
+        """Return the stage that a task is at."""
+        if task.work.kind is not Kind.JUDGE:
+            return "timing"
+        left = [stage for stage in ("prediction", *STAGES[:-1]) if stage not in task.work.trials[0].stages]
+        return left[min(task.stages, len(left) - 1)] if left else STAGES[-2]
+
+    def _limit(self, task: _Task, stage: str) -> float:
+        if not task.began:
+            return OPENING_SECONDS
+        return self.limits.get(stage, self.limits["build"]) * len(task.work.trials)
+
+    def _look(self) -> None:
+        """See which nodes there are; new ones are sent the study."""
+        if time.monotonic() - self._looked < NODES_SECONDS:
+            return
+        self._looked = time.monotonic()
+        there = {node["NodeID"] for node in cluster.alive()}
+        for id_ in set(self.nodes) - there:
+            del self.nodes[id_]
+            if id_ in self._reserved:
+                self._timings.insert(0, self._reserved.pop(id_))
+        if there <= set(self.nodes):
+            return
+        target = self.study.settings.target
+        for node in cluster.look((target.provider, target.threads), [self.models, cache_folder()]):
+            if node.cpus >= self.threads and node.id not in self.nodes:
+                self._send_study(node)
+                self.nodes[node.id] = node
+                self.notes += self._notes(node)
+
+    def _send_study(self, node: Node) -> None:
+        import ray
+
+        if str(cache_folder()) in node.facts["shares"]:
+            if not parcel.is_here(self.study.digest):
+                parcel.unpack(self.study.digest, parcel.pack(self.study, []))
+            return
+        if self._parcel is None:
+            self._parcel = ray.put(parcel.pack(self.study, self._statistics()))
+        send = ray.remote(remote.unpack).options(num_cpus=0, scheduling_strategy=cluster.on(node.id))
+        ray.get(send.remote(self.study.digest, self._parcel))
+
+    def _statistics(self) -> set[Path]:
+        with stores_used() as used:
+            self.study.prepare(self.study.space.rounded, self.study.space.pruned)
+        return used
+
+    def _notes(self, node: Node) -> Iterator[str]:
+        if node.facts["digest"] != self.environment.digest:
+            there, here = node.facts["environment"], self.environment.to_json()
+            differing = [f"{key} {there[key]} there, {here[key]} here" for key in here if there[key] != here[key]]
+            yield f"the node {node.host} builds and judges, but does not time ({'; '.join(differing)})"
+
+    def teach(self) -> None:
+        """Let workers know what the predictor has learned."""
+        import ray
+
+        with tempfile.TemporaryDirectory(prefix="slimfront-") as folder:
+            path = Path(folder) / "predictor.npz"
+            write_predictor(self.study.predictor, path)
+            self._knowledge = self._knowledge[0] + 1, ray.put(path.read_bytes())
+
+    def close(self) -> None:
+        """End all workers; nothing that they had not told of is lost but the work itself."""
+        cluster.stop()

@@ -1,0 +1,169 @@
+"""What runs on a worker: it opens the study once, then does the work that it is given, and tells of each stage."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ..objectives.predictor import Predictor
+from ..objectives.predictor_file import take_predictor
+from ..objectives.target import OnnxRuntime
+from ..spaces.cache import cache_folder
+from . import parcel
+from .evaluate import Evaluator
+from .work import Results, Work, perform
+
+PACKAGES = (
+    "slimfront",
+    "onnxruntime",
+    "onnx",
+    "onnx-ir",
+    "numpy",
+    "scipy",
+    "torch",
+)  # what files and readings depend on
+
+
+@dataclass(frozen=True)
+class Order:
+    """A piece of work for a worker.
+
+    Attributes:
+        study: digest of the study.
+        work: what is to be done.
+        models: folder of the model files, where the worker's node shares it; else the node has one of its own.
+        files: model files by name, for a node that has a folder of its own.
+        returns: whether the worker sends the file that it built.
+        machine: fingerprint of the machine whose speed is predicted.
+        knowledge: number of the predictor's state.
+        memory: bytes that the worker may take.
+    """
+
+    study: str
+    work: Work
+    models: str | None
+    files: dict[str, bytes] = field(default_factory=dict)
+    returns: bool = False
+    machine: str = ""
+    knowledge: int = 0
+    memory: int | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a worker tells: that it has begun, stages that are finished, and files.
+
+    Attributes:
+        results: trials' numbers and their stages.
+        files: model files by name.
+    """
+
+    results: Results = ()
+    files: dict[str, bytes] = field(default_factory=dict)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that files and readings depend on."""
+    return {"python": ".".join(map(str, sys.version_info[:3]))} | {name: metadata.version(name) for name in PACKAGES}
+
+
+def about(marks: dict[str, str], provider: str, threads: int) -> dict[str, Any]:
+    """Return what the coordinator has to know of a node.
+
+    Args:
+        marks: by path, what a file holds that the coordinator wrote: a node that finds it shares the folder.
+        provider: execution provider of the study.
+        threads: of the study.
+    """
+    from ..studies.environment import current_environment
+
+    def reads(path: str, mark: str) -> bool:
+        try:
+            return Path(path).read_text(encoding="utf-8") == mark
+        except OSError:
+            return False
+
+    environment = current_environment(provider, threads)
+    return {
+        "host": socket.gethostname(),
+        "versions": versions(),
+        "environment": environment.to_json(),
+        "digest": environment.digest,
+        "cache": str(cache_folder()),
+        "shares": [path for path, mark in marks.items() if reads(path, mark)],
+        "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+    }
+
+
+def unpack(digest: str, packed: bytes) -> bool:
+    """Unpack a study on this node."""
+    parcel.unpack(digest, packed)
+    return True
+
+
+@lru_cache(maxsize=1)
+def _evaluator(digest: str, machine: str, models: str) -> Evaluator:
+    """Return what evaluates candidates of a study; it is opened once in a worker's life."""
+    study = parcel.opened(digest)
+    study.prepare(study.space.rounded, study.space.pruned)
+    target = study.settings.target
+    study.predictor = Predictor(study.builder, OnnxRuntime(machine, target.threads, target.provider))
+    return Evaluator(study, Path(models), predictor=study.predictor)
+
+
+_known: dict[str, int] = {}  # by study, which state of the predictor this worker has
+
+
+def work(order: Order, knowledge: bytes | None) -> Iterator[Step]:
+    """Do a piece of work; yield an empty step when it begins, then what is found.
+
+    Args:
+        order: what to do.
+        knowledge: what the predictor has learned.
+    """
+    if order.memory is not None:
+        _limit_memory(order.memory)
+    models = order.models or str(parcel.place(order.study) / "models")
+    Path(models).mkdir(parents=True, exist_ok=True)
+    evaluator = _evaluator(order.study, order.machine, models)
+    if knowledge is not None and _known.get(order.study) != order.knowledge:
+        _learn(evaluator, knowledge)
+        _known[order.study] = order.knowledge
+    for name, content in order.files.items():
+        _write_whole(Path(models) / name, content)
+    yield Step()
+    for results in perform(evaluator, order.work):
+        yield Step(results)
+    if order.returns:
+        found = [file for trial in order.work.trials for file in Path(models).glob(f"{trial.candidate.key}.onnx*")]
+        yield Step(files={file.name: file.read_bytes() for file in found})
+
+
+def _learn(evaluator: Evaluator, knowledge: bytes) -> None:
+    predictor = evaluator.study.predictor
+    predictor.forget()
+    with tempfile.TemporaryDirectory(prefix="slimfront-") as folder:
+        path = Path(folder) / "predictor.npz"
+        path.write_bytes(knowledge)
+        take_predictor(predictor, path)
+
+
+def _limit_memory(size: int) -> None:
+    """Let this worker's own data grow to so many bytes; more is a failure of the candidate, not of the machine."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_DATA, (size, resource.getrlimit(resource.RLIMIT_DATA)[1]))
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.write_bytes(content)
+    part.replace(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 import subprocess
 import sys
 import uuid
@@ -15,11 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from ..spaces.errors import InputError
+from ..spaces.session import CPU
 from . import remote
 
 SLOT = "slimfront_timing"  # one on each node that may time
-ANSWER_SECONDS = 15
+ANSWER_SECONDS = 10
+MARK = "SLIMFRONT_SEARCH"  # variable in the environment of all that a local Ray runs
 LOCAL_STORE = 500_000_000  # bytes that Ray's own memory takes on a machine that it was started on for one search
+
+_sweeper: subprocess.Popen[bytes] | None = None
 
 
 @dataclass(frozen=True)
@@ -41,16 +46,44 @@ class Node:
     facts: Mapping[str, Any]
 
 
+@contextmanager
+def connected(workers: int | None, address: str | None) -> Iterator[None]:
+    """Be connected with a Ray that was started here for so many workers, or, with an address, with a cluster.
+
+    Raises:
+        InputError: a wrong number of workers, no Ray at the address, or nodes with other versions of packages.
+    """
+    if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
+        raise InputError(f"workers must be a whole number, at least 1, but got {workers!r}")
+    try:
+        if address is None:
+            start(workers or 1)
+        else:
+            join(address)
+            check(look((CPU, 1), []))
+        yield
+    finally:
+        stop()
+
+
 def start(workers: int) -> None:
-    """Start Ray on this machine alone, for so many workers."""
-    _init(
-        address="local",
-        num_cpus=workers,
-        resources={SLOT: 1},
-        include_dashboard=False,
-        object_store_memory=LOCAL_STORE,
-        _node_ip_address="127.0.0.1",
-    )
+    """Start Ray on this machine alone, for so many workers; it ends with this process, however that ends."""
+    global _sweeper
+    mark = f"slimfront-{uuid.uuid4().hex}"
+    watch = [sys.executable, "-S", str(Path(__file__).with_name("sweeper.py")), mark]
+    _sweeper = subprocess.Popen(watch, stdin=subprocess.PIPE, start_new_session=True)
+    os.environ[MARK] = mark  # inherited by all that Ray starts
+    try:
+        _init(
+            address="local",
+            num_cpus=workers,
+            resources={SLOT: 1},
+            include_dashboard=False,
+            object_store_memory=LOCAL_STORE,
+            _node_ip_address="127.0.0.1",
+        )
+    finally:
+        del os.environ[MARK]
 
 
 def join(address: str) -> None:
@@ -80,6 +113,8 @@ def _init(**settings: Any) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     with _quiet():
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **settings)
+    if hasattr(ray._private.worker, "print_to_stdstream"):  # it writes of workers that died to standard output
+        ray._private.worker.print_to_stdstream = lambda *_, **__: None
 
 
 def _check_answers(address: str) -> None:
@@ -89,13 +124,18 @@ def _check_answers(address: str) -> None:
         raise InputError(
             f"--ray {address!r} is no address: give host:port of the cluster's head (6379 by default), or auto"
         )
+    silent = f"no Ray answers at {address!r}: is it running, and can this machine reach the port?"
+    try:
+        socket.create_connection((host, int(port)), ANSWER_SECONDS / 2).close()
+    except OSError as error:
+        raise InputError(silent) from error
     ask = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
     try:
         done = subprocess.run(ask, capture_output=True, timeout=ANSWER_SECONDS, check=False)
     except subprocess.TimeoutExpired:
         done = None
     if done is None or done.returncode != 0:
-        raise InputError(f"no Ray answers at {address!r}: is it running, and can this machine reach the port?")
+        raise InputError(silent)
 
 
 def stop() -> None:
@@ -104,6 +144,9 @@ def stop() -> None:
 
     with _quiet():
         ray.shutdown()
+    if _sweeper is not None and _sweeper.stdin is not None:
+        _sweeper.stdin.close()
+        _sweeper.wait()
 
 
 def look(study_facts: tuple[str, int], shared: list[Path]) -> list[Node]:
@@ -114,7 +157,7 @@ def look(study_facts: tuple[str, int], shared: list[Path]) -> list[Node]:
         shared: folders of which is asked whether nodes share them.
 
     Raises:
-        InputError: packages differ from this process's, or slimfront is not there.
+        InputError: slimfront does not run on one of them.
     """
     import ray
 
@@ -137,27 +180,24 @@ def look(study_facts: tuple[str, int], shared: list[Path]) -> list[Node]:
             host = f"{facts['host']}/{id_[:6]}" if len(asked) > 1 else facts["host"]
             node_facts = {**facts, "shares": folders}
             found.append(Node(id_, host, int(resources.get("CPU", 0)), int(resources.get(SLOT, 0)), node_facts))
-    _check_versions(found)
     return found
 
 
-def _check_versions(nodes: list[Node]) -> None:
-    here = remote.versions()
-    differing = {
-        node.host: [
-            f"{name} {node.facts['versions'].get(name)}"
-            for name in here
-            if node.facts["versions"].get(name) != here[name]
-        ]
-        for node in nodes
-    }
-    listed = [f"{host}: {', '.join(found)}" for host, found in differing.items() if found]
+def check(nodes: list[Node]) -> None:
+    """Raise `InputError` with the differences where nodes have other versions of packages than this process."""
+    listed = [f"{node.host}: {', '.join(found)}" for node in nodes if (found := differing(node))]
     if listed:
-        own = ", ".join(f"{name} {version}" for name, version in here.items())
+        own = ", ".join(f"{name} {version}" for name, version in remote.versions().items())
         raise InputError(
-            f"the cluster's nodes have other versions than this process ({own}): {'; '.join(listed)}. "
+            f"nodes of the cluster have other versions than this process ({own}): {'; '.join(listed)}. "
             "Install the same ones everywhere: files and readings depend on them"
         )
+
+
+def differing(node: Node) -> list[str]:
+    """Return the packages of a node whose versions are not this process's."""
+    there = node.facts["versions"]
+    return [f"{name} {there.get(name)}" for name, version in remote.versions().items() if there.get(name) != version]
 
 
 def alive() -> list[dict[str, Any]]:

@@ -105,7 +105,7 @@ class Coordinator:
         self._checking = False
         self._measure_reference()
         self._begun_before = self._begun()
-        if self._open_pool is not None:
+        if self._open_pool is not None and (self._begun_before or len(self.run.all_trials) < self.pace.total):
             self.pool = self._open_pool(self.evaluator, self.run.reference)
         try:
             self._work_off(self._next_of_search)
@@ -291,7 +291,7 @@ class Coordinator:
         if work.kind is Kind.TIME_AGAIN:
             return
         stage = next((stage for stage in STAGES if trial.stages.get(stage, {}).get("state") != DONE), TIMING)
-        result = StageResult(stage, FAILED, trial.sha256, reason=f"{told.lost}, {TRIES} times")
+        result = StageResult(stage, FAILED, trial.sha256, reason=f"{told.lost}, in each of {TRIES} tries")
         self._finished(self.recorded.add([(number, result)]))
 
     def _finished(self, trials: Sequence[Trial]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..spaces.errors import InputError
@@ -77,34 +79,26 @@ def search(
             "nothing varies in the study's space: give [space] weight_bits, activation_bits, pruning_ratios or sparsities "
             "more values"
         )
-    open_pool = _pool_opener(workers, ray)
-    mirror = Mirror(storage, study) if storage else None
-    make_folder(folder)
-    environment = study.environment
-    with RecordFile(folder / RECORDS_FILE) as records:
-        start_run(folder, study, environment)
-        recorded = RecordedRun(study, folder, records)
-        pace = Pace(total, deadline)
-        coordinator = Coordinator(recorded, mirror, progress or Silent(), pace, until_converged, open_pool)
-        coordinator.go(sampler, settings.seed if seed is None else seed)
+    with _pool_opener(workers, ray) as open_pool:
+        mirror = Mirror(storage, study) if storage else None
+        make_folder(folder)
+        environment = study.environment
+        with RecordFile(folder / RECORDS_FILE) as records:
+            start_run(folder, study, environment)
+            recorded = RecordedRun(study, folder, records)
+            pace = Pace(total, deadline)
+            coordinator = Coordinator(recorded, mirror, progress or Silent(), pace, until_converged, open_pool)
+            coordinator.go(sampler, settings.seed if seed is None else seed)
     return Run(folder)
 
 
-def _pool_opener(workers: int | None, ray: str | None) -> OpenPool | None:
-    """Start Ray here or join a cluster; return what opens the pool, or None where all is done in this process.
-
-    Raises:
-        InputError: a wrong number of workers, or no cluster.
-    """
+@contextmanager
+def _pool_opener(workers: int | None, ray: str | None) -> Iterator[OpenPool | None]:
+    """Start Ray here or join a cluster; give what opens the pool, or None where all is done in this process."""
     if workers is None and ray is None:
-        return None
-    from . import cluster
-    from .ray_pool import RayPool
+        yield None
+        return
+    from . import cluster, ray_pool
 
-    if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
-        raise InputError(f"workers must be a whole number, at least 1, but got {workers!r}")
-    if ray is not None:
-        cluster.join(ray)
-    else:
-        cluster.start(workers or 1)
-    return lambda evaluator, reference: RayPool(evaluator, reference, workers)
+    with cluster.connected(workers, ray):
+        yield lambda evaluator, reference: ray_pool.RayPool(evaluator, reference, workers)

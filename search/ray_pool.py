@@ -80,6 +80,7 @@ class RayPool:
         self._reserved: dict[str, Work] = {}  # by node, the timing that it is being emptied for
         self._parcel: Any = None
         self._knowledge: tuple[int, Any] = (0, None)
+        self._refused: set[str] = set()  # nodes that cannot work for this search
         self._looked = 0.0
         self._look()
         if not self.nodes:
@@ -286,14 +287,18 @@ class RayPool:
             del self.nodes[id_]
             if id_ in self._reserved:
                 self._timings.insert(0, self._reserved.pop(id_))
-        if there <= set(self.nodes):
+        if there <= set(self.nodes) | self._refused:
             return
         target = self.study.settings.target
         for node in cluster.look((target.provider, target.threads), [self.models, cache_folder()]):
-            if node.cpus >= self.threads and node.id not in self.nodes:
+            if node.id in self.nodes or node.id in self._refused:
+                continue
+            self.notes += self._notes(node)
+            if node.cpus < self.threads or cluster.differing(node):
+                self._refused.add(node.id)
+            else:
                 self._send_study(node)
                 self.nodes[node.id] = node
-                self.notes += self._notes(node)
 
     def _send_study(self, node: Node) -> None:
         import ray
@@ -313,10 +318,15 @@ class RayPool:
         return used
 
     def _notes(self, node: Node) -> Iterator[str]:
-        if node.facts["digest"] != self.environment.digest:
+        """Say what a node cannot do."""
+        if found := cluster.differing(node):
+            yield f"the node {node.host} is left out: it has {', '.join(found)}"
+        elif node.cpus < self.threads:
+            yield f"the node {node.host} is left out: it has fewer processors than target.threads asks for"
+        elif node.facts["digest"] != self.environment.digest:
             there, here = node.facts["environment"], self.environment.to_json()
-            differing = [f"{key} {there[key]} there, {here[key]} here" for key in here if there[key] != here[key]]
-            yield f"the node {node.host} builds and judges, but does not time ({'; '.join(differing)})"
+            listed = [f"{key} {there[key]} there, {here[key]} here" for key in here if there[key] != here[key]]
+            yield f"the node {node.host} builds and judges, but does not time ({'; '.join(listed)})"
 
     def teach(self) -> None:
         """Let workers know what the predictor has learned."""
@@ -328,5 +338,9 @@ class RayPool:
             self._knowledge = self._knowledge[0] + 1, ray.put(path.read_bytes())
 
     def close(self) -> None:
-        """End all workers; nothing that they had not told of is lost but the work itself."""
-        cluster.stop()
+        """End all work; what was not told of yet is lost, and done again when the search goes on."""
+        import ray
+
+        for task in self._tasks.values():
+            ray.cancel(task.stream, force=True)
+        self._tasks.clear()

@@ -84,8 +84,12 @@ class RecordedRun:
             InputError: the disk cannot be written to.
         """
         found = [(self.run.any_trial(number), result) for number, result in results]
-        where = {"node": node, "environment": environment or self._environment}
-        self._append([self._record(trial.number, trial.candidate, result, **where) for trial, result in found])
+        self._append(
+            [
+                self._record(trial.number, trial.candidate, result, node=node, environment=environment)
+                for trial, result in found
+            ]
+        )
         return [self.run.any_trial(number) for number in dict.fromkeys(trial.number for trial, _ in found)]
 
     def keep_files(self, trials: Iterable[Trial]) -> None:

@@ -1,0 +1,193 @@
+"""The coordinator with workers that do what the test says: order of work, what is lost, what is recorded."""
+
+from contextlib import nullcontext
+from dataclasses import replace
+
+import pytest
+
+from slimfront.search import coordinator as coordinator_module
+from slimfront.search.coordinator import TRIES
+from slimfront.search.loop import search
+from slimfront.search.pool import OwnProcess
+from slimfront.search.work import Kind, Told
+from slimfront.studies.records import read_records
+from slimfront.studies.study import load_study
+
+pytestmark = pytest.mark.usefixtures("quick_timing")
+
+
+class Scripted:
+    """A pool of several workers in one process, which end their work in an order of the test's, or die.
+
+    Args:
+        evaluator: does the work.
+        workers: pieces of work at once.
+        fate: given a piece of work, says why its worker dies, or None.
+        order: given the pieces under way, says which is told of next.
+    """
+
+    gathered = 3
+
+    def __init__(self, evaluator, workers=3, fate=lambda work: None, order=lambda under_way: -1):
+        self.evaluator, self.workers, self.fate, self.order = evaluator, workers, fate, order
+        self.under_way = []
+        self.notes = []
+        self.submitted = []
+        self.taught = 0
+        self.closed = False
+
+    @property
+    def room(self):
+        return self.workers - len(self.under_way)
+
+    @property
+    def busy(self):
+        return len(self.under_way)
+
+    def submit(self, work):
+        self.submitted.append((work.kind, work.numbers))
+        self.under_way.append(work)
+
+    def wait(self):
+        work = self.under_way.pop(self.order(self.under_way))
+        lost = self.fate(work)
+        if lost is not None:
+            return [Told(work, over=True, lost=lost, blameless=lost == "the node was lost", node="there")]
+        own = OwnProcess(self.evaluator)
+        own.submit(work)
+        told = []
+        while own.busy:
+            told += [replace(each, node="there", environment="") for each in own.wait()]
+        return told
+
+    def teach(self):
+        self.taught += 1
+
+    def close(self):
+        self.closed = True
+
+
+@pytest.fixture
+def search_with(study_folder, tmp_path, monkeypatch):
+    def searched(trials=10, **script):
+        pools = []
+
+        def open_pool(evaluator, reference):
+            assert reference.measured
+            pools.append(Scripted(evaluator, **script))
+            return pools[0]
+
+        monkeypatch.setattr("slimfront.search.loop._pool_opener", lambda *_: nullcontext(open_pool))
+        run = search(load_study(study_folder), trials=trials, run_dir=tmp_path / "run")
+        assert pools[0].closed
+        assert not pools[0].under_way
+        return run, pools[0]
+
+    return searched
+
+
+def stages_of(run):
+    return [(record.trial, record.stage, record.state) for record in read_records(run.folder / "records.jsonl")]
+
+
+def test_several_are_judged_side_by_side_and_timed_together(search_with):
+    run, pool = search_with()
+    assert [trial.number for trial in run.trials] == list(range(10))
+    assert all(trial.measured or trial.predicted for trial in run.trials)
+    judged = [numbers for kind, numbers in pool.submitted if kind is Kind.JUDGE]
+    assert judged == [(number,) for number in range(1, 10)]
+    assert any(kind is Kind.TIME and len(numbers) >= pool.gathered for kind, numbers in pool.submitted)
+    records = list(read_records(run.folder / "records.jsonl"))
+    assert {record.node for record in records if record.stage == "build" and record.trial} == {"there"}
+    assert pool.taught == sum(kind is not Kind.JUDGE for kind, _ in pool.submitted)
+
+
+def test_a_candidate_is_claimed_before_anything_is_found_of_it(search_with):
+    run, _ = search_with(order=lambda under_way: 0)
+    claimed = set()
+    for number, stage, _ in stages_of(run):
+        if stage == "claim":
+            assert number not in claimed
+            claimed.add(number)
+        assert number in claimed
+
+
+@pytest.mark.parametrize("order", [lambda some: 0, lambda some: -1, lambda some: len(some) // 2])
+def test_random_candidates_do_not_depend_on_who_is_first(search_with, study_folder, tmp_path, order):
+    alone = search(load_study(study_folder), trials=10, run_dir=tmp_path / "alone")
+    run, _ = search_with(order=order)
+    assert [trial.candidate for trial in run.trials] == [trial.candidate for trial in alone.trials]
+    assert [trial.sha256 for trial in run.trials] == [trial.sha256 for trial in alone.trials]
+
+
+def test_a_candidate_that_ends_its_workers_fails_after_its_tries_and_the_search_goes_on(search_with):
+    run, pool = search_with(fate=lambda work: "its worker crashed" if work.numbers == (4,) else None)
+    trial = run.trial(4)
+    assert (trial.state, trial.reason) == ("failed", f"its worker crashed, in each of {TRIES} tries")
+    assert list(trial.stages) == ["build"]
+    assert pool.submitted.count((Kind.JUDGE, (4,))) == TRIES
+    assert all(trial.measured or trial.predicted for trial in run.trials if trial.number != 4)
+
+
+def test_a_lost_node_is_no_fault_of_its_candidates(search_with):
+    deaths = []
+
+    def fate(work):
+        if work.numbers == (4,) and len(deaths) < 3 * TRIES:
+            deaths.append(work)
+            return "the node was lost"
+        return None
+
+    run, _ = search_with(fate=fate)
+    assert len(deaths) == 3 * TRIES
+    assert run.trial(4).measured or run.trial(4).predicted
+
+
+def test_of_several_that_are_timed_together_the_one_that_ends_its_worker_is_found(search_with):
+    run, pool = search_with(fate=lambda work: "it crashed" if work.kind is Kind.TIME and 3 in work.numbers else None)
+    assert run.trial(3).state == "failed"
+    assert run.trial(3).stages["timing"]["state"] == "failed"
+    assert pool.submitted.count((Kind.TIME, (3,))) == TRIES
+    others = [trial for trial in run.trials if trial.number != 3]
+    assert all(trial.measured or trial.predicted for trial in others)
+
+
+def test_a_worker_lost_between_two_stages_begins_where_the_first_one_ended(search_with, monkeypatch):
+    """What was told before it died is on disk, and is not done again."""
+    lost = set()
+    whole = Scripted.wait
+
+    def wait(pool):
+        told = whole(pool)
+        work = told[0].work
+        if work.kind is Kind.JUDGE and work.numbers[0] not in lost:
+            lost.add(work.numbers[0])
+            kept = [each for each in told if each.results][:2]  # prediction and build
+            return [*kept, Told(work, over=True, lost="it crashed", node="there")]
+        return told
+
+    monkeypatch.setattr(Scripted, "wait", wait)
+    run, _ = search_with()
+    done = [(number, stage) for number, stage, _ in stages_of(run) if stage != "timing"]
+    assert len(set(done)) == len(done)
+    assert all(trial.measured or trial.predicted for trial in run.trials)
+
+
+def test_pending_candidates_are_not_proposed_again(search_with):
+    run, _ = search_with(trials=30, workers=8)
+    assert len({trial.candidate.key for trial in run.trials}) == len(run.trials) == 30
+
+
+def test_timings_that_agree_with_no_prediction_wait_for_others_but_never_for_ever(search_with, monkeypatch):
+    monkeypatch.setattr(coordinator_module, "LEAST_CALIBRATED", 1000)
+    _, pool = search_with(trials=6)
+    timed = [numbers for kind, numbers in pool.submitted if kind is Kind.TIME]
+    assert sorted(number for numbers in timed for number in numbers) == [1, 2, 3, 4, 5]
+    assert max(map(len, timed)) >= 2
+
+
+def test_a_record_says_where_it_was_made(search_with):
+    run, _ = search_with(trials=4)
+    nodes = {(record.trial > 0, record.stage): record.node for record in read_records(run.folder / "records.jsonl")}
+    assert nodes[False, "build"] == ""
+    assert nodes[True, "quality"] == "there"

@@ -1,0 +1,263 @@
+"""Searches on a real Ray cluster: three nodes on loopback, workers that die, hang and eat memory, nodes that go away."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from slimfront.search import cluster, ray_pool, remote
+from slimfront.search.loop import search
+from slimfront.search.ray_pool import RayPool
+from slimfront.spaces.errors import InputError
+from slimfront.studies.records import read_records
+from slimfront.studies.study import load_study
+
+ray = pytest.importorskip("ray")
+
+
+@pytest.fixture(scope="module")
+def nodes():
+    """A cluster of three nodes of a processor each, a timing slot on two of them."""
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "resources": {cluster.SLOT: 1}})
+    made.add_node(num_cpus=1, resources={cluster.SLOT: 1})
+    made.add_node(num_cpus=1)
+    yield made
+    made.shutdown()
+
+
+@pytest.fixture
+def pools(monkeypatch):
+    """The pools of the test's searches; what they are made with can be changed."""
+    made = SimpleNamespace(all=[], settings={})
+
+    def make(evaluator, reference, most):
+        made.all.append(RayPool(evaluator, reference, most, **made.settings))
+        return made.all[-1]
+
+    monkeypatch.setattr(ray_pool, "RayPool", make)
+    return made
+
+
+@pytest.fixture
+def faulty(monkeypatch):
+    """Workers that do to the first pieces of work on some trials what the test says."""
+    from ray import cloudpickle
+
+    def install(faults):
+        def work(order, knowledge):
+            import os
+            import signal
+            import time
+            from pathlib import Path
+
+            import numpy
+
+            from slimfront.search import remote
+
+            kind, marks = faults.get((order.work.kind.value, order.work.numbers[0]), (None, None))
+            if marks is not None:  # a fault that happens once
+                try:
+                    Path(marks).touch(exist_ok=False)
+                except FileExistsError:
+                    kind = None
+            if kind == "segfault":
+                os.kill(os.getpid(), signal.SIGSEGV)
+            elif kind == "hang":
+                yield remote.Step()
+                time.sleep(1000)
+            elif kind == "memory":
+                yield remote.Step()
+                numpy.ones(int(1e12), numpy.uint8)
+            yield from remote.work(order, knowledge)
+
+        monkeypatch.setattr(ray_pool, "remote", SimpleNamespace(**{**vars(remote), "work": work}))
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    yield install
+    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+
+
+def states(run):
+    return [trial.state in ("measured", "predicted") for trial in run.trials]
+
+
+def stages_once(run):
+    """Return how often a stage of a trial is on record where it should be there once."""
+    done = [(r.trial, r.stage, r.sha256) for r in read_records(run.folder / "records.jsonl") if r.stage != "timing"]
+    return len(done) - len(set(done))
+
+
+def test_a_cluster_finds_what_one_process_finds(nodes, study_folder, tmp_path):
+    alone = search(load_study(study_folder), trials=9, run_dir=tmp_path / "alone")
+    run = search(load_study(study_folder), trials=9, run_dir=tmp_path / "run", ray=nodes.address)
+    assert all(states(run))
+    assert [trial.candidate for trial in run.trials] == [trial.candidate for trial in alone.trials]
+    assert [trial.sha256 for trial in run.trials] == [trial.sha256 for trial in alone.trials]
+    for name in ("size_bytes", "psnr_db", "ssim"):
+        assert [t.value(name) for t in run.trials] == pytest.approx([t.value(name) for t in alone.trials])
+    records = [record for record in read_records(run.folder / "records.jsonl") if record.trial]
+    assert {record.environment for record in records} == {load_study(study_folder).environment.digest}
+    assert len({record.node for record in records if record.stage == "quality"}) == 3
+    assert len({record.node for record in records if record.stage == "timing" and record.state == "done"}) <= 2
+    assert not list((run.folder / "models").glob(".*"))
+
+
+def test_nodes_that_share_nothing_get_and_give_what_is_needed(nodes, study_folder, tmp_path, monkeypatch):
+    """Each node has a cache of its own, and the run's folder is not there."""
+    about = remote.about
+
+    def apart(marks, provider, threads):
+        return {**about({}, provider, threads), "shares": []}
+
+    from ray import cloudpickle
+
+    monkeypatch.setattr(cluster, "remote", SimpleNamespace(**{**vars(remote), "about": apart}))
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    try:
+        run = search(load_study(study_folder), trials=7, run_dir=tmp_path / "run", ray=nodes.address)
+    finally:
+        cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    assert all(states(run))
+    kept = {path.stem for path in (run.folder / "models").glob("*.onnx")}
+    assert kept >= {trial.candidate.key for trial in run.front_trials()}
+    for trial in run.front_trials():
+        assert run.model_path(trial).exists()
+
+
+def test_who_crashes_hangs_or_eats_memory_fails_and_the_search_goes_on(nodes, pools, faulty, study_folder, tmp_path):
+    pools.settings["stage_seconds"] = 5.0
+    faulty({("judge", 2): ("segfault", None), ("judge", 4): ("hang", None), ("judge", 6): ("memory", None)})
+    run = search(load_study(study_folder), trials=9, run_dir=tmp_path / "run", ray=nodes.address)
+    failed = {trial.number: trial.reason for trial in run.trials if trial.state == "failed"}
+    assert list(failed) == [2, 4, 6]
+    assert "crashed" in failed[2]
+    assert "took longer than 5 s" in failed[4]
+    assert "MemoryError" in failed[6]
+    assert stages_once(run) == 0
+
+
+def test_who_crashes_once_is_evaluated_again(nodes, faulty, study_folder, tmp_path):
+    once = {("judge", 2): "a", ("judge", 5): "b", ("time", 1): "c"}
+    faulty({where: ("segfault", str(tmp_path / mark)) for where, mark in once.items()})
+    run = search(load_study(study_folder), trials=8, run_dir=tmp_path / "run", ray=nodes.address)
+    assert (tmp_path / "a").exists()
+    assert (tmp_path / "b").exists()
+    assert all(states(run))
+    assert stages_once(run) == 0
+
+
+def test_a_node_that_is_lost_costs_nothing_but_time(nodes, pools, study_folder, tmp_path):
+    lost = nodes.add_node(num_cpus=2)
+    killed = []
+
+    class Killer:
+        def note(self, text): ...
+        def prepare(self, text, fraction): ...
+        def step(self, done, total, *more):
+            if done == 4 and not killed:
+                killed.append(done)
+                nodes.remove_node(lost, allow_graceful=False)
+
+    study = load_study(study_folder)
+    run = search(study, trials=14, run_dir=tmp_path / "run", ray=nodes.address, progress=Killer())
+    assert killed
+    assert all(states(run))
+    assert len(pools.all[0].nodes) == 3
+    assert stages_once(run) == 0
+
+
+def test_without_a_node_like_this_one_timings_are_made_here(nodes, pools, study_folder, tmp_path, monkeypatch):
+    from slimfront.studies import environment as environment_module
+
+    monkeypatch.setattr(environment_module, "cpu_name", lambda: "another processor")
+    run = search(load_study(study_folder), trials=5, run_dir=tmp_path / "run", ray=nodes.address)
+    assert all(states(run))
+    records = [record for record in read_records(run.folder / "records.jsonl") if record.trial]
+    assert {record.node for record in records if record.stage == "timing"} == {""}
+    assert len({record.environment for record in records}) == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"workers": 0}, "workers must be a whole number, at least 1, but got 0"),
+        ({"ray": "nowhere"}, "no address"),
+        ({"ray": "127.0.0.1:1"}, r"no Ray answers at '127\.0\.0\.1:1'"),
+    ],
+)
+def test_what_is_wrong_is_told_in_time(study_folder, tmp_path, settings, words):
+    begun = time.monotonic()
+    with pytest.raises(InputError, match=words):
+        search(load_study(study_folder), trials=3, run_dir=tmp_path / "run", **settings)
+    assert time.monotonic() - begun < 60.0
+    assert not (tmp_path / "run").exists()
+
+
+def test_other_versions_on_a_node_are_refused_with_the_difference(nodes, study_folder, tmp_path, monkeypatch):
+    here = remote.versions() | {"onnxruntime": "0.1"}
+    monkeypatch.setattr(cluster.remote, "versions", lambda: here)
+    with pytest.raises(InputError, match=r"onnxruntime .* Install the same ones"):
+        search(load_study(study_folder), trials=3, run_dir=tmp_path / "run", ray=nodes.address)
+    assert not ray.is_initialized()
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_search_that_is_ended_leaves_no_process_and_goes_on(study_folder, tmp_path, how):
+    run = tmp_path / "run"
+    code = "from slimfront.cli import main; main()"
+    arguments = ["search", str(study_folder), "--run", str(run), "--trials", "12", "--workers", "2", "--json"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        env={**os.environ, "SLIMFRONT_TEST": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    records = run / "records.jsonl"
+    while process.poll() is None and not (records.exists() and records.read_bytes().count(b"\n") >= 12):
+        time.sleep(0.05)
+    os.killpg(process.pid, how)
+    out, err = process.communicate()
+    assert process.returncode == (130 if how == signal.SIGINT else -how), err
+    assert out == b""
+    end = time.monotonic() + 30.0
+    while (left := descendants(tmp_path)) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert left == []
+    before = list(read_records(records))
+    done = subprocess.run([sys.executable, "-c", code, *arguments], env=os.environ, capture_output=True, check=True)
+    assert done.stdout.startswith(b"{")
+    after = list(read_records(records))
+    assert after[: len(before)] == before
+    once = [(record.trial, record.stage) for record in after if record.stage != "timing"]
+    assert len(set(once)) == len(once)
+    assert len({record.trial for record in after}) == 12
+
+
+def descendants(mark):
+    """Return the command lines of processes whose environment holds a mark."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"SLIMFRONT_TEST={mark}".encode() in (folder / "environ").read_bytes():
+                found.append((folder / "cmdline").read_bytes())
+        except OSError:
+            continue
+    return found
+
+
+def test_ray_is_not_imported_without_workers(study_folder, tmp_path):
+    code = f"""
+import sys
+from slimfront.search.loop import search
+search({str(study_folder)!r}, trials=2, run_dir={str(tmp_path / "run")!r})
+assert "ray" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

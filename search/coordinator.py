@@ -36,6 +36,8 @@ CHECKPOINTS = 4  # times that what was postponed is timed in a search
 TIMED_AGAIN = 0.125  # timings of members of the front in doubt, in parts of the trials
 TRIES = 2  # of a candidate that ends its worker
 SUSPICIOUS_PSNR_DB = 12.0  # a trained reference stands higher against its targets, unless a range is wrong
+OTHERS_SECONDS = 1.0  # from one look at what other processes have found to the next
+ADOPTION_SECONDS = 10.0  # from one look for processes that have ended to the next
 CLEANED = 50  # files are looked through when the run has grown by this part of it, at first after each trial
 
 Next = Callable[[], Work | None]
@@ -76,6 +78,8 @@ class Coordinator:
         self._tries: Counter[int] = Counter()
         self._again: list[Work] = []  # whose workers ended
         self._cleaned = 0
+        self._refreshed = self._adopted = 0.0
+        self._begun_before: list[Trial] = []  # by a process that ended before it had finished them
 
     @property
     def run(self) -> Run:
@@ -84,7 +88,7 @@ class Coordinator:
 
     def go(self, sampler: str, seed: int) -> None:
         """Evaluate until the run has its trials, the space is exhausted or the time is over."""
-        if self.mirror:
+        if self.mirror and not self.recorded.others:
             self.mirror.add(self.run, self.run.trials)
         count = len(self.run.trials)
         if count >= self.pace.total:
@@ -93,13 +97,15 @@ class Coordinator:
             )
         for note in environment_notes(Run(self.recorded.folder), self.study.environment.digest):
             self.progress.note(note)
+        self.recorded.adopt()
+        self.recorded.refresh()
         if self._begun() or len(self.run.all_trials) < self.pace.total:
             self._search(sampler, seed)
         self._tell_at_the_end()
 
     def _search(self, sampler: str, seed: int) -> None:
         self._prepare()
-        self.queue = TimingQueue(self.run, self.study.predictor.calibrated)
+        self.queue = TimingQueue(self.recorded, self.study.predictor.calibrated)
         self.plan = Plan(self.recorded, self.pace, self.progress, sampler, seed, self.until_converged)
         self._checkpoint = len(self.run.trials) // self._rhythm
         self._checking = False
@@ -121,8 +127,9 @@ class Coordinator:
             write_predictor(self.study.predictor, self.recorded.folder / PREDICTOR_FILE)
 
     def _begun(self) -> list[Trial]:
-        """Return the trials whose stages are not all done."""
-        return [t for t in self.run.all_trials if t.state == "started" and t.number < self.pace.total]
+        """Return the trials whose stages are not all done and are this process's to finish."""
+        started = [t for t in self.run.all_trials if t.state == "started" and t.number < self.pace.total]
+        return [trial for trial in started if self.recorded.mine(trial)]
 
     def _prepare(self) -> None:
         """Gather what candidates are built from, and teach the latency predictor this machine."""
@@ -150,12 +157,18 @@ class Coordinator:
 
     def _measure_reference(self) -> None:
         """Measure the uncompressed model first: all others are compared with it."""
-        known = self.run.known(Candidate())
-        if known is not None and known.state != "started":
-            return
-        trial = known or self.recorded.claim([Proposal(Candidate(), REFERENCE_LABEL)])[0]
-        first = iter([Work(Kind.JUDGE, (trial,))])
-        self._work_off(lambda: next(first, None) or self._next_due())
+        while True:
+            known = self.run.known(Candidate())
+            if known is not None and known.state != "started":
+                return
+            claimed = [known] if known else self.recorded.claim([Proposal(Candidate(), REFERENCE_LABEL)])
+            if claimed and self.recorded.mine(claimed[0]):
+                first = iter([Work(Kind.JUDGE, (claimed[0],))])
+                self._work_off(lambda first=first: next(first, None) or self._next_due())  # type: ignore[misc]
+                return
+            self.progress.prepare("another process measures the reference", 0.0)
+            time.sleep(OTHERS_SECONDS)
+            self._meet_others(OTHERS_SECONDS)
 
     def _work_off(self, following: Next) -> None:
         """Hand out work and take what is told of it until there is none and nothing is under way."""
@@ -166,8 +179,28 @@ class Coordinator:
             if not self.pool.busy:
                 return
             self._take(self.pool.wait())
+            self._meet_others()
             while self.pool.notes:
                 self.progress.note(self.pool.notes.pop(0))
+
+    def _meet_others(self, after: float = ADOPTION_SECONDS) -> None:
+        """Take what other processes have found on the same records, and the trials of those that have ended."""
+        now = time.monotonic()
+        if now - self._refreshed >= OTHERS_SECONDS:
+            self._refreshed = now
+            self.recorded.refresh()
+        if now - self._adopted >= after:
+            self._adopted = now
+            self._adopt()
+
+    def _adopt(self) -> None:
+        adopted = self.recorded.adopt()
+        if adopted:
+            self.recorded.refresh()
+            under_way = {number for work in self._under_way for number in work.numbers}
+            known = under_way | {trial.number for trial in self._begun_before} | set(self.queue.due)
+            self._begun_before += [trial for trial in self._begun() if trial.number in adopted - known]
+            self.queue.reconsider()
 
     def _lost(self) -> Work | None:
         return self._again.pop(0) if self._again else None
@@ -182,7 +215,7 @@ class Coordinator:
         begun = self._begun_before.pop(0) if self._begun_before else None
         if begun is not None and self._time_is_over():
             begun = None
-        trial = begun or self.plan.next(self._pending(), self.pool.room, self._time_is_over)
+        trial = begun or self.plan.next(self._pending, self.pool.room, self._time_is_over)
         return self._next_due() if trial is None else Work(Kind.JUDGE, (trial,))
 
     def _next_due(self) -> Work | None:
@@ -332,4 +365,7 @@ class Coordinator:
         if measured and all(self.run.violation(trial) for trial in measured):
             self.progress.note(f"no candidate keeps the constraints yet: {self.run.limits}")
         if self.mirror:
-            self.mirror.add(self.run, self.run.trials, ended=True)
+            self.mirror.add(self.run, [trial for trial in self.run.trials if self.recorded.mine(trial)], ended=True)
+        pending = sum(t.state == "started" and not self.recorded.mine(t) for t in self.run.all_trials)
+        if pending:
+            self.progress.note(f"other processes are still evaluating {pending} candidates of the run")

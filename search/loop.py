@@ -10,9 +10,10 @@ from pathlib import Path
 from ..spaces.errors import InputError
 from ..studies.definition import check_sampler
 from ..studies.limits import parse_time
-from ..studies.records import RecordFile
+from ..studies.record_table import read_table
 from ..studies.run import Run
-from ..studies.run_folder import RECORDS_FILE, make_folder, start_run, use_machine_facts
+from ..studies.run_folder import use_machine_facts
+from ..studies.storage import database_of, open_records
 from ..studies.study import Study, load_study
 from .coordinator import Coordinator, OpenPool
 from .mirror import Mirror
@@ -43,7 +44,8 @@ def search(
         timeout: seconds, or a text such as "10m"; the search ends in time, counting from this call.
         sampler: frontier, tpe, nsga2, gp or random; by default the study's.
         seed: of the sampler; by default the study's.
-        storage: an Optuna storage that mirrors the run: a database URL or the path of a journal file.
+        storage: a database that keeps the run's records, so that several searches can work on them at once, and an Optuna
+            study that mirrors them, e.g. "postgresql://user@host/name"; or the path of a journal file for the mirror alone.
         progress: is told what happens.
         until_converged: end before the trials are used up where little is left to gain, as far as the frontier sampler's
             model can tell.
@@ -72,6 +74,7 @@ def search(
             f"only the sampler 'frontier' can tell when little is left to gain, but the sampler is {sampler!r}"
         )
     folder = Path(run_dir) if run_dir is not None else Path("runs") / study.name
+    database = database_of(folder, storage)
     use_machine_facts(folder, study)
     study.check()
     if not study.space.varies:
@@ -80,16 +83,15 @@ def search(
             "more values"
         )
     with _pool_opener(workers, ray) as open_pool:
-        mirror = Mirror(storage, study) if storage else None
-        make_folder(folder)
-        environment = study.environment
-        with RecordFile(folder / RECORDS_FILE) as records:
-            start_run(folder, study, environment)
+        mirrored = database or storage
+        mirror = Mirror(mirrored, study) if mirrored else None
+        progress = progress or Silent()
+        with open_records(folder, study, database, progress.note) as records:
             recorded = RecordedRun(study, folder, records)
             pace = Pace(total, deadline)
-            coordinator = Coordinator(recorded, mirror, progress or Silent(), pace, until_converged, open_pool)
+            coordinator = Coordinator(recorded, mirror, progress, pace, until_converged, open_pool)
             coordinator.go(sampler, settings.seed if seed is None else seed)
-    return Run(folder)
+    return Run(folder) if database is None else Run(folder, records=read_table(database, study.digest))
 
 
 @contextmanager

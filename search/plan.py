@@ -51,17 +51,24 @@ class Plan:
         self._claimed: list[Trial] = []
         self._ended = False
 
-    def next(self, pending: Sequence[Trial], wanted: int, time_is_over: Callable[[], bool]) -> Trial | None:
+    def next(
+        self, pending: Callable[[], Sequence[Trial]], wanted: int, time_is_over: Callable[[], bool]
+    ) -> Trial | None:
         """Return a trial that is to be judged; None where there are no more.
 
         Args:
-            pending: trials whose evaluation is under way.
+            pending: returns the trials whose evaluation is under way.
             wanted: how many can be begun at once; so many are proposed together.
             time_is_over: whether another one would end too late.
         """
-        if not self._claimed and not self._ended:
-            wanted = min(wanted, self.pace.total - len(self.recorded.run.all_trials))
-            self._claimed = self.recorded.claim(self._proposals(pending, wanted, time_is_over))
+        while not self._claimed and not self._ended:
+            left = self.pace.total - len(self.recorded.run.all_trials)
+            proposals = self._proposals(pending(), min(wanted, left), time_is_over)
+            if not proposals:
+                break
+            self._claimed = self.recorded.claim(proposals)
+            if not self._claimed:  # others were faster
+                self.recorded.refresh()
         return self._claimed.pop(0) if self._claimed else None
 
     def _proposals(self, pending: Sequence[Trial], wanted: int, time_is_over: Callable[[], bool]) -> list[Proposal]:

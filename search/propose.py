@@ -15,9 +15,10 @@ from ..spaces.statistics import Progress
 from ..studies.front import full_drop_db
 from ..studies.limits import Limits, given_limits
 from ..studies.pick import check_preference, pick, preferred
-from ..studies.records import DONE, RecordFile
+from ..studies.records import DONE
 from ..studies.run import Run
-from ..studies.run_folder import PREDICTOR_FILE, RECORDS_FILE, start_run, writing_to
+from ..studies.run_folder import PREDICTOR_FILE, writing_to
+from ..studies.storage import database_of, open_records
 from ..studies.study import Study
 from ..studies.trial import Trial
 from .account import Watch, expected
@@ -71,9 +72,8 @@ def propose(
     wanted = given_limits(max_size, max_latency, min_psnr, max_drop, min_speedup).over(run.limits)
     study = run.load()
     study.check()
-    with RecordFile(run.folder / RECORDS_FILE) as records:
+    with open_records(run.folder, study, database_of(run.folder, None)) as records:
         _check_environment(run, study)
-        start_run(run.folder, study, study.environment)
         recorded = RecordedRun(study, run.folder, records)
         notes = _propose(recorded, wanted, prefer, progress)
     try:

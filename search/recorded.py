@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..objectives.protocol import Reading
 from ..spaces.candidate import Candidate
-from ..studies.records import DONE, Record, RecordFile
+from ..studies.records import DONE, Record, Records
 from ..studies.run import Run
 from ..studies.study import Study
 from ..studies.trial import CLAIM, PROPOSAL, Trial
@@ -34,23 +34,23 @@ class Proposal:
 
 
 class RecordedRun:
-    """A run and the means to add to it, its records held.
+    """A run and the means to add to it.
 
     Args:
         study: of the run.
         folder: the run folder, made and checked.
-        records: of the folder, open.
+        records: of the run, open.
 
     Attributes:
         run: as it is now.
     """
 
-    def __init__(self, study: Study, folder: Path, records: RecordFile) -> None:
+    def __init__(self, study: Study, folder: Path, records: Records) -> None:
         self.study = study
         self.folder = folder
         self._records = records
         self._environment = study.environment.digest
-        self.run = Run(folder, self._environment)
+        self.run = Run(folder, self._environment, records.news())
         self._observed: dict[int, Observation] = {}
         self._observe(self.run.trials)
 
@@ -59,18 +59,40 @@ class RecordedRun:
         """What a proposer is told of the finished trials, by number."""
         return [self._observed[number] for number in sorted(self._observed)]
 
+    def mine(self, trial: Trial) -> bool:
+        """Whether a trial is this process's to work on."""
+        return self._records.mine(trial.number)
+
+    @property
+    def others(self) -> bool:
+        """Whether another process may be at work on the run."""
+        return self._records.others
+
+    def refresh(self) -> None:
+        """Take what others have found."""
+        self._observe(self.run.add(self._records.news()))
+
+    def adopt(self) -> set[int]:
+        """Take over the trials of processes that have ended; return their numbers."""
+        return self._records.adopt()
+
     def claim(self, proposals: Sequence[Proposal]) -> list[Trial]:
-        """Record that candidates, none of which has a trial, will be evaluated; return their trials."""
+        """Record that candidates, none of which has a trial, will be evaluated; return the trials.
+
+        Those that another process has claimed meanwhile are left out.
+        """
         known = self.run.all_trials
-        first = known[-1].number + 1 if known else 0
-        records = []
-        for number, proposal in enumerate(proposals, start=first):
-            records.append(self._record(number, proposal.candidate, StageResult(CLAIM, DONE, ""), proposal.label, True))
+        wanted = []
+        for proposal in proposals:
+            own = [self._record(0, proposal.candidate, StageResult(CLAIM, DONE, ""), proposal.label, True)]
             if proposal.expected is not None:
-                told = StageResult(PROPOSAL, DONE, "", dict(proposal.expected))
-                records.append(self._record(number, proposal.candidate, told))
-        self._append(records)
-        return [self.run.any_trial(first + place) for place in range(len(proposals))]
+                own.append(
+                    self._record(0, proposal.candidate, StageResult(PROPOSAL, DONE, "", dict(proposal.expected)))
+                )
+            wanted.append(own)
+        won = self._records.claim(wanted, known[-1].number + 1 if known else 0)
+        self._observe(self.run.add(record for own in won for record in own))
+        return [self.run.any_trial(own[0].trial) for own in won]
 
     def add(self, results: Iterable[tuple[int, StageResult]], node: str = "", environment: str = "") -> list[Trial]:
         """Record stages of trials; return the trials as they are now.
@@ -93,11 +115,16 @@ class RecordedRun:
         return [self.run.any_trial(number) for number in dict.fromkeys(trial.number for trial, _ in found)]
 
     def keep_files(self, trials: Iterable[Trial]) -> None:
-        """Delete the model files of all but the reference, the front and these trials; they can be built again."""
+        """Delete the model files of all but the reference, the front and these trials; they can be built again.
+
+        Those of trials that are another process's are left to it.
+        """
         kept = {Candidate().key} | {trial.candidate.key for trial in (*self.run.front_trials(), *trials)}
         for path in (self.folder / "models").glob("*.onnx*"):
-            if path.name.split(".")[0] not in kept:
-                path.unlink()
+            key = path.name.split(".")[0]
+            trial = self.run.of_key(key)
+            if key not in kept and (trial is None or self.mine(trial)):
+                path.unlink(missing_ok=True)
 
     def _append(self, records: Sequence[Record]) -> None:
         self._records.append(*records)

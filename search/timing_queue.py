@@ -11,26 +11,33 @@ from ..studies.run import Run
 from ..studies.trial import Trial
 from .doubt import POSTPONED, doubtful, hopeless, sure_enough
 from .evaluate import TIMING, StageResult
+from .recorded import RecordedRun
 
 
 class TimingQueue:
-    """Trials of a run that are judged and not timed yet.
+    """Trials of a run that are this process's to time, judged and not timed yet.
 
     Args:
-        run: the run, kept current by others.
+        recorded: the run.
         predicts: whether the latency predictor is calibrated, so that timings may wait.
     """
 
-    def __init__(self, run: Run, predicts: bool) -> None:
-        self.run = run
+    def __init__(self, recorded: RecordedRun, predicts: bool) -> None:
+        self.recorded = recorded
         self.predicts = predicts
         self.due: list[int] = []
         self._waiting: set[int] = set()
         self.reconsider()
 
+    @property
+    def run(self) -> Run:
+        """The run as it is now."""
+        return self.recorded.run
+
     def reconsider(self) -> None:
         """Look at all that was not timed anew: who has beaten them may have turned out slower since."""
-        self._waiting = {trial.number for trial in self.run.trials if trial.predicted}
+        mine = self.recorded.mine
+        self._waiting = {trial.number for trial in self.run.trials if trial.predicted and mine(trial)}
 
     def untimed(self, label: str, found: Mapping[str, Reading]) -> str | None:
         """Return why a candidate is not timed now: it is hopeless, or so well predicted that its timing can wait."""
@@ -75,4 +82,4 @@ class TimingQueue:
     def in_doubt(self, besides: Iterable[int] = ()) -> list[Trial]:
         """Return the members of the front that are to be timed again, the most urgent first."""
         known = set(besides)
-        return [trial for trial in doubtful(self.run) if trial.number not in known]
+        return [trial for trial in doubtful(self.run) if trial.number not in known and self.recorded.mine(trial)]

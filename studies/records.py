@@ -9,10 +9,10 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ..spaces.errors import InputError
 
@@ -66,11 +66,59 @@ def read_records(path: Path) -> Iterator[Record]:
         return
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
-    for line in lines:
-        try:
-            yield Record(**json.loads(line))
-        except (ValueError, TypeError):
-            continue
+    yield from (record for line in lines if (record := record_of(line)) is not None)
+
+
+def record_of(text: str | bytes) -> Record | None:
+    """Return the record that a text holds; None where it is no whole one."""
+    try:
+        return Record(**json.loads(text))
+    except (ValueError, TypeError):
+        return None
+
+
+def plain_record(record: Record) -> dict[str, Any]:
+    """Return a record as plain data."""
+    return {name: getattr(record, name) for name in Record.__slots__}
+
+
+def numbered(record: Record, trial: int) -> Record:
+    """Return a record as one of a trial."""
+    return replace(record, trial=trial)
+
+
+class Records(Protocol):
+    """Where the records of a run are kept."""
+
+    def append(self, *records: Record) -> None:
+        """Write records; they are safe when it returns."""
+        ...
+
+    def claim(self, trials: Sequence[Sequence[Record]], first: int) -> list[list[Record]]:
+        """Write the first records of new trials, numbered; return those whose candidates are this process's to evaluate.
+
+        Args:
+            trials: the records of each.
+            first: the next number, as far as this process knows.
+        """
+        ...
+
+    def news(self) -> list[Record]:
+        """Return what others have written since the last call; at first all there is."""
+        ...
+
+    def mine(self, number: int) -> bool:
+        """Whether a trial is this process's to work on."""
+        ...
+
+    def adopt(self) -> set[int]:
+        """Take over the trials of processes that have ended; return their numbers."""
+        ...
+
+    @property
+    def others(self) -> bool:
+        """Whether another process may be at work on the same records."""
+        ...
 
 
 class RecordFile:
@@ -85,6 +133,7 @@ class RecordFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._unread = True
         try:
             self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
         except OSError as error:
@@ -103,7 +152,7 @@ class RecordFile:
         Raises:
             InputError: the disk is full or cannot be written to; what was there stays whole.
         """
-        line = b"".join(json.dumps(_plain(record), allow_nan=False).encode() + b"\n" for record in records)
+        line = b"".join(json.dumps(plain_record(record), allow_nan=False).encode() + b"\n" for record in records)
         try:
             size = os.fstat(self._file).st_size
             if size and os.pread(self._file, 1, size - 1) != b"\n":
@@ -115,6 +164,30 @@ class RecordFile:
         except OSError as error:
             raise cannot_write(self.path.parent, error) from error
 
+    def claim(self, trials: Sequence[Sequence[Record]], first: int) -> list[list[Record]]:
+        """Write the first records of new trials, numbered from ``first``: nobody else may."""
+        found = [[numbered(record, number) for record in own] for number, own in enumerate(trials, start=first)]
+        self.append(*(record for own in found for record in own))
+        return found
+
+    def news(self) -> list[Record]:
+        """Return nothing at any but the first call: nobody else may write."""
+        unread, self._unread = self._unread, False
+        return list(read_records(self.path)) if unread else []
+
+    def mine(self, number: int) -> bool:
+        """All trials are this process's."""
+        return True
+
+    def adopt(self) -> set[int]:
+        """Nobody else has any."""
+        return set()
+
+    @property
+    def others(self) -> bool:
+        """Nobody else may be at work."""
+        return False
+
     def close(self) -> None:
         """Give the file free for other processes."""
         os.close(self._file)
@@ -124,10 +197,6 @@ class RecordFile:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _plain(record: Record) -> dict[str, Any]:
-    return {name: getattr(record, name) for name in Record.__slots__}
 
 
 def cannot_write(folder: Path, error: OSError) -> InputError:

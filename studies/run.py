@@ -39,14 +39,18 @@ class Run:
     Args:
         folder: the run folder.
         environment: digest of the environment whose timings count; by default that of most candidates.
+        records: of the run, where they were read already; by default they are read when they are needed.
 
     Raises:
         InputError: the folder is no run.
     """
 
-    def __init__(self, folder: str | Path, environment: str | None = None) -> None:
+    def __init__(
+        self, folder: str | Path, environment: str | None = None, records: Iterable[Record] | None = None
+    ) -> None:
         self.folder = Path(folder)
         self._environment = environment
+        self._given = records
         self._about = read_run_file(self.folder)
 
     @property
@@ -72,8 +76,18 @@ class Run:
     @cached_property
     def _kept(self) -> Trials:
         trials = Trials(self._environment)
-        trials.add(read_records(self.folder / RECORDS_FILE))
+        trials.add(self._records() if self._given is None else self._given)
+        self._given = None
         return trials
+
+    def _records(self) -> Iterable[Record]:
+        """Read the run's records, from its folder or from the database that keeps them."""
+        storage = self._about.get("storage")
+        if storage is None:
+            return read_records(self.folder / RECORDS_FILE)
+        from .record_table import read_table
+
+        return read_table(storage, str(self._about["study"]["digest"]))
 
     def add(self, records: Iterable[Record]) -> list[Trial]:
         """Take records that were written since the run was read; return the trials that are new or changed."""
@@ -95,6 +109,10 @@ class Run:
     def any_trial(self, number: int) -> Trial:
         """Return a trial by its number, finished or not; KeyError where there is none."""
         return self._numbered[number]
+
+    def of_key(self, key: str) -> Trial | None:
+        """Return the trial of a candidate's key, finished or not; None where there is none."""
+        return self._kept.of(key)
 
     def known(self, candidate: Candidate) -> Trial | None:
         """Return a candidate's trial, finished or not; None where it has none."""

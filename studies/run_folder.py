@@ -43,8 +43,27 @@ CONTENTS = {  # what the definition holds the hash of, and the study's key of it
 }
 
 
-def start_run(folder: Path, study: Study, environment: Environment) -> None:
+def about_run(study: Study, storage: str | None = None) -> dict[str, Any]:
+    """Return what run.json holds of a run that is begun now.
+
+    Args:
+        study: what is searched.
+        storage: the database that keeps its records, without its password; by default they lie in the folder.
+    """
+    about = {"name": study.name, "source": study.source, "digest": study.digest, "definition": study.definition}
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    kept = {} if storage is None else {"storage": storage}
+    return {"version": VERSION, "study": about, **study.machine_facts, **kept, "created": created}
+
+
+def start_run(folder: Path, study: Study, environment: Environment, storage: str | None = None) -> None:
     """Make a folder the run of a study, or check that it is; the caller holds the run's records.
+
+    Args:
+        folder: the run folder.
+        study: what is searched, its space as the run offers it.
+        environment: of this process.
+        storage: the database that keeps the records, without its password.
 
     Raises:
         InputError: the folder is the run of another study, or cannot be written to.
@@ -53,24 +72,13 @@ def start_run(folder: Path, study: Study, environment: Environment) -> None:
         check_same_study(folder, read_run_file(folder), study)
     with writing_to(folder):
         if not (folder / RUN_FILE).exists():
-            about = {
-                "version": VERSION,
-                "study": {
-                    "name": study.name,
-                    "source": study.source,
-                    "digest": study.digest,
-                    "definition": study.definition,
-                },
-                **study.machine_facts,
-                "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            }
-            _write_whole(folder / RUN_FILE, json.dumps(about, indent=1))
+            write_whole(folder / RUN_FILE, json.dumps(about_run(study, storage), indent=1))
         if study.source is None and not (folder / "study").exists():
             part = folder / ".study.part"
             shutil.rmtree(part, ignore_errors=True)
             study.save(part)
             part.rename(folder / "study")
-        for part in (folder / "models").glob(f"{PART}*"):  # of a killed process
+        for part in (folder / "models").glob(f"{PART}*") if storage is None else ():  # of a killed process
             shutil.rmtree(part, ignore_errors=True)
         keep_environment(folder, environment.digest, environment.to_json())
 
@@ -80,7 +88,7 @@ def keep_environment(folder: Path, digest: str, environment: Mapping[str, Any]) 
     path = folder / "environments" / f"{digest}.json"
     if not path.exists():
         path.parent.mkdir(exist_ok=True)
-        _write_whole(path, json.dumps(environment, indent=1))
+        write_whole(path, json.dumps(environment, indent=1))
 
 
 def use_machine_facts(folder: Path, study: Study) -> None:
@@ -163,10 +171,11 @@ def write_derived(path: Path, content: Mapping[str, Any]) -> None:
         InputError: the disk cannot be written to.
     """
     with writing_to(path.parent):
-        _write_whole(path, json.dumps(content))
+        write_whole(path, json.dumps(content))
 
 
-def _write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that it is there whole or not at all, and on disk."""
     part = path.with_name(f".{path.name}.part")
     with part.open("w", encoding="utf-8") as file:
         file.write(text)

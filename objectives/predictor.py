@@ -229,13 +229,25 @@ class Predictor:
             prediction: that was made before.
             whole: whether it was timed without a profile.
         """
+        outcome = self.outcome(candidate, timed, prediction, whole)
+        if outcome is not None:
+            self.take(outcome)
+
+    def outcome(
+        self, candidate: Candidate, timed: Reading, prediction: Prediction | None = None, whole: bool = True
+    ) -> Outcome | None:
+        """Return what a timed speedup teaches, for this predictor or another one of the same study; see `learn`."""
         kernels = self.kernels(candidate)
         if kernels == self.kernels(Candidate()):
-            return
+            return None
         missed, stated = None, None
         if prediction is not None:
             missed, stated = float(np.log(timed.value / prediction.speedup)), prediction.spread
-        self.outcomes.append(Outcome(kernels, float(np.log(timed.value)), spread(timed), missed, stated, whole))
+        return Outcome(kernels, float(np.log(timed.value)), spread(timed), missed, stated, whole)
+
+    def take(self, outcome: Outcome) -> None:
+        """Learn what `outcome` found."""
+        self.outcomes.append(outcome)
         self.outcomes[:] = self.outcomes[-LEARNED:]
         self._forget()
 

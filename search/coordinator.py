@@ -27,7 +27,7 @@ from .pool import OwnProcess, Pool
 from .progress import Progress
 from .recorded import Proposal, RecordedRun
 from .timing_queue import TimingQueue
-from .work import Kind, Told, Work, teach
+from .work import Kind, Told, Work
 
 CALIBRATION = 0.25  # seconds for each trial that is to be timed; and the part of what is left of a timeout
 MOST_CALIBRATION = 60.0
@@ -288,14 +288,13 @@ class Coordinator:
                     self._finished([self.run.any_trial(number) for number in told.work.numbers])
 
     def _learn(self, told: Told) -> None:
-        timed = [
-            (self.run.any_trial(number).candidate, result)
-            for number, result in told.results
-            if (result.stage, result.state) == (TIMING, DONE)
-        ]
-        self.pace.timings += [result.seconds for _, result in timed]
-        teach(self.study.predictor, timed, again=told.work.kind is Kind.TIME_AGAIN)
-        if timed:
+        """Teach the predictor by timings, and note how long they took."""
+        timed = [result for _, result in told.results if (result.stage, result.state) == (TIMING, DONE)]
+        self.pace.timings += [result.seconds for result in timed]
+        outcomes = [result.outcome for result in timed if result.outcome is not None]
+        for outcome in outcomes:
+            self.study.predictor.take(outcome)
+        if outcomes:
             self.pool.teach()
 
     def _judged(self, number: int, seconds: float) -> None:

@@ -14,9 +14,10 @@ BETWEEN = 0.1  # first guess: the part of the reference's time that is spent bet
 INTEGER = 0.35  # first guess: the time of a layer in integer kernels, in parts of that in float ones
 HOP = 0.01  # first guess: what a change between float and integer kernels costs, in parts of the reference's time
 LEAST_TIME = 0.01
-BASE = 0.02  # first guess: the part of the reference's file that is no weights
-NODES = 0.002  # what scales and nodes of a rounded layer may add to the file, in parts of the reference's
+BASE = 0.02  # how far the part of the reference's file that is no weights may be from its guess
+NODES = 0.002  # how far what a rounded layer adds may be from its guess, in parts of the reference's file
 NODE_BYTES = 1000.0  # and beside that, which counts in small models
+GUESSES = (3000.0, 700.0, 250.0, 200.0)  # first guesses in bytes: of the graph, a rounded layer, an integer one, a change
 
 
 class LayerCosts:
@@ -55,7 +56,8 @@ def fit_size(layout: Layout, vectors: Vectors, both: Floats, sizes: Floats) -> L
     rounded, integer = layout.chosen(layout.rounded, vectors), layout.chosen(layout.integer, vectors)
     columns = [np.ones(len(vectors)), weights.sum(axis=1), rounded.sum(axis=1), integer.sum(axis=1), hops(integer)]
     byte = 1.0 / (4.0 * max(layout.parameters.sum(), 1.0))
-    guess, node = np.array([BASE, byte, 0.0, 0.0, 0.0]), NODES + NODE_BYTES * byte
+    graph, *nodes = (byte * guess for guess in GUESSES)
+    guess, node = np.array([graph, byte, *nodes]), NODES + NODE_BYTES * byte
     spread = np.array([BASE + NODE_BYTES * byte, byte, node, node, node])
     posterior = regress(np.stack(columns, axis=1), sizes, np.ones(len(sizes)), guess, [spread], SIZE_SCALES)
     base, byte, rounding, pair, change = posterior.coefficients.tolist()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..objectives.predictor import Prediction, Predictor
+from ..objectives.predictor import Outcome, Prediction, Predictor
 from ..objectives.protocol import Objective, OpenModel, Reading, Subject
 from ..objectives.quality import Quality
 from ..objectives.reference_times import ReferenceTimes
@@ -33,7 +33,17 @@ TIMING = "timing"
 
 @dataclass(frozen=True)
 class StageResult:
-    """A finished stage: its state ("done", "failed" or "predicted"), the file it was measured on, its readings and its time."""
+    """A finished stage.
+
+    Attributes:
+        stage: its name.
+        state: "done", "failed" or "predicted".
+        sha256: of the file that it was measured on.
+        readings: by name.
+        reason: why it failed, or was not done.
+        seconds: what it took.
+        outcome: what a timing teaches the predictor.
+    """
 
     stage: str
     state: str
@@ -41,6 +51,7 @@ class StageResult:
     readings: dict[str, Reading] = field(default_factory=dict)
     reason: str | None = None
     seconds: float = 0.0
+    outcome: Outcome | None = None
 
 
 class Evaluator:
@@ -171,9 +182,20 @@ class Evaluator:
         for found in readings[:1] if together else readings:  # in turn, they share the reference's rounds
             self.reference_times.add(found["reference_ms"].value / 1000.0)
         return [
-            (trial, StageResult(TIMING, DONE, trial.sha256, found, seconds=seconds))
-            for trial, found in zip(trials, readings, strict=True)
+            (
+                trial,
+                StageResult(TIMING, DONE, trial.sha256, found, None, seconds, self._outcome(trial, found, prediction)),
+            )
+            for trial, found, prediction in zip(trials, readings, predictions, strict=True)
         ]
+
+    def _outcome(self, trial: Trial, readings: Mapping[str, Reading], prediction: Prediction | None) -> Outcome | None:
+        """Return what a timing teaches; nothing where the graph cannot be looked into."""
+        if self.predictor is None:
+            return None
+        with suppress(BuildError):
+            return self.predictor.outcome(trial.candidate, readings["speedup"], prediction)
+        return None
 
     def _has_file(self, trial: Trial) -> bool:
         """Build a trial's file where it is not kept; return whether it is the one that was measured."""

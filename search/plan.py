@@ -13,7 +13,7 @@ from .pace import Pace
 from .progress import Progress
 from .proposers import Observation, Proposer, make_proposer
 from .recorded import Proposal, RecordedRun
-from .start import start_points
+from .start import first_points
 from .task import limits_of, task_of
 from .twins import EVERY, sequential_twin
 
@@ -47,7 +47,7 @@ class Plan:
         self.until_converged = until_converged
         self._proposer: Proposer | None = None
         self._watch: Watch | None = None
-        self._starting = [Proposal(candidate, label) for label, candidate in start_points(recorded.study.space)]
+        self._starting = [Proposal(candidate, label) for label, candidate in first_points(recorded.study.space, sampler)]
         self._claimed: list[Trial] = []
         self._ended = False
 

@@ -15,20 +15,18 @@ from ..spaces.statistics import Progress
 from ..studies.front import full_drop_db
 from ..studies.limits import Limits, given_limits
 from ..studies.pick import check_preference, pick, preferred
-from ..studies.records import DONE
 from ..studies.run import Run
 from ..studies.run_folder import PREDICTOR_FILE, writing_to
 from ..studies.storage import database_of, open_records
 from ..studies.study import Study
 from ..studies.trial import Trial
 from .account import Watch, expected
-from .evaluate import TIMING, Evaluator
+from .evaluate import Evaluator
 from .frontier import Frontier
 from .proposers import Observation
 from .recorded import Proposal, RecordedRun
 from .solve import Solved, refine
 from .task import history_of, limits_of, task_of
-from .work import teach
 
 Floats = NDArray[np.float64]
 
@@ -130,8 +128,8 @@ def evaluated(recorded: RecordedRun, evaluator: Evaluator, proposal: Proposal) -
     trial = recorded.run.known(proposal.candidate) or recorded.claim([proposal])[0]
     for result in evaluator.whole(trial):
         trial = recorded.add([(trial.number, result)])[0]
-        if (result.stage, result.state) == (TIMING, DONE):
-            teach(recorded.study.predictor, [(trial.candidate, result)])
+        if result.outcome is not None:
+            recorded.study.predictor.take(result.outcome)
     return trial
 
 

@@ -31,6 +31,19 @@ def start_points(space: Space) -> list[tuple[str, Candidate]]:
     return points
 
 
+def first_points(space: Space, sampler: str) -> list[tuple[str, Candidate]]:
+    """Return what a search with a sampler begins with.
+
+    The frontier sampler knows errors before anything is measured: of the uniform candidates it needs the two widest, which
+    tell what the processor's integer kernels lose at 8 bits, and the narrowest.
+    """
+    points = start_points(space)
+    if sampler != "frontier":
+        return points
+    whole = [(label, candidate) for label, candidate in points[1:] if not candidate.groups]
+    return [points[0], *whole[:2], *whole[2:][-1:]]
+
+
 def uniform_candidates(space: Space) -> list[Candidate]:
     """Return candidates whose layers are as alike as the space allows, the same for its groups, from wide to narrow."""
     widths = sorted({choice.weight_bits for choices in space.choices.values() for choice in choices}, reverse=True)

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ..objectives.predictor import Predictor
-from ..spaces.candidate import Candidate
-from ..spaces.errors import BuildError
 from ..studies.trial import Trial
 from .evaluate import Evaluator, StageResult
 
@@ -74,17 +70,3 @@ def perform(evaluator: Evaluator, work: Work) -> Iterator[Results]:
     else:
         timed = evaluator.time_together if work.kind is Kind.TIME else evaluator.time_again
         yield tuple((trial.number, result) for trial, result in timed(work.trials))
-
-
-def teach(predictor: Predictor, timed: Sequence[tuple[Candidate, StageResult]], again: bool = False) -> None:
-    """Teach a predictor by timings that were made in turn with one another.
-
-    Args:
-        predictor: of the study.
-        timed: candidates and their timings.
-        again: whether they were timed before, so that nothing is learned of the predictor's errors.
-    """
-    predictions = [None if again else predictor.predict_or_none(candidate) for candidate, _ in timed]
-    for (candidate, result), prediction in zip(timed, predictions, strict=True):
-        with suppress(BuildError):  # a graph that cannot be looked into teaches nothing
-            predictor.learn(candidate, result.readings["speedup"], prediction)

@@ -189,9 +189,16 @@ def _layer_choice(name: str, data: Any) -> LayerChoice:
         raise InputError(f"layer {name!r}: the choice must be an object, but got {data!r}")
     _check_keys(f"layer {name!r}", data, ("weight_bits", "activation_bits", "sparsity", "form"))
     try:
+        return _known_choice(**data)
+    except TypeError:  # a value that cannot be hashed is no valid one either
         return LayerChoice(**data)
     except InputError as error:
         raise InputError(f"layer {name!r}: {error}") from None
+
+
+@lru_cache(maxsize=4096, typed=True)
+def _known_choice(**data: Any) -> LayerChoice:
+    return LayerChoice(**data)
 
 
 def _ratio(name: str, data: Any) -> float:

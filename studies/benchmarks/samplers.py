@@ -1,6 +1,6 @@
 """python studies/benchmarks/samplers.py --zoo ../shared/zoo [rlfn_s_x2 painting ...] [--seeds 3] [--results FOLDER]
 
-How much of the front does each sampler find, over its evaluations? All have the same space, starting points and evaluator:
+How much of the front does each sampler find, over its evaluations? All have the same space and evaluator:
 exact size, real PSNR, predicted latency. An evaluation is made once, whoever asks for it, and kept in the folder, so that a
 benchmark that was stopped goes on. Prints the mean hypervolumes over the seeds as a Markdown table, and leaves
 MODEL/hypervolumes.csv (model, sampler, seed, evaluations, hypervolume, seconds a proposal, candidate). What the
@@ -24,7 +24,7 @@ from shared_evaluations import Evaluations, open_study, prepare
 from zoo import parser
 
 from slimfront.search.proposers import Observation, OptunaProposer, Proposer, Task, make_proposer
-from slimfront.search.start import start_points
+from slimfront.search.start import first_points
 from slimfront.search.task import task_of
 from slimfront.studies.front import hypervolume, nondominated
 
@@ -86,7 +86,7 @@ def curve(zoo: Path, name: str, folder: Path, most: int, sampler: str, seed: int
     proposer = proposer_of(sampler, task_of(study, evaluations.run, sampler, seed))
     history: list[Observation] = []
     lines = []
-    starting = [candidate for _, candidate in start_points(study.space)]
+    starting = [candidate for _, candidate in first_points(study.space, sampler)]
     while len(history) < count:
         begun = perf_counter()
         ahead = starting[len(history) : len(history) + 1]

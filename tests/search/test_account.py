@@ -123,7 +123,7 @@ def test_random_ones_are_predicted_about_as_they_are(folder):
     solved = frontier.solve(history)
     drawn = random.integers(0, frontier.grid.lengths, (50, len(frontier.grid.lengths)))
     real = [measure(frontier.grid.decode(vector)) for vector in drawn]
-    assert hypervolume(solved.costs.predict(drawn)) == pytest.approx(hypervolume(real), rel=0.1)
+    assert hypervolume(solved.costs.predict(drawn)) == pytest.approx(hypervolume(real), rel=0.15)
 
 
 def test_less_is_left_the_longer_one_searches():

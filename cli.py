@@ -167,7 +167,13 @@ def search(
     timeout: Annotated[str | None, typer.Option(help="Longest time, e.g. 90s, 10m, 1h.")] = None,
     sampler: Annotated[str | None, typer.Option(help="frontier, tpe, nsga2, gp or random.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the sampler.")] = None,
-    storage: Annotated[str | None, typer.Option(metavar="URL", help="Optuna storage that mirrors the run.")] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Database that keeps the records, for several searches at once; or an Optuna journal file.",
+        ),
+    ] = None,
     until_converged: Annotated[
         bool, typer.Option("--until-converged", help="End earlier where little is left to gain.")
     ] = False,

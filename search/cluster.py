@@ -47,7 +47,7 @@ class Node:
 
 
 @contextmanager
-def connected(workers: int | None, address: str | None) -> Iterator[None]:
+def connected(workers: int | None, address: str | None, threads: int = 1) -> Iterator[None]:
     """Be connected with a Ray that was started here for so many workers, or, with an address, with a cluster.
 
     Raises:
@@ -57,7 +57,7 @@ def connected(workers: int | None, address: str | None) -> Iterator[None]:
         raise InputError(f"workers must be a whole number, at least 1, but got {workers!r}")
     try:
         if address is None:
-            start(workers or 1)
+            start((workers or 1) * threads)
         else:
             join(address)
             check(look((CPU, 1), []))
@@ -66,8 +66,8 @@ def connected(workers: int | None, address: str | None) -> Iterator[None]:
         stop()
 
 
-def start(workers: int) -> None:
-    """Start Ray on this machine alone, for so many workers; it ends with this process, however that ends."""
+def start(cpus: int) -> None:
+    """Start Ray on this machine alone, for so many processors; it ends with this process, however that ends."""
     global _sweeper
     mark = f"slimfront-{uuid.uuid4().hex}"
     watch = [sys.executable, "-S", str(Path(__file__).with_name("sweeper.py")), mark]
@@ -76,7 +76,7 @@ def start(workers: int) -> None:
     try:
         _init(
             address="local",
-            num_cpus=workers,
+            num_cpus=cpus,
             resources={SLOT: 1},
             include_dashboard=False,
             object_store_memory=LOCAL_STORE,
@@ -205,6 +205,20 @@ def alive() -> list[dict[str, Any]]:
     import ray
 
     return [node for node in ray.nodes() if node["Alive"]]
+
+
+def answers(node_id: str) -> bool:
+    """Whether a node still runs what it is given: Ray may list one for a while that is gone."""
+    import ray
+
+    try:
+        ray.get(
+            ray.remote(remote.versions).options(num_cpus=0, scheduling_strategy=on(node_id)).remote(),
+            timeout=ANSWER_SECONDS,
+        )
+    except ray.exceptions.RayError:
+        return False
+    return True
 
 
 def on(node_id: str) -> Any:

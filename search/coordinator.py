@@ -166,9 +166,19 @@ class Coordinator:
                 first = iter([Work(Kind.JUDGE, (claimed[0],))])
                 self._work_off(lambda first=first: next(first, None) or self._next_due())  # type: ignore[misc]
                 return
+            self._check_reference(claimed)
             self.progress.prepare("another process measures the reference", 0.0)
             time.sleep(OTHERS_SECONDS)
             self._meet_others(OTHERS_SECONDS)
+
+    def _check_reference(self, claimed: Sequence[Trial]) -> None:
+        """Raise `InputError` where another process has timed the reference in an environment that is not this one's."""
+        timed = [trial.stages.get("build", {}).get("environment") for trial in claimed]
+        if any(environment not in (None, self.study.environment.digest) for environment in timed):
+            raise InputError(
+                "another process searches this study on another kind of machine, or with other versions; its timings and "
+                "those made here cannot be compared: search there, or keep the records of this machine elsewhere"
+            )
 
     def _work_off(self, following: Next) -> None:
         """Hand out work and take what is told of it until there is none and nothing is under way."""
@@ -211,7 +221,7 @@ class Coordinator:
             return self._next_due()
         if self._checking and (work := self._next_postponed()) is not None:
             return work
-        self._checking = False
+        self._checking = self._checking and self._timers_are_busy()
         begun = self._begun_before.pop(0) if self._begun_before else None
         if begun is not None and self._time_is_over():
             begun = None
@@ -225,8 +235,10 @@ class Coordinator:
 
     def _next_postponed(self) -> Work | None:
         """Return timings of what may be on the front, several at once: they share the reference's time."""
+        if self._timers_are_busy() or self.pace.is_over(0):
+            return None
         trials = self.queue.postponed(self._timed_now())
-        if not trials or self.pace.is_over(0):
+        if not trials:
             return None
         self.progress.prepare("timing what may be on the front", 1.0 / (1 + len(trials)))
         return Work(Kind.TIME, tuple(trials[: self.pace.at_once]))
@@ -239,7 +251,7 @@ class Coordinator:
 
         def following() -> Work | None:
             nonlocal left
-            if left <= 0 or self.pace.is_over(0):
+            if left <= 0 or self._timers_are_busy() or self.pace.is_over(0):
                 return None
             found = self.queue.in_doubt(self._timed_now())[: min(left, self.pace.at_once)]
             if not found or (not self._under_way and {trial.number for trial in found} == asked):
@@ -251,6 +263,10 @@ class Coordinator:
             return Work(Kind.TIME_AGAIN, tuple(found))
 
         self._work_off(following)
+
+    def _timers_are_busy(self) -> bool:
+        """Whether a timing would only wait: what is under way may show that it is not worth it."""
+        return sum(work.kind is not Kind.JUDGE for work in self._under_way) >= self.pool.timers
 
     def _timed_now(self) -> set[int]:
         return {number for work in self._under_way if work.kind is not Kind.JUDGE for number in work.numbers}

@@ -17,7 +17,12 @@ LEAST_TIME = 0.01
 BASE = 0.02  # how far the part of the reference's file that is no weights may be from its guess
 NODES = 0.002  # how far what a rounded layer adds may be from its guess, in parts of the reference's file
 NODE_BYTES = 1000.0  # and beside that, which counts in small models
-GUESSES = (3000.0, 700.0, 250.0, 200.0)  # first guesses in bytes: of the graph, a rounded layer, an integer one, a change
+GUESSES = (
+    3000.0,
+    700.0,
+    250.0,
+    200.0,
+)  # first guesses in bytes: of the graph, a rounded layer, an integer one, a change
 
 
 class LayerCosts:

@@ -82,7 +82,7 @@ def search(
             "nothing varies in the study's space: give [space] weight_bits, activation_bits, pruning_ratios or sparsities "
             "more values"
         )
-    with _pool_opener(workers, ray) as open_pool:
+    with _pool_opener(workers, ray, study.settings.target.threads) as open_pool:
         mirrored = database or storage
         mirror = Mirror(mirrored, study) if mirrored else None
         progress = progress or Silent()
@@ -95,12 +95,12 @@ def search(
 
 
 @contextmanager
-def _pool_opener(workers: int | None, ray: str | None) -> Iterator[OpenPool | None]:
+def _pool_opener(workers: int | None, ray: str | None, threads: int) -> Iterator[OpenPool | None]:
     """Start Ray here or join a cluster; give what opens the pool, or None where all is done in this process."""
     if workers is None and ray is None:
         yield None
         return
     from . import cluster, ray_pool
 
-    with cluster.connected(workers, ray):
+    with cluster.connected(workers, ray, threads):
         yield lambda evaluator, reference: ray_pool.RayPool(evaluator, reference, workers)

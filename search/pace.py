@@ -61,7 +61,7 @@ class Pace:
         took = [*self.candidates, *self.twins]
         if not took:
             return None
-        left = (self.total - done) * statistics.fmean(took) / workers
+        left = (self.total - done) * statistics.fmean(took) / max(workers, 1)
         return min(left, max(0.0, self._left))
 
     @property

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from ..spaces.cache import cache_folder
+from ..spaces.cache import cache_folder, content_hash
 from ..studies.study import Study, load_study
 
 FACTS_FILE = "machine.json"
@@ -30,6 +30,11 @@ def pack(study: Study, statistics: Collection[Path]) -> bytes:
                 if entry.exists():
                     archive.add(entry, f"cache/{entry.relative_to(cache_folder())}")
     return packed.getvalue()
+
+
+def digest_of(study: Study) -> str:
+    """Return what a study's parcel is known by: the study, and what shapes its space on this machine."""
+    return content_hash(study.digest, study.machine_facts)
 
 
 def place(digest: str) -> Path:

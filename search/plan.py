@@ -47,7 +47,9 @@ class Plan:
         self.until_converged = until_converged
         self._proposer: Proposer | None = None
         self._watch: Watch | None = None
-        self._starting = [Proposal(candidate, label) for label, candidate in first_points(recorded.study.space, sampler)]
+        self._starting = [
+            Proposal(candidate, label) for label, candidate in first_points(recorded.study.space, sampler)
+        ]
         self._claimed: list[Trial] = []
         self._ended = False
 

@@ -26,6 +26,11 @@ class Pool(Protocol):
         ...
 
     @property
+    def timers(self) -> int:
+        """How many timings can be under way at once."""
+        ...
+
+    @property
     def room(self) -> int:
         """How many pieces of work it could begin at once."""
         ...
@@ -61,6 +66,7 @@ class OwnProcess:
 
     gathered = 1
     workers = 1
+    timers = 1
 
     def __init__(self, evaluator: Evaluator) -> None:
         self.notes: list[str] = []

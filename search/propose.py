@@ -125,7 +125,11 @@ def _propose(recorded: RecordedRun, wanted: Limits, prefer: str, progress: Progr
 
 def evaluated(recorded: RecordedRun, evaluator: Evaluator, proposal: Proposal) -> Trial:
     """Evaluate a candidate, or what of it is missing; return its trial."""
-    trial = recorded.run.known(proposal.candidate) or recorded.claim([proposal])[0]
+    known = recorded.run.known(proposal.candidate)
+    claimed = [known] if known is not None else recorded.claim([proposal])
+    if not claimed or not recorded.mine(claimed[0]):
+        raise InputError("another search is evaluating just what the model finds best; ask again when it is done")
+    trial = claimed[0]
     for result in evaluator.whole(trial):
         trial = recorded.add([(trial.number, result)])[0]
         if result.outcome is not None:

@@ -72,6 +72,7 @@ class RayPool:
             for stage, least in LEAST_SECONDS.items()
         }
         self.environment = self.study.environment
+        self.digest = parcel.digest_of(self.study)
         self._own = OwnProcess(evaluator)
         self.nodes: dict[str, Node] = {}
         self.notes: list[str] = []
@@ -79,6 +80,7 @@ class RayPool:
         self._timings: list[Work] = []  # that wait for a node of their own
         self._reserved: dict[str, Work] = {}  # by node, the timing that it is being emptied for
         self._parcel: Any = None
+        self._remote_work: Any = None
         self._knowledge: tuple[int, Any] = (0, None)
         self._refused: set[str] = set()  # nodes that cannot work for this search
         self._looked = 0.0
@@ -109,12 +111,19 @@ class RayPool:
         return free if self.most is None else max(min(free, self.most - len(self._tasks)), 0)
 
     @property
+    def timers(self) -> int:
+        """How many timings can be under way at once."""
+        return max(len(self._able()), 1)
+
+    @property
     def busy(self) -> int:
         """How many pieces of work are not over."""
         return len(self._tasks) + len(self._timings) + len(self._reserved) + self._own.busy
 
     def _free(self, node: Node) -> int:
-        return 0 if node.id in self._reserved else self.slots(node) - len(self._on(node))
+        tasks = self._on(node)
+        timing = node.id in self._reserved or any(task.work.kind is not Kind.JUDGE for task in tasks)
+        return 0 if timing else self.slots(node) - len(tasks)
 
     def _on(self, node: Node) -> list[_Task]:
         return [task for task in self._tasks.values() if task.node.id == node.id]
@@ -151,7 +160,7 @@ class RayPool:
 
         shared = str(self.models) in node.facts["shares"]
         order = remote.Order(
-            study=self.study.digest,
+            study=self.digest,
             work=work,
             models=str(self.models) if shared else None,
             files={} if shared or work.kind is Kind.JUDGE else self._files(work.trials),
@@ -160,7 +169,9 @@ class RayPool:
             knowledge=self._knowledge[0],
             memory=int(MEMORY * node.facts["memory"] / (self.slots(node) if work.kind is Kind.JUDGE else 1)),
         )
-        task = ray.remote(remote.work).options(
+        if self._remote_work is None:
+            self._remote_work = ray.remote(remote.work)
+        task = self._remote_work.options(
             num_cpus=cpus,
             resources=resources,
             max_retries=0,
@@ -182,7 +193,6 @@ class RayPool:
 
         while True:
             self._look()
-            self._end_what_hangs()
             self._reserve()
             told = self._timed_here()
             if self._tasks:
@@ -193,6 +203,7 @@ class RayPool:
                         break
                     streams = list(self._tasks)
                     ready, _ = ray.wait(streams, num_returns=len(streams), timeout=0, fetch_local=False)
+            self._end_what_hangs()
             if told or not self.busy:
                 return told
 
@@ -230,10 +241,18 @@ class RayPool:
         cause = getattr(error, "cause", None)
         if isinstance(cause, InputError):
             raise cause
-        blameless = task.node.id not in {node["NodeID"] for node in cluster.alive()}
+        gone = (
+            ray.exceptions.NodeDiedError,
+            ray.exceptions.LocalRayletDiedError,
+            ray.exceptions.TaskUnschedulableError,
+        )
+        lost = isinstance(error, gone) or (task.told is None and cause is None and not cluster.answers(task.node.id))
+        blameless = lost or (not task.began and (task.told is not None or cause is not None))
+        if blameless and not lost:
+            self._leave_out(task.node, task.told or f"{type(cause).__name__}: {cause}")
         if task.told is not None:
             reason = task.told
-        elif blameless:
+        elif lost:
             reason = f"the node {task.node.host} was lost"
         elif isinstance(error, ray.exceptions.OutOfMemoryError):
             reason = "its worker took too much memory and was ended"
@@ -244,6 +263,16 @@ class RayPool:
         else:
             reason = f"its worker was lost: {type(error).__name__}"
         return self._told(task, over=True, lost=reason, blameless=blameless)
+
+    def _leave_out(self, node: Node, why: str) -> None:
+        """Give no more work to a node on which work does not even begin."""
+        if self.nodes.pop(node.id, None) is not None:
+            self._refused.add(node.id)
+            self.notes.append(f"the node {node.host} is left out: {why}")
+        if node.id in self._reserved:
+            self._timings.insert(0, self._reserved.pop(node.id))
+        if not self.nodes:
+            raise InputError(f"no node is left that could work: {why}; the same command goes on where this one ended")
 
     def _timed_here(self) -> list[Told]:
         """Time in this process where no node can."""
@@ -304,13 +333,13 @@ class RayPool:
         import ray
 
         if str(cache_folder()) in node.facts["shares"]:
-            if not parcel.is_here(self.study.digest):
-                parcel.unpack(self.study.digest, parcel.pack(self.study, []))
+            if not parcel.is_here(self.digest):
+                parcel.unpack(self.digest, parcel.pack(self.study, []))
             return
         if self._parcel is None:
             self._parcel = ray.put(parcel.pack(self.study, self._statistics()))
         send = ray.remote(remote.unpack).options(num_cpus=0, scheduling_strategy=cluster.on(node.id))
-        ray.get(send.remote(self.study.digest, self._parcel))
+        ray.get(send.remote(self.digest, self._parcel))
 
     def _statistics(self) -> set[Path]:
         with stores_used() as used:

@@ -123,7 +123,7 @@ class RecordedRun:
         for path in (self.folder / "models").glob("*.onnx*"):
             key = path.name.split(".")[0]
             trial = self.run.of_key(key)
-            if key not in kept and (trial is None or self.mine(trial)):
+            if key not in kept and trial is not None and self.mine(trial):
                 path.unlink(missing_ok=True)
 
     def _append(self, records: Sequence[Record]) -> None:
@@ -148,6 +148,8 @@ class RecordedRun:
         node: str = "",
         environment: str = "",
     ) -> Record:
+        if result.stage == "prediction":  # of this machine's speed, wherever it was worked out
+            environment = self._environment
         return Record(
             study=self.study.digest,
             key=candidate.key,

@@ -37,7 +37,7 @@ class Order:
     """A piece of work for a worker.
 
     Attributes:
-        study: digest of the study.
+        study: what its parcel is known by.
         work: what is to be done.
         models: folder of the model files, where the worker's node shares it; else the node has one of its own.
         files: model files by name, for a node that has a folder of its own.
@@ -99,8 +99,19 @@ def about(marks: dict[str, str], provider: str, threads: int) -> dict[str, Any]:
         "digest": environment.digest,
         "cache": str(cache_folder()),
         "shares": [path for path, mark in marks.items() if reads(path, mark)],
-        "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "memory": _memory(),
     }
+
+
+def _memory() -> int:
+    """Return the bytes of memory that this machine has, or that its container may take."""
+    found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            found = min(found, int(Path(path).read_text(encoding="utf-8")))
+        except (OSError, ValueError):  # not there, or "max"
+            continue
+    return found
 
 
 def unpack(digest: str, packed: bytes) -> bool:
@@ -160,7 +171,8 @@ def _limit_memory(size: int) -> None:
     """Let this worker's own data grow to so many bytes; more is a failure of the candidate, not of the machine."""
     import resource
 
-    resource.setrlimit(resource.RLIMIT_DATA, (size, resource.getrlimit(resource.RLIMIT_DATA)[1]))
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    resource.setrlimit(resource.RLIMIT_DATA, (size if hard == resource.RLIM_INFINITY else min(size, hard), hard))
 
 
 def _write_whole(path: Path, content: bytes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..spaces.errors import InputError
@@ -14,6 +15,19 @@ if TYPE_CHECKING:
 DRIVERS = {"postgresql": "psycopg", "mysql": "pymysql"}
 EXTRAS = {"psycopg": "postgresql", "pymysql": "mysql"}
 PASSWORD_VARIABLE = "SLIMFRONT_STORAGE"  # may hold the whole URL, so that no file holds a password
+
+
+def absolute(url: str) -> str:
+    """Return a URL that means the same wherever it is opened: a relative path of a SQLite file is made absolute."""
+    import sqlalchemy as sa
+
+    try:
+        parsed = sa.make_url(url)
+    except sa.exc.ArgumentError:  # told of when it is opened
+        return url
+    if not parsed.drivername.startswith("sqlite") or parsed.database in (None, "", ":memory:"):
+        return url
+    return parsed.set(database=str(Path(parsed.database).resolve())).render_as_string(hide_password=False)
 
 
 def is_database(storage: str) -> bool:
@@ -44,8 +58,8 @@ def complete(url: str) -> str:
         raise InputError(f"--storage {without_password(url)!r} needs a driver: pip install '{extra}'") from error
     except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError) as error:
         raise InputError(
-            f"--storage {url!r} cannot be read: give postgresql://user@host/name, mysql://…, sqlite:///file, or the path of "
-            f"a journal file ({first_line(error)})"
+            f"--storage {without_password(url)!r} cannot be read: give postgresql://user@host/name, mysql://…, "
+            f"sqlite:///file, or the path of a journal file ({first_line(error)})"
         ) from error
     return parsed.render_as_string(hide_password=False)
 
@@ -60,7 +74,8 @@ def without_password(url: str) -> str:
         return url
     name, _, driver = full.drivername.partition("+")
     kind = name if driver == DRIVERS.get(name) else full.drivername
-    bare = sa.URL.create(kind, full.username, None, full.host, full.port, full.database, full.query)
+    query = {key: value for key, value in full.query.items() if key not in ("password", "passwd")}
+    bare = sa.URL.create(kind, full.username, None, full.host, full.port, full.database, query)
     return bare.render_as_string(hide_password=False)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..spaces.errors import InputError
-from .database import complete, is_database, without_password
+from .database import absolute, complete, is_database, without_password
 from .records import RecordFile, Records, read_records
 from .run_folder import (
     RECORDS_FILE,
@@ -38,7 +38,7 @@ def database_of(folder: Path, storage: str | None) -> str | None:
         InputError: the run's records lie in another database, or the URL cannot be used.
     """
     known = read_run_file(folder).get("storage") if (folder / RUN_FILE).exists() else None
-    given = storage if storage is not None and is_database(storage) else None
+    given = absolute(storage) if storage is not None and is_database(storage) else None
     if given is not None and known is not None and without_password(given) != known:
         raise InputError(
             f"{folder} keeps its records in {known}, not in {without_password(given)}; "

@@ -88,6 +88,7 @@ class Sleeping:
     """Workers that sleep, and then tell of what was drawn for their candidates."""
 
     gathered = 6
+    timers = 6
 
     def __init__(self, workers: int) -> None:
         self.workers = workers

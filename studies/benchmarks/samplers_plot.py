@@ -22,6 +22,7 @@ COLORS = {
     "gp": "#3d7fc4",
     "random": "#8a949f",
 }
+FIRST = 10  # evaluations: before that, starting points alone
 FONT = {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, Arial, sans-serif", "size": 14, "color": "#1c2430"}
 
 
@@ -38,15 +39,19 @@ def main() -> None:
     for column, folder in enumerate(folders, start=1):
         table = pd.read_csv(folder / "hypervolumes.csv")
         probing = json.loads((folder / "probing.json").read_text())["evaluations"]
-        shared = table.groupby("evaluations").candidate.nunique() == 1  # the starting points
-        table = table[table.evaluations >= shared[shared].index.max()]
+        table = table[table.evaluations >= FIRST]
         for sampler, some in table.groupby("sampler", sort=False):
             draw(figure, column, str(sampler), some, probing if sampler == "frontier" else 0.0)
     figure.update_xaxes(title_text="evaluations", gridcolor="#e8ebee", zeroline=False)
     figure.update_yaxes(gridcolor="#e8ebee", zeroline=False)
     figure.update_yaxes(title_text="hypervolume", col=1)
     figure.update_layout(
-        font=FONT, plot_bgcolor="white", width=1240, height=460, legend={"orientation": "h", "y": -0.2}
+        font=FONT,
+        plot_bgcolor="white",
+        width=1240,
+        height=420,
+        margin={"t": 40, "l": 80, "r": 20},
+        legend={"orientation": "h", "y": -0.2},
     )
     figure.write_html(arguments.output, config={"displayModeBar": False})
 
@@ -60,7 +65,8 @@ def draw(figure: go.Figure, column: int, sampler: str, some: pd.DataFrame, shift
     quiet = {"showlegend": False, "hoverinfo": "skip", "legendgroup": sampler}
     figure.add_trace(go.Scatter(**band, line={"width": 0}, fillcolor=color, opacity=0.18, **quiet), row=1, col=column)
     line = {"color": color, "width": 2.5 if sampler == "frontier" else 1.6}
-    shown = {"showlegend": column == 1, "legendgroup": sampler, "name": sampler}
+    known = {trace.name for trace in figure.data}
+    shown = {"showlegend": sampler not in known, "legendgroup": sampler, "name": sampler}
     figure.add_trace(go.Scatter(x=x, y=of_seeds.mean(axis=1), line=line, mode="lines", **shown), row=1, col=column)
 
 

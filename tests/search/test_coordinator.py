@@ -27,6 +27,7 @@ class Scripted:
     """
 
     gathered = 3
+    timers = 1
 
     def __init__(self, evaluator, workers=3, fate=lambda work: None, order=lambda under_way: -1):
         self.evaluator, self.workers, self.fate, self.order = evaluator, workers, fate, order

@@ -84,8 +84,9 @@ def faulty(monkeypatch):
     cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
 
 
-def states(run):
-    return [trial.state in ("measured", "predicted") for trial in run.trials]
+def lacking(run):
+    """Return the trials that are neither measured nor predicted, and why."""
+    return [(t.number, t.state, t.reason) for t in run.all_trials if not (t.measured or t.predicted)]
 
 
 def stages_once(run):
@@ -97,7 +98,7 @@ def stages_once(run):
 def test_a_cluster_finds_what_one_process_finds(nodes, study_folder, tmp_path):
     alone = search(load_study(study_folder), trials=9, run_dir=tmp_path / "alone")
     run = search(load_study(study_folder), trials=9, run_dir=tmp_path / "run", ray=nodes.address)
-    assert all(states(run))
+    assert lacking(run) == []
     assert [trial.candidate for trial in run.trials] == [trial.candidate for trial in alone.trials]
     assert [trial.sha256 for trial in run.trials] == [trial.sha256 for trial in alone.trials]
     for name in ("size_bytes", "psnr_db", "ssim"):
@@ -124,7 +125,7 @@ def test_nodes_that_share_nothing_get_and_give_what_is_needed(nodes, study_folde
         run = search(load_study(study_folder), trials=7, run_dir=tmp_path / "run", ray=nodes.address)
     finally:
         cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
-    assert all(states(run))
+    assert lacking(run) == []
     kept = {path.stem for path in (run.folder / "models").glob("*.onnx")}
     assert kept >= {trial.candidate.key for trial in run.front_trials()}
     for trial in run.front_trials():
@@ -132,13 +133,13 @@ def test_nodes_that_share_nothing_get_and_give_what_is_needed(nodes, study_folde
 
 
 def test_who_crashes_hangs_or_eats_memory_fails_and_the_search_goes_on(nodes, pools, faulty, study_folder, tmp_path):
-    pools.settings["stage_seconds"] = 5.0
+    pools.settings["stage_seconds"] = 20.0
     faulty({("judge", 2): ("segfault", None), ("judge", 4): ("hang", None), ("judge", 6): ("memory", None)})
     run = search(load_study(study_folder), trials=9, run_dir=tmp_path / "run", ray=nodes.address)
     failed = {trial.number: trial.reason for trial in run.trials if trial.state == "failed"}
     assert list(failed) == [2, 4, 6]
     assert "crashed" in failed[2]
-    assert "took longer than 5 s" in failed[4]
+    assert "took longer than 20 s" in failed[4]
     assert "MemoryError" in failed[6]
     assert stages_once(run) == 0
 
@@ -149,7 +150,7 @@ def test_who_crashes_once_is_evaluated_again(nodes, faulty, study_folder, tmp_pa
     run = search(load_study(study_folder), trials=8, run_dir=tmp_path / "run", ray=nodes.address)
     assert (tmp_path / "a").exists()
     assert (tmp_path / "b").exists()
-    assert all(states(run))
+    assert lacking(run) == []
     assert stages_once(run) == 0
 
 
@@ -161,14 +162,14 @@ def test_a_node_that_is_lost_costs_nothing_but_time(nodes, pools, study_folder, 
         def note(self, text): ...
         def prepare(self, text, fraction): ...
         def step(self, done, total, *more):
-            if done == 4 and not killed:
+            if done >= 4 and not killed:
                 killed.append(done)
                 nodes.remove_node(lost, allow_graceful=False)
 
     study = load_study(study_folder)
     run = search(study, trials=14, run_dir=tmp_path / "run", ray=nodes.address, progress=Killer())
     assert killed
-    assert all(states(run))
+    assert lacking(run) == []
     assert len(pools.all[0].nodes) == 3
     assert stages_once(run) == 0
 
@@ -178,7 +179,7 @@ def test_without_a_node_like_this_one_timings_are_made_here(nodes, pools, study_
 
     monkeypatch.setattr(environment_module, "cpu_name", lambda: "another processor")
     run = search(load_study(study_folder), trials=5, run_dir=tmp_path / "run", ray=nodes.address)
-    assert all(states(run))
+    assert lacking(run) == []
     records = [record for record in read_records(run.folder / "records.jsonl") if record.trial]
     assert {record.node for record in records if record.stage == "timing"} == {""}
     assert len({record.environment for record in records}) == 2

@@ -25,7 +25,7 @@ from ..spaces.candidate import Candidate
 from ..spaces.errors import BuildError
 from ..spaces.groups import fitting
 from ..spaces.skeleton import structure
-from .kernel_times import SHARES, KernelTimes, total
+from .kernel_times import SHARES, Described, KernelTimes, total
 from .protocol import Reading
 from .ratio import SESSION, Z_PREDICTED, spread
 
@@ -118,6 +118,19 @@ class Outcome:
         if self.missed is None or self.stated is None:
             return None
         return abs(self.missed) / float(np.hypot(self.stated, self.spread))
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a timing teaches a predictor, wherever it was made.
+
+    Attributes:
+        outcome: the timing.
+        kernels: what tells its kernels from others, by key.
+    """
+
+    outcome: Outcome
+    kernels: Mapping[str, Described]
 
 
 class Predictor:
@@ -229,13 +242,13 @@ class Predictor:
             prediction: that was made before.
             whole: whether it was timed without a profile.
         """
-        outcome = self.outcome(candidate, timed, prediction, whole)
-        if outcome is not None:
-            self.take(outcome)
+        lesson = self.lesson(candidate, timed, prediction, whole)
+        if lesson is not None:
+            self.take(lesson)
 
-    def outcome(
+    def lesson(
         self, candidate: Candidate, timed: Reading, prediction: Prediction | None = None, whole: bool = True
-    ) -> Outcome | None:
+    ) -> Lesson | None:
         """Return what a timed speedup teaches, for this predictor or another one of the same study; see `learn`."""
         kernels = self.kernels(candidate)
         if kernels == self.kernels(Candidate()):
@@ -243,11 +256,13 @@ class Predictor:
         missed, stated = None, None
         if prediction is not None:
             missed, stated = float(np.log(timed.value / prediction.speedup)), prediction.spread
-        return Outcome(kernels, float(np.log(timed.value)), spread(timed), missed, stated, whole)
+        outcome = Outcome(kernels, float(np.log(timed.value)), spread(timed), missed, stated, whole)
+        return Lesson(outcome, {key: self.times.kernels[key] for key in kernels})
 
-    def take(self, outcome: Outcome) -> None:
-        """Learn what `outcome` found."""
-        self.outcomes.append(outcome)
+    def take(self, lesson: Lesson) -> None:
+        """Learn what `lesson` found."""
+        self.times.know(lesson.kernels)
+        self.outcomes.append(lesson.outcome)
         self.outcomes[:] = self.outcomes[-LEARNED:]
         self._forget()
 
@@ -263,9 +278,10 @@ class Predictor:
             return 1.0
         return float(reference.kernel_ms.sum() / sum(self.times.time(key).ms for key in keys))
 
-    def forget(self) -> None:
-        """Know nothing any more, as before a calibration."""
-        self.times, self.outcomes = KernelTimes(), []
+    def replace(self, times: KernelTimes, outcomes: list[Outcome]) -> None:
+        """Know what another predictor of the same study knows, and nothing else."""
+        times.know(self.times.kernels)  # of candidates that were looked at
+        self.times, self.outcomes = times, outcomes
         self._forget()
 
     def save(self) -> None:

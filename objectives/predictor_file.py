@@ -25,12 +25,13 @@ def write_predictor(predictor: Predictor, path: Path) -> None:
     part.replace(path)
 
 
-def take_predictor(predictor: Predictor, path: Path) -> str | None:
+def take_predictor(predictor: Predictor, path: Path, anew: bool = False) -> str | None:
     """Let a predictor that knows nothing yet know what a file holds; return why the file is ignored, None where it is not.
 
     Args:
         predictor: of the machine and the study.
         path: what `write_predictor` wrote; where there is none, nothing happens.
+        anew: take it even where the predictor knows something: what it says is newer.
     """
     if not path.exists():
         return None
@@ -40,12 +41,11 @@ def take_predictor(predictor: Predictor, path: Path) -> str | None:
     version, fingerprint = found["about"].tolist()
     if fingerprint != predictor.target.fingerprint:
         return f"the latency predictor in {path} is of another machine and is ignored"
-    if version != str(VERSION) or predictor.times.kernels:
+    if version != str(VERSION) or (predictor.times.kernels and not anew):
         return None
     tables = [
         {key.removeprefix(f"{name}-"): array for key, array in found.items() if key.startswith(f"{name}-")}
         for name in ("table", "outcomes")
     ]
-    predictor.times = KernelTimes.from_arrays(tables[0])
-    predictor.outcomes = outcomes_of(tables[1])
+    predictor.replace(KernelTimes.from_arrays(tables[0]), outcomes_of(tables[1]))
     return None

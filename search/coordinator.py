@@ -307,10 +307,10 @@ class Coordinator:
         """Teach the predictor by timings, and note how long they took."""
         timed = [result for _, result in told.results if (result.stage, result.state) == (TIMING, DONE)]
         self.pace.timings += [result.seconds for result in timed]
-        outcomes = [result.outcome for result in timed if result.outcome is not None]
-        for outcome in outcomes:
-            self.study.predictor.take(outcome)
-        if outcomes:
+        lessons = [result.lesson for result in timed if result.lesson is not None]
+        for lesson in lessons:
+            self.study.predictor.take(lesson)
+        if lessons:
             self.pool.teach()
 
     def _judged(self, number: int, seconds: float) -> None:

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..objectives.predictor import Outcome, Prediction, Predictor
+from ..objectives.predictor import Lesson, Prediction, Predictor
 from ..objectives.protocol import Objective, OpenModel, Reading, Subject
 from ..objectives.quality import Quality
 from ..objectives.reference_times import ReferenceTimes
@@ -42,7 +42,7 @@ class StageResult:
         readings: by name.
         reason: why it failed, or was not done.
         seconds: what it took.
-        outcome: what a timing teaches the predictor.
+        lesson: what a timing teaches the predictor.
     """
 
     stage: str
@@ -51,7 +51,7 @@ class StageResult:
     readings: dict[str, Reading] = field(default_factory=dict)
     reason: str | None = None
     seconds: float = 0.0
-    outcome: Outcome | None = None
+    lesson: Lesson | None = None
 
 
 class Evaluator:
@@ -159,7 +159,8 @@ class Evaluator:
                 return
         start = time.perf_counter()
         try:
-            yield from (result for _, result in self._timed([replace(trial, sha256=sha256)], [None]))
+            timed = self._timed([replace(trial, sha256=sha256)], [self._predict(trial.candidate)])
+            yield from (result for _, result in timed)
         except Exception as error:
             yield _failed(TIMING, sha256, error, start)
 
@@ -184,17 +185,17 @@ class Evaluator:
         return [
             (
                 trial,
-                StageResult(TIMING, DONE, trial.sha256, found, None, seconds, self._outcome(trial, found, prediction)),
+                StageResult(TIMING, DONE, trial.sha256, found, None, seconds, self._lesson(trial, found, prediction)),
             )
             for trial, found, prediction in zip(trials, readings, predictions, strict=True)
         ]
 
-    def _outcome(self, trial: Trial, readings: Mapping[str, Reading], prediction: Prediction | None) -> Outcome | None:
+    def _lesson(self, trial: Trial, readings: Mapping[str, Reading], prediction: Prediction | None) -> Lesson | None:
         """Return what a timing teaches; nothing where the graph cannot be looked into."""
         if self.predictor is None:
             return None
         with suppress(BuildError):
-            return self.predictor.outcome(trial.candidate, readings["speedup"], prediction)
+            return self.predictor.lesson(trial.candidate, readings["speedup"], prediction)
         return None
 
     def _has_file(self, trial: Trial) -> bool:

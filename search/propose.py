@@ -132,8 +132,8 @@ def evaluated(recorded: RecordedRun, evaluator: Evaluator, proposal: Proposal) -
     trial = claimed[0]
     for result in evaluator.whole(trial):
         trial = recorded.add([(trial.number, result)])[0]
-        if result.outcome is not None:
-            recorded.study.predictor.take(result.outcome)
+        if result.lesson is not None:
+            recorded.study.predictor.take(result.lesson)
     return trial
 
 

@@ -160,11 +160,10 @@ def work(order: Order, knowledge: bytes | None) -> Iterator[Step]:
 
 def _learn(evaluator: Evaluator, knowledge: bytes) -> None:
     predictor = evaluator.study.predictor
-    predictor.forget()
     with tempfile.TemporaryDirectory(prefix="slimfront-") as folder:
         path = Path(folder) / "predictor.npz"
         path.write_bytes(knowledge)
-        take_predictor(predictor, path)
+        take_predictor(predictor, path, anew=True)
 
 
 def _limit_memory(size: int) -> None:

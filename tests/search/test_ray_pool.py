@@ -154,7 +154,7 @@ def test_who_crashes_once_is_evaluated_again(nodes, faulty, study_folder, tmp_pa
     assert stages_once(run) == 0
 
 
-def test_a_node_that_is_lost_costs_nothing_but_time(nodes, pools, study_folder, tmp_path):
+def test_a_node_that_is_lost_costs_nothing_but_time(nodes, study_folder, tmp_path):
     lost = nodes.add_node(num_cpus=2)
     killed = []
 
@@ -170,7 +170,6 @@ def test_a_node_that_is_lost_costs_nothing_but_time(nodes, pools, study_folder, 
     run = search(study, trials=14, run_dir=tmp_path / "run", ray=nodes.address, progress=Killer())
     assert killed
     assert lacking(run) == []
-    assert len(pools.all[0].nodes) == 3
     assert stages_once(run) == 0
 
 

@@ -53,6 +53,22 @@ def test_bits_sparsity_and_repair_do_not_change_a_prediction_and_integers_and_ra
     assert predictor.predict(Candidate(dict.fromkeys(ALL, LayerChoice(4, 8)), {"b": 0.5})) != plain
 
 
+def test_what_a_timing_elsewhere_teaches_needs_no_look_at_its_kernels(parts):
+    """As a worker's timing teaches the predictor of the search, and then the next worker's."""
+    builder, _, _ = parts
+    there, here = Predictor(builder, Machine("there and here")), Predictor(builder, Machine("there and here"))
+    candidate = Candidate(dict.fromkeys(ALL, LayerChoice(4, 8)), {"b": 0.5})
+    lesson = there.lesson(candidate, Reading(2.0, "x", 1.99, 2.01), there.predict(candidate))
+    assert not here.knows(candidate)
+    for _ in range(LEAST_LEARNED):
+        here.take(lesson)
+    assert not here.knows(candidate)
+    assert np.isfinite(here.predict(Candidate(dict.fromkeys(ALL, LayerChoice(4, 8)))).speedup)
+    before = abs(np.log(there.predict(candidate).speedup / 2.0))
+    there.replace(here.times, here.outcomes)
+    assert abs(np.log(there.predict(candidate).speedup / 2.0)) < before
+
+
 def test_a_systematic_effect_on_whole_models_is_learned(parts, tmp_path):
     """Integer products are 10 % slower when run whole than the profile has them."""
     builder, space, feed = parts

@@ -188,10 +188,9 @@ def _layer_choice(name: str, data: Any) -> LayerChoice:
     if not isinstance(data, Mapping):
         raise InputError(f"layer {name!r}: the choice must be an object, but got {data!r}")
     _check_keys(f"layer {name!r}", data, ("weight_bits", "activation_bits", "sparsity", "form"))
+    hashable = all(isinstance(value, (bool, int, float, str)) for value in data.values())
     try:
-        return _known_choice(**data)
-    except TypeError:  # a value that cannot be hashed is no valid one either
-        return LayerChoice(**data)
+        return _known_choice(**data) if hashable else LayerChoice(**data)
     except InputError as error:
         raise InputError(f"layer {name!r}: {error}") from None
 

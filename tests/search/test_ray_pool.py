@@ -132,6 +132,7 @@ def test_nodes_that_share_nothing_get_and_give_what_is_needed(nodes, study_folde
         assert run.model_path(trial).exists()
 
 
+@pytest.mark.slow
 def test_who_crashes_hangs_or_eats_memory_fails_and_the_search_goes_on(nodes, pools, faulty, study_folder, tmp_path):
     pools.settings["stage_seconds"] = 20.0
     faulty({("judge", 2): ("segfault", None), ("judge", 4): ("hang", None), ("judge", 6): ("memory", None)})
@@ -208,7 +209,7 @@ def test_other_versions_on_a_node_are_refused_with_the_difference(nodes, study_f
     assert not ray.is_initialized()
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_search_that_is_ended_leaves_no_process_and_goes_on(study_folder, tmp_path, how):
     run = tmp_path / "run"
     code = "from slimfront.cli import main; main()"

@@ -103,7 +103,7 @@ def join(address: str) -> None:
             f"no Ray answers at {address!r}: start one with `ray start --head`, or give its address, host:port"
         ) from error
     except (RuntimeError, ValueError, ray.exceptions.RaySystemError) as error:
-        raise InputError(f"cannot join the Ray cluster at {address!r}: {_first_line(error)}") from error
+        raise InputError(f"cannot join the Ray cluster at {address!r}: {_last_line(error)}") from error
 
 
 def _init(**settings: Any) -> None:
@@ -172,7 +172,7 @@ def look(study_facts: tuple[str, int], shared: list[Path]) -> list[Node]:
                 facts = ray.get(answer, timeout=10 * ANSWER_SECONDS)
             except ray.exceptions.RayError as error:
                 raise InputError(
-                    f"the node {node['NodeManagerAddress']} cannot work for this search: {_first_line(error)}; "
+                    f"the node {node['NodeManagerAddress']} cannot work for this search: {_last_line(error)}; "
                     f"is slimfront {remote.versions()['slimfront']} installed there?"
                 ) from error
             resources = node["Resources"]
@@ -253,6 +253,6 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _first_line(error: BaseException) -> str:
+def _last_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

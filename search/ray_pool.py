@@ -223,8 +223,7 @@ class RayPool:
         task.since, task.began, task.stages = time.monotonic(), True, task.stages + bool(step.results)
         for name, content in step.files.items():
             self.models.mkdir(exist_ok=True)
-            (self.models / f".{name}.part").write_bytes(content)
-            (self.models / f".{name}.part").replace(self.models / name)
+            remote.write_whole(self.models / name, content)
         return self._told(task, results=step.results) if step.results else None
 
     def _told(self, task: _Task, **more: Any) -> Told:

@@ -149,7 +149,7 @@ def work(order: Order, knowledge: bytes | None) -> Iterator[Step]:
         _learn(evaluator, knowledge)
         _known[order.study] = order.knowledge
     for name, content in order.files.items():
-        _write_whole(Path(models) / name, content)
+        write_whole(Path(models) / name, content)
     yield Step()
     for results in perform(evaluator, order.work):
         yield Step(results)
@@ -174,7 +174,8 @@ def _limit_memory(size: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (size if hard == resource.RLIM_INFINITY else min(size, hard), hard))
 
 
-def _write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a model file so that it is there whole or not at all."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     part.write_bytes(content)
     part.replace(path)

@@ -212,11 +212,9 @@ class RecordTable:
         import sqlalchemy as sa
 
         trials = self._tables.tables["slimfront_trials"]
-        coordinators = self._tables.tables["slimfront_coordinators"]
         here = trials.c.study == self.study
         owners = self._patiently(lambda c: c.execute(sa.select(trials.c.owner).where(here).distinct()).scalars().all())
-        rows = self._patiently(lambda c: c.execute(sa.select(coordinators)).all())
-        dead = set(owners) - {self.owner} - self._alive(rows)
+        dead = set(owners) - {self.owner} - self._alive()
         found: set[int] = set()
         for owner in dead:
 
@@ -233,14 +231,14 @@ class RecordTable:
     @property
     def others(self) -> bool:
         """Whether another coordinator may be at work on the study."""
+        return bool(self._alive() - {self.owner})
+
+    def _alive(self) -> set[str]:
+        """Return the coordinators that may be alive: their counters have moved of late, as this process saw them."""
         import sqlalchemy as sa
 
         coordinators = self._tables.tables["slimfront_coordinators"]
         rows = self._patiently(lambda c: c.execute(sa.select(coordinators)).all())
-        return bool(self._alive(rows) - {self.owner})
-
-    def _alive(self, rows: Sequence[Any]) -> set[str]:
-        """Return the coordinators that may be alive: their counters have moved of late, as this process saw them."""
         now = time.monotonic()
         alive = set()
         for row in rows:

@@ -5,7 +5,7 @@ exact size, real PSNR, predicted latency. An evaluation is made once, whoever as
 benchmark that was stopped goes on. Prints the mean hypervolumes over the seeds as a Markdown table, and leaves
 MODEL/hypervolumes.csv (model, sampler, seed, evaluations, hypervolume, seconds a proposal, candidate). What the
 sensitivities of the frontier sampler took is told as evaluations of equal time. With --timed the final fronts are timed for
-real.
+real as well, into MODEL/timed.csv; what was timed is kept.
 """
 
 from __future__ import annotations
@@ -108,18 +108,20 @@ def curve(zoo: Path, name: str, folder: Path, most: int, sampler: str, seed: int
 def timed_fronts(zoo: Path, name: str, folder: Path, table: pd.DataFrame) -> Sequence[str]:
     """Return a line for each sampler: the hypervolume of its final front as predicted, and timed for real."""
     evaluations = Evaluations(open_study(zoo, name), folder)
-    lines = []
+    found = []
     for sampler, some in table[table.seed == 0].groupby("sampler", sort=False):
-        points = {key: evaluations.known(key).point for key in some.candidate}
-        keys = [key for key, value in points.items() if value is not None]
-        found = [points[key] for key in keys]
-        front = [key for key, stays in zip(keys, nondominated(found), strict=True) if stays]
-        speedups = evaluations.timed(front)
-        real = [(points[key][0], 1.0 / speedup, points[key][2]) for key, speedup in zip(front, speedups, strict=True)]  # type: ignore[index]
-        lines.append(
-            f"{sampler}, {len(front)} on the front | predicted {hypervolume(found):.4f} | timed {hypervolume(real):.4f}"
-        )
-    return lines
+        points = {key: point for key in some.candidate if (point := evaluations.known(key).point) is not None}
+        stays = nondominated(list(points.values()))
+        front = {key: point for (key, point), on_it in zip(points.items(), stays, strict=True) if on_it}
+        speedups = evaluations.timed(list(front))
+        real = [(size, 1.0 / speedup, db) for (size, _, db), speedup in zip(front.values(), speedups, strict=True)]
+        found.append((sampler, len(front), hypervolume(list(front.values())), hypervolume(real)))
+    fronts = pd.DataFrame(found, columns=["sampler", "members", "predicted", "timed"])
+    fronts.to_csv(folder / "timed.csv", index=False)
+    return [
+        f"{row.sampler}, {row.members} on the front | predicted {row.predicted:.4f} | timed {row.timed:.4f}"
+        for row in fronts.itertuples()
+    ]
 
 
 def rows(table: pd.DataFrame) -> Sequence[str]:

@@ -125,16 +125,24 @@ class Evaluations:
         return self.observe(Candidate.from_json(json.loads((self.candidates / f"{key}.json").read_text())))
 
     def timed(self, keys: Sequence[str]) -> list[float]:
-        """Return the speedups of candidates that were observed, timed for real, several in turn with one reference."""
-        speedups: list[float] = []
-        for first in range(0, len(keys), AT_ONCE):
-            subjects = []
-            for key in keys[first : first + AT_ONCE]:
-                path = Path(self.temporary.name) / f"{key}.onnx"
-                self.study.builder.build(self.known(key).candidate).save(path)
-                subjects.append(Subject(OpenModel(path, self.study.evaluation, self.study.graph.batch), self.reference))
-            speedups += [readings["speedup"].value for readings in Timing().measure_together(subjects)]
-        return speedups
+        """Return the speedups of candidates that were observed, timed for real, each once for all who share the folder."""
+        folder = self.folder.parent / "timed"
+        folder.mkdir(exist_ok=True)
+        missing = [key for key in keys if not (folder / f"{key}.json").exists()]
+        for first in range(0, len(missing), AT_ONCE):
+            some = missing[first : first + AT_ONCE]
+            for key, speedup in zip(some, self._time_together(some), strict=True):
+                _write(folder / f"{key}.json", speedup)
+        return [float(json.loads((folder / f"{key}.json").read_text())) for key in keys]
+
+    def _time_together(self, keys: Sequence[str]) -> list[float]:
+        """Time several in turn with one reference."""
+        subjects = []
+        for key in keys:
+            path = Path(self.temporary.name) / f"{key}.onnx"
+            self.study.builder.build(self.known(key).candidate).save(path)
+            subjects.append(Subject(OpenModel(path, self.study.evaluation, self.study.graph.batch), self.reference))
+        return [readings["speedup"].value for readings in Timing().measure_together(subjects)]
 
 
 def _write(path: Path, content: object) -> None:

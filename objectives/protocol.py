@@ -107,7 +107,18 @@ class OpenModel:
 
         Raises `BuildError` where the model fails or an output is not finite.
         """
-        raw = infer(self.session, self.samples.inputs, self.batch)
+        seen = self.samples.glanced(self.batch)
+        rest = self._outputs(slice(seen, None))
+        return np.concatenate([self.glanced, rest]) if seen else rest
+
+    @cached_property
+    def glanced(self) -> NDArray[np.float32]:
+        """The same for the samples that are looked at first, ``[K, ...]`` (`Samples.glanced`)."""
+        return self._outputs(slice(self.samples.glanced(self.batch)))
+
+    def _outputs(self, part: slice) -> NDArray[np.float32]:
+        inputs = {name: array[part] for name, array in self.samples.inputs.items()}
+        raw = infer(self.session, inputs, self.batch)
         return np.clip(raw, self.samples.low, self.samples.high).astype(np.float32, copy=False)
 
 
@@ -137,6 +148,8 @@ class Subject:
 
 class Objective(Protocol):
     """Something that can be measured on a model.
+
+    One that can tell something from a few samples already has a method `glance` as well, like `Quality`'s.
 
     Attributes:
         name: the stage its records are kept under.

@@ -98,3 +98,19 @@ class Quality:
             "fidelity_db": Reading(float(fidelity.mean()), "dB", how="mean against the reference's output"),
             "ssim": Reading(float(similarity.mean()), "", how=f"mean of {of}{note}"),
         }
+
+    def glance(self, subject: Subject) -> dict[str, Reading]:
+        """Return `glance_psnr_db` and `glance_fidelity_db`, of the first few images; nothing where there are hardly more."""
+        samples = subject.model.samples
+        count = samples.glanced(subject.model.batch)
+        if not count:
+            return {}
+        outputs, reference = subject.model.glanced, subject.reference.glanced
+        target = reference if samples.target is None else samples.target[:count]
+        psnr = psnr_db(outputs, target, samples.low, samples.high)
+        fidelity = psnr_db(outputs, reference, samples.low, samples.high)
+        how = f"mean of the first {count} of {samples.count} images"
+        return {
+            "glance_psnr_db": Reading(float(psnr.mean()), "dB", how=how),
+            "glance_fidelity_db": Reading(float(fidelity.mean()), "dB", how=how),
+        }

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+GLANCED = 2  # samples that are looked at before all others
 
 
 @dataclass(frozen=True)
@@ -28,3 +31,8 @@ class Samples:
     def count(self) -> int:
         """Number of samples."""
         return len(next(iter(self.inputs.values())))
+
+    def glanced(self, batch: int) -> int:
+        """Return how many samples are looked at before all others, in whole batches; 0 where they are most of them."""
+        count = batch * math.ceil(GLANCED / batch)
+        return count if 2 * count <= self.count else 0

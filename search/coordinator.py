@@ -15,11 +15,12 @@ from ..objectives.predictor_file import take_predictor, write_predictor
 from ..spaces.candidate import Candidate
 from ..spaces.errors import BuildError, InputError
 from ..studies.reading_notes import environment_notes, reading_notes
-from ..studies.records import DONE, FAILED
+from ..studies.records import DONE, FAILED, PREDICTED
 from ..studies.run import Run
 from ..studies.run_folder import PREDICTOR_FILE, writing_to
 from ..studies.trial import REFERENCE_LABEL, STAGES, Trial
 from .evaluate import TIMING, Evaluator, StageResult
+from .glance import QUALITY, Glances
 from .mirror import Mirror
 from .pace import Pace
 from .plan import Plan
@@ -106,6 +107,7 @@ class Coordinator:
     def _search(self, sampler: str, seed: int) -> None:
         self._prepare()
         self.queue = TimingQueue(self.recorded, self.study.predictor.calibrated)
+        self.glances = Glances(self.run)
         self.plan = Plan(self.recorded, self.pace, self.progress, sampler, seed, self.until_converged)
         self._checkpoint = len(self.run.trials) // self._rhythm
         self._checking = False
@@ -207,8 +209,7 @@ class Coordinator:
         adopted = self.recorded.adopt()
         if adopted:
             self.recorded.refresh()
-            under_way = {number for work in self._under_way for number in work.numbers}
-            known = under_way | {trial.number for trial in self._begun_before} | set(self.queue.due)
+            known = self._at_work_on() | {trial.number for trial in self._begun_before} | set(self.queue.due)
             self._begun_before += [trial for trial in self._begun() if trial.number in adopted - known]
             self.queue.reconsider()
 
@@ -226,7 +227,11 @@ class Coordinator:
         if begun is not None and self._time_is_over():
             begun = None
         trial = begun or self.plan.next(self._pending, self.pool.room, self._time_is_over)
-        return self._next_due() if trial is None else Work(Kind.JUDGE, (trial,))
+        return (
+            self._next_due()
+            if trial is None
+            else Work(Kind.JUDGE, (trial,), None if trial.label else self.glances.look)
+        )
 
     def _next_due(self) -> Work | None:
         """Return the timings that cannot wait."""
@@ -237,10 +242,13 @@ class Coordinator:
         """Return timings of what may be on the front, several at once: they share the reference's time."""
         if self._timers_are_busy() or self.pace.is_over(0):
             return None
-        trials = self.queue.postponed(self._timed_now())
+        trials = self.queue.postponed(self._at_work_on())
         if not trials:
             return None
         self.progress.prepare("timing what may be on the front", 1.0 / (1 + len(trials)))
+        unjudged = [trial for trial in trials if trial.stages[QUALITY]["state"] == PREDICTED]
+        if unjudged:
+            return Work(Kind.JUDGE, (unjudged[0],))
         return Work(Kind.TIME, tuple(trials[: self.pace.at_once]))
 
     def _settle_doubts(self) -> None:
@@ -253,7 +261,7 @@ class Coordinator:
             nonlocal left
             if left <= 0 or self._timers_are_busy() or self.pace.is_over(0):
                 return None
-            found = self.queue.in_doubt(self._timed_now())[: min(left, self.pace.at_once)]
+            found = self.queue.in_doubt(self._at_work_on())[: min(left, self.pace.at_once)]
             if not found or (not self._under_way and {trial.number for trial in found} == asked):
                 return None  # the same again: their files cannot be had any more
             asked.clear()
@@ -268,8 +276,8 @@ class Coordinator:
         """Whether a timing would only wait: what is under way may show that it is not worth it."""
         return sum(work.kind is not Kind.JUDGE for work in self._under_way) >= self.pool.timers
 
-    def _timed_now(self) -> set[int]:
-        return {number for work in self._under_way if work.kind is not Kind.JUDGE for number in work.numbers}
+    def _at_work_on(self) -> set[int]:
+        return {number for work in self._under_way for number in work.numbers}
 
     def _pending(self) -> list[Trial]:
         """Return the trials that are being judged, or wait for a timing without which nothing is known of them."""
@@ -317,7 +325,8 @@ class Coordinator:
         """Decide whether a trial that was built and judged is timed now."""
         trial = self.run.any_trial(number)
         (self.pace.candidates if trial.candidate.repair == "static" else self.pace.twins).append(seconds)
-        if trial.state == "started":
+        self.glances.take(trial)
+        if trial.state != FAILED:
             result = self.queue.judged(trial)
             if result is None:
                 return

@@ -1,10 +1,12 @@
-"""Which timings are worth their time: what is surely dominated is not timed, what is in doubt is timed again."""
+"""What is worth its time: what is surely dominated goes no further, what is in doubt is timed again."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..objectives.protocol import Reading
 from ..objectives.ratio import spread
@@ -18,32 +20,63 @@ WIDE = 0.025  # standard deviation of a speedup's logarithm from which its timin
 SURE = 0.95  # probability of being on the front, or off it, from which nobody asks again
 
 
-def hopeless(run: Run, readings: Mapping[str, Reading]) -> str | None:
-    """Return why a candidate need not be timed; None where it may reach the front.
+@dataclass(frozen=True, eq=False)
+class Bar:
+    """What a candidate has to beat to reach the front; of a run's, but small enough to be sent.
 
-    It is hopeless where a member of the front is no larger, no worse, and at its slowest no slower than the candidate at
-    the fast end of its predicted interval.
+    Attributes:
+        numbers: the trials of the front.
+        rows: their sizes, drops and slowest times ``[F, 3]``.
+        best_db: PSNR of the reference.
+        has_target: whether the evaluation data has targets.
+    """
+
+    numbers: Sequence[int]
+    rows: NDArray[np.float64]
+    best_db: float
+    has_target: bool
+
+    @classmethod
+    def of(cls, run: Run) -> Bar | None:
+        """Return a run's bar; None where nothing is measured yet."""
+        numbers, rows = run.bar
+        return cls(numbers, rows, run.reference.value("psnr_db"), run.has_target) if numbers else None
+
+    def dominator(self, readings: Mapping[str, Reading]) -> int | None:
+        """Return a trial that is no larger, no worse, and at its slowest no slower than a candidate at its best.
+
+        Args:
+            readings: size, quality and predicted speedup, of which the high ends of their intervals count.
+        """
+        needed = ("predicted_speedup", "size_bytes", "psnr_db", "fidelity_db")
+        if any(name not in readings for name in needed):
+            return None
+        speedup, psnr, fidelity = (_highest(readings[name]) for name in ("predicted_speedup", "psnr_db", "fidelity_db"))
+        drop = front.drop_db(psnr, fidelity, self.best_db, self.has_target)
+        own = np.array([readings["size_bytes"].value, drop, 1.0 / speedup])
+        found = np.flatnonzero((self.rows <= own).all(axis=1) & (self.rows != own).any(axis=1))
+        return self.numbers[found[0]] if len(found) else None
+
+
+def hopeless(run: Run, readings: Mapping[str, Reading]) -> str | None:
+    """Return why a candidate need not be timed: a member of the front surely dominates it; None where it may reach the front.
 
     Args:
         run: with its reference measured.
         readings: of the candidate: size, quality and the predicted speedup.
     """
-    needed = ("predicted_speedup", "size_bytes", "psnr_db", "fidelity_db")
-    numbers, rows = run.bar
-    if any(name not in readings for name in needed) or not numbers:
-        return None
-    psnr, fidelity = readings["psnr_db"].value, readings["fidelity_db"].value
-    drop = front.drop_db(psnr, fidelity, run.reference.value("psnr_db"), run.has_target)
-    predicted = readings["predicted_speedup"]
-    fastest = 1.0 / (predicted.high or predicted.value)
-    own = np.array([readings["size_bytes"].value, drop, fastest])
-    dominators = np.flatnonzero((rows <= own).all(axis=1) & (rows != own).any(axis=1))
-    if not len(dominators):
+    bar = Bar.of(run)
+    dominator = None if bar is None else bar.dominator(readings)
+    if dominator is None:
         return None
     return (
-        f"not timed: even at {1 / fastest:.2f} times the reference's speed, the high end of its prediction, "
-        f"trial {numbers[dominators[0]]} is no larger, no worse and no slower"
+        f"not timed: even at {_highest(readings['predicted_speedup']):.2f} times the reference's speed, the high end of its "
+        f"prediction, trial {dominator} is no larger, no worse and no slower"
     )
+
+
+def _highest(reading: Reading) -> float:
+    return reading.high or reading.value
 
 
 def sure_enough(readings: Mapping[str, Reading]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -23,10 +23,11 @@ from ..spaces.errors import BuildError, InputError
 from ..spaces.groups import fitting
 from ..spaces.statistics import Progress
 from ..studies.reading_notes import reading_notes
-from ..studies.records import DONE, FAILED
+from ..studies.records import DONE, FAILED, PREDICTED
 from ..studies.run_folder import save_model_file
 from ..studies.study import Study
-from ..studies.trial import Trial
+from ..studies.trial import GLANCE, Trial
+from .glance import Look
 
 TIMING = "timing"
 
@@ -86,44 +87,82 @@ class Evaluator:
             save_model_file(self.study.builder.build(Candidate()), path)
         return self._open(path)
 
-    def judge(self, candidate: Candidate, known: Trial | None = None) -> Iterator[StageResult]:
+    def judge(
+        self, candidate: Candidate, known: Trial | None = None, look: Look | None = None
+    ) -> Iterator[StageResult]:
         """Yield each stage before timing that ``known`` has not finished yet, as it finishes; the last one where one fails.
 
         Args:
             candidate: what to predict, build and judge.
             known: what was found before.
+            look: tells whether a candidate is hopeless by its first images; then it is not judged on all.
 
         Raises:
             InputError: the disk cannot be written to; nothing of the candidate's is lost by it.
         """
+        found = dict(known.readings) if known else {}
+        for result in self._stages(candidate, known, look, found):
+            found.update(result.readings)
+            yield result
+
+    def _stages(
+        self, candidate: Candidate, known: Trial | None, look: Look | None, found: Mapping[str, Reading]
+    ) -> Iterator[StageResult]:
+        """Yield stages; ``found`` grows by the readings of each."""
         done = {stage for stage, facts in known.stages.items() if facts["state"] == DONE} if known else set()
-        sha256 = known.sha256 if known else ""
         prediction = None if "prediction" in done else self._predict(candidate)
         if prediction is not None:
             yield _done("prediction", "", {"predicted_speedup": prediction.reading()}, time.perf_counter())
-        start = time.perf_counter()
-        try:
-            if "build" not in done or not self.path(candidate).exists():
-                built = self.study.builder.build(candidate)
-                save_model_file(built, self.path(candidate))
-                if built.sha256 != sha256:  # what was measured on another file does not count for this one
-                    done, sha256 = set(), built.sha256
-            subject = self._subject(candidate, sha256)
-            if "build" not in done:
-                yield _done("build", sha256, Size().measure(subject) | _fallbacks(built, subject), start)
-        except Exception as error:
-            yield _failed("build", sha256, error, start)
+        built = yield from self._build(candidate, known.sha256 if known else "", done)
+        if built is None:
             return
+        subject, sha256 = built
         for objective in self.objectives:
             if objective.name in done or objective.name == TIMING:
                 continue
             start = time.perf_counter()
             try:
+                glanced = {} if GLANCE in done else self._glance(objective, subject)
+                if glanced:
+                    yield _done(GLANCE, sha256, glanced, start)
+                hopeless = look.hopeless(found) if look is not None else None
+                if hopeless is not None:
+                    yield StageResult(objective.name, PREDICTED, sha256, *hopeless)
+                    return
+                start = time.perf_counter()
                 readings = objective.measure(subject)
             except Exception as error:
                 yield _failed(objective.name, sha256, error, start)
                 return
             yield _done(objective.name, sha256, readings, start)
+
+    def _build(
+        self, candidate: Candidate, sha256: str, done: set[str]
+    ) -> Generator[StageResult, None, tuple[Subject, str] | None]:
+        """Yield that a candidate is built, where it was not yet; return what is measured and its sha256, None if it fails.
+
+        What is ``done`` was measured on another file, and does not count, where the candidate's bytes are others by now.
+        """
+        start = time.perf_counter()
+        try:
+            if "build" not in done or not self.path(candidate).exists():
+                built = self.study.builder.build(candidate)
+                save_model_file(built, self.path(candidate))
+                if built.sha256 != sha256:
+                    done.clear()
+                    sha256 = built.sha256
+            subject = self._subject(candidate, sha256)
+            if "build" not in done:
+                yield _done("build", sha256, Size().measure(subject) | _fallbacks(built, subject), start)
+            return subject, sha256
+        except Exception as error:
+            yield _failed("build", sha256, error, start)
+            return None
+
+    def _glance(self, objective: Objective, subject: Subject) -> dict[str, Reading]:
+        """Return what an objective tells by the first few images, where it can."""
+        glance = getattr(objective, "glance", None)
+        return {} if glance is None else dict(glance(subject))
 
     def time_together(self, trials: Sequence[Trial]) -> list[tuple[Trial, StageResult]]:
         """Time trials that were built and judged, in turn with one another and with the reference, which runs once for all.

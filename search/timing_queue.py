@@ -11,6 +11,7 @@ from ..studies.run import Run
 from ..studies.trial import Trial
 from .doubt import POSTPONED, doubtful, hopeless, sure_enough
 from .evaluate import TIMING, StageResult
+from .glance import QUALITY
 from .recorded import RecordedRun
 
 
@@ -37,7 +38,8 @@ class TimingQueue:
     def reconsider(self) -> None:
         """Look at all that was not timed anew: who has beaten them may have turned out slower since."""
         mine = self.recorded.mine
-        self._waiting = {trial.number for trial in self.run.trials if trial.predicted and mine(trial)}
+        waiting = {trial.number for trial in self.run.trials if trial.predicted and mine(trial)}
+        self._waiting = waiting - set(self.due)
 
     def untimed(self, label: str, found: Mapping[str, Reading]) -> str | None:
         """Return why a candidate is not timed now: it is hopeless, or so well predicted that its timing can wait."""
@@ -48,8 +50,9 @@ class TimingQueue:
 
     def judged(self, trial: Trial) -> StageResult | None:
         """Take a trial that is built and judged; return what is to be recorded where it is not timed now."""
-        reason = self.untimed(trial.label, trial.readings)
+        reason = trial.stages[QUALITY]["reason"] or self.untimed(trial.label, trial.readings)
         if reason is None:
+            self._waiting.discard(trial.number)
             self.due.append(trial.number)
             return None
         self._waiting.add(trial.number)
@@ -59,7 +62,7 @@ class TimingQueue:
         """Return the trials that were not timed and may be on the front, the most promising first.
 
         Args:
-            besides: numbers of trials that are being timed.
+            besides: numbers of trials that are being worked on.
         """
         found = []
         for number in sorted(self._waiting):

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from ..studies.trial import Trial
 from .evaluate import Evaluator, StageResult
+from .glance import Look
 
 Results = tuple[tuple[int, StageResult], ...]
 
@@ -27,10 +28,12 @@ class Work:
     Attributes:
         kind: what.
         trials: one to judge; one or several to time in turn with one another.
+        look: tells whether one that is judged is hopeless by its first images; None where it is judged on all.
     """
 
     kind: Kind
     trials: tuple[Trial, ...]
+    look: Look | None = None
 
     @property
     def numbers(self) -> tuple[int, ...]:
@@ -65,7 +68,7 @@ def perform(evaluator: Evaluator, work: Work) -> Iterator[Results]:
     """Do a piece of work; yield trials' numbers and their stages as they finish."""
     if work.kind is Kind.JUDGE:
         for trial in work.trials:
-            for result in evaluator.judge(trial.candidate, trial):
+            for result in evaluator.judge(trial.candidate, trial, work.look):
                 yield ((trial.number, result),)
     else:
         timed = evaluator.time_together if work.kind is Kind.TIME else evaluator.time_again

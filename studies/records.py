@@ -18,7 +18,7 @@ from ..spaces.errors import InputError
 
 DONE = "done"
 FAILED = "failed"
-PREDICTED = "predicted"  # not timed: dominated anyway by what was predicted, or to be timed later
+PREDICTED = "predicted"  # not measured: dominated anyway by what was predicted, or to be timed later
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +28,13 @@ class Record:
     Attributes:
         study: digest of the study.
         key: the candidate's key.
-        stage: "claim", "proposal", "prediction", "build", "quality", "timing".
+        stage: "claim", "proposal", "prediction", "build", "glance", "quality", "timing".
         environment: digest of the environment it was measured in.
         state: "done", "failed" or "predicted".
         trial: the candidate's number in the run.
         sha256: of the model file that was measured; empty where building failed.
         readings: by name, each as `objectives.protocol.Reading` writes it.
-        reason: why it failed, or was not timed.
+        reason: why it failed, or was not measured.
         candidate: its JSON, on the candidate's first record.
         label: "reference", "uniform 4/8" or empty.
         seconds: what the stage took.

@@ -12,6 +12,7 @@ from ..spaces.candidate import Candidate
 from .records import DONE, FAILED, PREDICTED, Record
 
 STAGES = ("build", "quality", "timing")  # in this order; a trial with all of them is measured
+GLANCE = "glance"  # a look at a few images, between build and quality
 PROPOSAL = "proposal"  # what a model expected of the candidate when it was proposed
 CLAIM = "claim"  # somebody is about to evaluate it
 WITHOUT_FILE = (PROPOSAL, "prediction")  # stages that come before the candidate's file
@@ -185,7 +186,7 @@ def _trial(candidate: Candidate, own: list[Record], standing: dict[str, Record],
     readings = {
         name: Reading.from_json(reading)
         for record in standing.values()
-        if record.state == DONE
+        if record.state != FAILED
         for name, reading in record.readings.items()
     }
     timed = standing.get("timing")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
@@ -12,6 +13,7 @@ from typing import Any
 from .errors import InputError, nearest
 
 VERSION = 1
+CANONICAL = {"version", "base", "layers", "repair"}  # keys of every candidate in JSON
 WEIGHT_BITS = (2, 3, 4, 5, 6, 7, 8, 16, 32)
 ACTIVATION_BITS = (8, 32)
 REPAIRS = ("static", "sequential")
@@ -80,6 +82,10 @@ def share(name: str, value: object) -> float:
 UNCOMPRESSED = LayerChoice()
 
 
+def _is_uncompressed(choice: LayerChoice) -> bool:
+    return choice.weight_bits == 32 and choice == UNCOMPRESSED  # the first tells nearly all apart, in no time
+
+
 @dataclass(frozen=True)
 class Candidate:
     """One point of the space.
@@ -99,7 +105,7 @@ class Candidate:
     def __post_init__(self) -> None:
         if self.repair not in REPAIRS:
             raise InputError(f"repair must be one of {', '.join(REPAIRS)}, but got {self.repair!r}")
-        kept = {name: choice for name, choice in sorted(self.layers.items()) if choice != UNCOMPRESSED}
+        kept = {name: choice for name, choice in sorted(self.layers.items()) if not _is_uncompressed(choice)}
         object.__setattr__(self, "layers", kept)
         ratios = {name: share("pruning_ratio", ratio) for name, ratio in sorted(self.groups.items())}
         object.__setattr__(self, "groups", {name: ratio for name, ratio in ratios.items() if ratio})
@@ -177,6 +183,17 @@ class Candidate:
             repair=data.get("repair", "static"),
         )
 
+    @classmethod
+    def from_canonical(cls, data: Mapping[str, Any]) -> Candidate:
+        """Read what `to_json` wrote, several times as fast as `from_json`: only the values of choices are checked."""
+        if data.keys() - {"groups"} != CANONICAL or (data["version"], data["base"]) != (VERSION, "reference"):
+            return cls.from_json(data)
+        layers = {sys.intern(name): _canonical_choice(tuple(choice.items())) for name, choice in data["layers"].items()}
+        groups = {name: choice["pruning_ratio"] for name, choice in data.get("groups", {}).items()}
+        candidate = cls.__new__(cls)
+        vars(candidate).update(layers=layers, groups=groups, base=data["base"], repair=data["repair"])
+        return candidate
+
 
 @lru_cache(maxsize=4096)
 def _choice_json(choice: LayerChoice) -> tuple[tuple[str, Any], ...]:
@@ -184,20 +201,19 @@ def _choice_json(choice: LayerChoice) -> tuple[tuple[str, Any], ...]:
     return tuple((key, value) for key, value in asdict(choice).items() if value != getattr(UNCOMPRESSED, key))
 
 
+@lru_cache(maxsize=4096)
+def _canonical_choice(data: tuple[tuple[str, Any], ...]) -> LayerChoice:
+    return LayerChoice(**dict(data))
+
+
 def _layer_choice(name: str, data: Any) -> LayerChoice:
     if not isinstance(data, Mapping):
         raise InputError(f"layer {name!r}: the choice must be an object, but got {data!r}")
     _check_keys(f"layer {name!r}", data, ("weight_bits", "activation_bits", "sparsity", "form"))
-    hashable = all(isinstance(value, (bool, int, float, str)) for value in data.values())
     try:
-        return _known_choice(**data) if hashable else LayerChoice(**data)
+        return LayerChoice(**data)
     except InputError as error:
         raise InputError(f"layer {name!r}: {error}") from None
-
-
-@lru_cache(maxsize=4096, typed=True)
-def _known_choice(**data: Any) -> LayerChoice:
-    return LayerChoice(**data)
 
 
 def _ratio(name: str, data: Any) -> float:

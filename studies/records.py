@@ -7,9 +7,11 @@ never spoils a whole one. Finished means: the record is on disk.
 from __future__ import annotations
 
 import fcntl
+import gc
 import json
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -56,6 +58,18 @@ class Record:
     seconds: float = 0.0
     time: str = ""
     node: str = ""
+
+
+@contextmanager
+def many_objects() -> Iterator[None]:
+    """Make many objects that all stay: the collector of garbage would look at all of them again and again."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def read_records(path: Path) -> Iterator[Record]:

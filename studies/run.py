@@ -17,7 +17,7 @@ from ..spaces.errors import InputError, SlimfrontError
 from . import front
 from .limits import Limits, given_limits
 from .pick import pick
-from .records import Record, read_records
+from .records import Record, many_objects, read_records
 from .run_folder import RECORDS_FILE, check_same_study, read_run_file, save_model_file, use_machine_facts
 from .searched import searched
 from .trial import Trial, Trials
@@ -63,12 +63,12 @@ class Run:
         """All that determined the readings, as plain data."""
         return dict(self._about["study"]["definition"])
 
-    @property
+    @cached_property
     def has_target(self) -> bool:
         """Whether the evaluation data has targets; else quality is against the reference's output."""
         return self.definition["data"]["target"] is not None
 
-    @property
+    @cached_property
     def limits(self) -> Limits:
         """The study's constraints."""
         return Limits(**self.definition["constraints"])
@@ -76,7 +76,8 @@ class Run:
     @cached_property
     def _kept(self) -> Trials:
         trials = Trials(self._environment)
-        trials.add(self._records() if self._given is None else self._given)
+        with many_objects():
+            trials.add(self._records() if self._given is None else self._given)
         self._given = None
         return trials
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -124,7 +125,7 @@ class Trials:
         changed: set[str] = set()
         for record in records:
             if record.candidate is not None:
-                self._candidates.setdefault(record.key, Candidate.from_json(record.candidate))
+                self._candidates.setdefault(record.key, Candidate.from_canonical(record.candidate))
                 record = replace(record, candidate=None)  # a hundred layers as JSON take more room than all else
             self._records.setdefault(record.key, []).append(record)
             changed.add(record.key)
@@ -223,13 +224,11 @@ def _stage(record: Record) -> dict[str, Any]:
 
 
 def _main_environment(by_key: dict[str, list[Record]]) -> str | None:
-    timed: dict[str, set[str]] = {}
-    for key, records in by_key.items():
-        for record in records:
-            if record.stage == "timing" and record.state == DONE:
-                environment = timed.pop(record.environment, set()) | {key}
-                timed[record.environment] = environment  # the latest stands last
-    if not timed:
-        return None
-    most = max(map(len, timed.values()))
-    return [environment for environment, keys in timed.items() if len(keys) == most][-1]
+    """Return the environment that most candidates were timed in; of several the one whose last timing stands last."""
+    timed: dict[str, set[str]] = defaultdict(set)
+    last: dict[str, int] = {}
+    timings = (record for own in by_key.values() for record in own if record.stage == "timing" and record.state == DONE)
+    for place, record in enumerate(timings):
+        timed[record.environment].add(record.key)
+        last[record.environment] = place
+    return max(timed, key=lambda environment: (len(timed[environment]), last[environment]), default=None)

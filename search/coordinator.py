@@ -18,6 +18,7 @@ from ..studies.reading_notes import environment_notes, reading_notes
 from ..studies.records import DONE, FAILED, PREDICTED
 from ..studies.run import Run
 from ..studies.run_folder import PREDICTOR_FILE, writing_to
+from ..studies.standing import Standing
 from ..studies.trial import REFERENCE_LABEL, STAGES, Trial
 from .evaluate import TIMING, Evaluator, StageResult
 from .glance import QUALITY, Glances
@@ -37,6 +38,7 @@ CHECKPOINTS = 4  # times that what was postponed is timed in a search
 TIMED_AGAIN = 0.125  # timings of members of the front in doubt, in parts of the trials
 TRIES = 2  # of a candidate that ends its worker
 SUSPICIOUS_PSNR_DB = 12.0  # a trained reference stands higher against its targets, unless a range is wrong
+STANDING_SECONDS = 0.5  # from one look at what workers are at to the next
 OTHERS_SECONDS = 1.0  # from one look at what other processes have found to the next
 ADOPTION_SECONDS = 10.0  # from one look for processes that have ended to the next
 CLEANED = 50  # files are looked through when the run has grown by this part of it, at first after each trial
@@ -79,7 +81,7 @@ class Coordinator:
         self._tries: Counter[int] = Counter()
         self._again: list[Work] = []  # whose workers ended
         self._cleaned = 0
-        self._refreshed = self._adopted = 0.0
+        self._refreshed = self._adopted = self._told = 0.0
         self._begun_before: list[Trial] = []  # by a process that ended before it had finished them
 
     @property
@@ -192,8 +194,21 @@ class Coordinator:
                 return
             self._take(self.pool.wait())
             self._meet_others()
+            self._tell_standing()
             while self.pool.notes:
                 self.progress.note(self.pool.notes.pop(0))
+
+    def _tell_standing(self) -> None:
+        """Tell what workers are at, where there are several."""
+        now = time.monotonic()
+        if self.pool.workers > 1 and now - self._told >= STANDING_SECONDS:
+            self._told = now
+            waiting = len(self.queue.due) + sum(
+                len(work.trials) for work in self._under_way if work.kind is not Kind.JUDGE
+            )
+            doing = tuple(self.pool.doing)
+            timed = sum(len(each.trials) for each in doing if each.stage == TIMING)
+            self.progress.standing(Standing(self.pool.workers, doing, waiting - timed, self.pace.per_minute))
 
     def _meet_others(self, after: float = ADOPTION_SECONDS) -> None:
         """Take what other processes have found on the same records, and the trials of those that have ended."""
@@ -353,6 +368,7 @@ class Coordinator:
 
     def _finished(self, trials: Sequence[Trial]) -> None:
         """Tell of finished trials, and throw away the files that nobody needs any more."""
+        self.pace.finished(len(trials))
         if self.mirror:
             self.mirror.add(self.run, trials)
         done = len(self.run.trials)

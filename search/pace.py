@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections import deque
 
+MINUTE = 60.0
 AT_ONCE = 6  # candidates that are timed in turn with one another
 TWIN_SECONDS = 60.0  # what sequential repair is taken to last before one was measured
 
@@ -28,6 +30,8 @@ class Pace:
         self.candidates: list[float] = []
         self.twins: list[float] = []
         self.timings: list[float] = []
+        self._begun = time.monotonic()
+        self._finished: deque[float] = deque()  # when
 
     @property
     def at_once(self) -> int:
@@ -55,6 +59,18 @@ class Pace:
     def of_timeout(self, part: float) -> float:
         """Return a part of the seconds that are left; infinite where there is no deadline."""
         return part * max(self._left, 0.0)
+
+    def finished(self, count: int) -> None:
+        """Note that so many trials were finished just now."""
+        self._finished.extend([time.monotonic()] * count)
+
+    @property
+    def per_minute(self) -> float:
+        """How many trials were finished in the last minute, or, before a minute is over, would be at this rate."""
+        now = time.monotonic()
+        while self._finished and now - self._finished[0] > MINUTE:
+            self._finished.popleft()
+        return len(self._finished) * MINUTE / min(max(now - self._begun, 1.0), MINUTE)
 
     def seconds_left(self, done: int, workers: int) -> float | None:
         """Return the seconds until the search ends, by the candidates so far; None where it cannot be told yet."""

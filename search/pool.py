@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
+from ..studies.standing import Doing
 from .evaluate import Evaluator
 from .work import Results, Told, Work, perform
 
@@ -38,6 +39,11 @@ class Pool(Protocol):
     @property
     def busy(self) -> int:
         """How many pieces of work are not over."""
+        ...
+
+    @property
+    def doing(self) -> list[Doing]:
+        """What workers are at, where there are several."""
         ...
 
     def submit(self, work: Work) -> None:
@@ -82,6 +88,11 @@ class OwnProcess:
     def busy(self) -> int:
         """1 where something is under way."""
         return int(self._under_way is not None)
+
+    @property
+    def doing(self) -> list[Doing]:
+        """Nothing that is not seen by what is told."""
+        return []
 
     def submit(self, work: Work) -> None:
         """Take work; it is begun when it is waited for."""

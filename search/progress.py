@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from ..studies.standing import Standing
 from ..studies.trial import Trial
 
 
@@ -40,6 +41,10 @@ class Progress(Protocol):
         """
         ...
 
+    def standing(self, standing: Standing) -> None:
+        """Take what the workers are at, where there are several: every second or so."""
+        ...
+
 
 class Silent:
     """A `Progress` that drops everything."""
@@ -59,4 +64,7 @@ class Silent:
         trial: Trial,
         gain_ahead: float | None = None,
     ) -> None:
+        """Drop it."""
+
+    def standing(self, standing: Standing) -> None:
         """Drop it."""

@@ -17,6 +17,7 @@ from typing import Any
 from ..objectives.predictor_file import write_predictor
 from ..spaces.cache import cache_folder, stores_used
 from ..spaces.errors import InputError
+from ..studies.standing import Doing
 from ..studies.trial import STAGES, Trial
 from . import cluster, parcel, remote
 from .cluster import Node
@@ -127,6 +128,20 @@ class RayPool:
 
     def _on(self, node: Node) -> list[_Task]:
         return [task for task in self._tasks.values() if task.node.id == node.id]
+
+    @property
+    def doing(self) -> list[Doing]:
+        """What workers are at."""
+        now = time.monotonic()
+        return [
+            Doing(
+                task.node.host,
+                self._stage(task) if task.began else "opening",
+                task.work.numbers,
+                now - task.since,
+            )
+            for task in self._tasks.values()
+        ]
 
     def submit(self, work: Work) -> None:
         """Take work; a timing waits until a node is free of all else."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -14,11 +15,13 @@ from .texts import number_text, seconds_text, size_text
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
-    from rich.progress import Progress
 
+    from .search_bar import SearchBar
+    from .standing import Standing
     from .trial import Trial
 
 WIDTH = 140  # of what is written to a file or a pipe
+LINES_SECONDS = 10.0  # from one line on what workers are at to the next
 
 
 class Screen:
@@ -72,8 +75,9 @@ class SearchProgress:
 
     def __init__(self, quiet: bool) -> None:
         self.quiet = quiet
-        self._bar: Progress | None = None
+        self._bar: SearchBar | None = None
         self._preparing = ""
+        self._stood = 0.0
 
     def note(self, text: str) -> None:
         """Show a warning or remark."""
@@ -113,6 +117,19 @@ class SearchProgress:
             told = [f"{done}/{total}", trial_line(trial), standing, left]
             self._print("  ".join(part for part in told if part))
 
+    def standing(self, standing: Standing) -> None:
+        """Show what the workers are at: a table on a terminal; elsewhere a line now and then."""
+        if self.quiet:
+            return
+        from .search_bar import standing_line, standing_view
+
+        if self._bar is not None:
+            self._bar.below = standing_view(standing)
+            self._bar.refresh()
+        elif time.monotonic() - self._stood >= LINES_SECONDS:
+            self._stood = time.monotonic()
+            self._print(standing_line(standing), "dim")
+
     def close(self) -> None:
         """Leave the screen in order."""
         if self._bar is not None:
@@ -128,10 +145,9 @@ class SearchProgress:
 
     def _update(self, text: str, done: float, total: float, more: str) -> None:
         if self._bar is None:
-            from rich.progress import BarColumn, Progress, TextColumn
+            from .search_bar import search_bar
 
-            columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[more]}"))
-            self._bar = Progress(*columns, console=_console(stderr=True), transient=True)
+            self._bar = search_bar(_console(stderr=True))
             self._bar.add_task("", more="")
             self._bar.start()
         self._bar.update(self._bar.task_ids[0], description=text, completed=done, total=total, more=more)

@@ -25,6 +25,7 @@ from slimfront.search import loop
 from slimfront.search.evaluate import Evaluator, StageResult
 from slimfront.search.work import Kind, Results, Told, Work
 from slimfront.studies.run import Run
+from slimfront.studies.standing import Doing, Standing
 from slimfront.studies.study import Study
 from slimfront.studies.trial import Trial
 
@@ -107,6 +108,11 @@ class Sleeping:
         """Workers that sleep."""
         return len(self._due)
 
+    @property
+    def doing(self) -> list[Doing]:
+        """They sleep."""
+        return [Doing("sleeping", work.kind, work.numbers, 0.0) for _, _, work in self._due]
+
     def submit(self, work: Work) -> None:
         """Let a worker sleep."""
         ends = time.monotonic() + self._random.exponential(SECONDS)
@@ -182,6 +188,9 @@ class Watch:
         """Take the time now and then."""
         if self.pool is not None and done >= self.stops[-1][0] + self.every:
             self.stops.append((done, time.perf_counter(), self.pool.slept))
+
+    def standing(self, standing: Standing) -> None:
+        """Nobody looks at it."""
 
     def lines(self) -> list[str]:
         """Return what was noted."""

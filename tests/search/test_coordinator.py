@@ -9,8 +9,10 @@ from slimfront.search import coordinator as coordinator_module
 from slimfront.search.coordinator import TRIES
 from slimfront.search.loop import search
 from slimfront.search.pool import OwnProcess
+from slimfront.search.progress import Silent
 from slimfront.search.work import Kind, Told
 from slimfront.studies.records import read_records
+from slimfront.studies.standing import Doing
 from slimfront.studies.study import load_study
 
 pytestmark = pytest.mark.usefixtures("quick_timing")
@@ -45,6 +47,10 @@ class Scripted:
     def busy(self):
         return len(self.under_way)
 
+    @property
+    def doing(self):
+        return [Doing("there", work.kind, work.numbers, 1.0) for work in self.under_way]
+
     def submit(self, work):
         self.submitted.append((work.kind, work.numbers))
         self.under_way.append(work)
@@ -70,7 +76,7 @@ class Scripted:
 
 @pytest.fixture
 def search_with(study_folder, tmp_path, monkeypatch):
-    def searched(trials=10, **script):
+    def searched(trials=10, progress=None, **script):
         pools = []
 
         def open_pool(evaluator, reference):
@@ -79,7 +85,7 @@ def search_with(study_folder, tmp_path, monkeypatch):
             return pools[0]
 
         monkeypatch.setattr("slimfront.search.loop._pool_opener", lambda *_: nullcontext(open_pool))
-        run = search(load_study(study_folder), trials=trials, run_dir=tmp_path / "run")
+        run = search(load_study(study_folder), trials=trials, run_dir=tmp_path / "run", progress=progress)
         assert pools[0].closed
         assert not pools[0].under_way
         return run, pools[0]
@@ -101,6 +107,23 @@ def test_several_are_judged_side_by_side_and_timed_together(search_with):
     records = list(read_records(run.folder / "records.jsonl"))
     assert {record.node for record in records if record.stage == "build" and record.trial} == {"there"}
     assert pool.taught == sum(kind is not Kind.JUDGE for kind, _ in pool.submitted)
+
+
+def test_what_workers_are_at_is_told(search_with, monkeypatch):
+    class Listening(Silent):
+        def __init__(self):
+            self.told = []
+
+        def standing(self, standing):
+            self.told.append(standing)
+
+    monkeypatch.setattr(coordinator_module, "STANDING_SECONDS", 0.0)
+    progress = Listening()
+    search_with(progress=progress)
+    assert {standing.workers for standing in progress.told} == {3}
+    assert max(len(standing.doing) for standing in progress.told) == 2, "one of three has just told what it found"
+    assert any(standing.waiting for standing in progress.told)
+    assert progress.told[-1].per_minute > 0
 
 
 def test_a_candidate_is_claimed_before_anything_is_found_of_it(search_with):

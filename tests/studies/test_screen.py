@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from slimfront.spaces.candidate import Candidate
 from slimfront.studies import texts
 from slimfront.studies.screen import Screen, plain
+from slimfront.studies.search_bar import standing_view
+from slimfront.studies.standing import Doing, Standing
 from slimfront.studies.trial import Trial
 
 
@@ -58,6 +62,34 @@ def test_progress_goes_to_standard_error_as_plain_lines(capsys: pytest.CaptureFi
     ]
 
 
+def at_work(nodes: int = 1) -> Standing:
+    doing = [
+        Doing(f"node{n}", stage, (2 * n + k,), 10.0 * n + k)
+        for n in range(nodes)
+        for k, stage in enumerate(["quality", "build"])
+    ]
+    return Standing(2 * nodes + 1, tuple(doing), 3, 41.6)
+
+
+def test_workers_are_told_of_in_a_line_now_and_then(capsys: pytest.CaptureFixture[str]):
+    with Screen(as_json=False, quiet=False).search() as progress:
+        progress.standing(at_work())
+        progress.standing(at_work())
+    assert capsys.readouterr().err.splitlines() == [
+        "3 workers: build 1, quality 1; 3 wait to be timed; 42 candidates a minute"
+    ]
+
+
+def test_on_a_terminal_the_nodes_stand_in_a_table_the_slowest_first():
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(standing_view(at_work(20)))
+    lines = console.export_text().splitlines()
+    assert lines[0].split() == ["node", "at", "trials", "for"]
+    assert lines[1].split() == ["node19", "build,", "quality", "39,", "38", "191", "s"]
+    assert lines[13].split() == ["…", "8", "more"]
+    assert "build 20, quality 20" in lines[14]
+
+
 def test_quiet_is_silent(capsys: pytest.CaptureFixture[str]):
     screen = Screen(as_json=True, quiet=True)
     screen.note("a warning")
@@ -66,4 +98,5 @@ def test_quiet_is_silent(capsys: pytest.CaptureFixture[str]):
         progress.prepare("statistics", 0.1)
         progress.note("careful")
         progress.step(1, 2, 0.0, None, Trial(0, Candidate(), "failed"))
+        progress.standing(at_work())
     assert capsys.readouterr() == ("", "")

@@ -241,17 +241,25 @@ class Coordinator:
         begun = self._begun_before.pop(0) if self._begun_before else None
         if begun is not None and self._time_is_over():
             begun = None
+        if begun is not None:
+            begun = self.recorded.begin_again(begun)
         trial = begun or self.plan.next(self._pending, self.pool.room, self._time_is_over)
-        return (
-            self._next_due()
-            if trial is None
-            else Work(Kind.JUDGE, (trial,), None if trial.label else self.glances.look)
-        )
+        return self._next_due() if trial is None else self._judge(trial)
+
+    def _judge(self, trial: Trial) -> Work:
+        """Return the work of judging a trial, and on its own where processes have ended on it."""
+        return Work(Kind.JUDGE, (trial,), None if trial.label else self.glances.look, self._may_end_processes(trial))
+
+    def _may_end_processes(self, trial: Trial) -> bool:
+        return trial.claims > TRIES
 
     def _next_due(self) -> Work | None:
         """Return the timings that cannot wait."""
         trials = self.queue.take_due(self.pace.at_once)
-        return Work(Kind.TIME, tuple(trials)) if trials else None
+        suspicious = [trial for trial in trials if self._may_end_processes(trial)]
+        self._again += [Work(Kind.TIME, (trial,), apart=True) for trial in suspicious]
+        others = tuple(trial for trial in trials if trial not in suspicious)
+        return Work(Kind.TIME, others) if others else self._lost()
 
     def _next_postponed(self) -> Work | None:
         """Return timings of what may be on the front, several at once: they share the reference's time."""

@@ -105,11 +105,19 @@ class OwnProcess:
         if self._under_way is None:
             return []
         work, results = self._under_way
+        if work.apart:
+            return self._apart(work)
         found = next(results, None)
         if found is None:
             self._under_way = None
             return [Told(work, over=True)]
         return [Told(work, found)]
+
+    def _apart(self, work: Work) -> list[Told]:
+        from .apart import perform_apart
+
+        self._under_way = None
+        return [perform_apart(self._evaluator.study, self._evaluator.models, work)]
 
     def teach(self) -> None:
         """The predictor is the study's own."""

@@ -94,6 +94,10 @@ class RecordedRun:
         self._observe(self.run.add(record for own in won for record in own))
         return [self.run.any_trial(own[0].trial) for own in won]
 
+    def begin_again(self, trial: Trial) -> Trial:
+        """Record that a trial, which a process that ended had begun, is evaluated again; return it as it is now."""
+        return self.add([(trial.number, StageResult(CLAIM, DONE, ""))])[0]
+
     def add(self, results: Iterable[tuple[int, StageResult]], node: str = "", environment: str = "") -> list[Trial]:
         """Record stages of trials; return the trials as they are now.
 

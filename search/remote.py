@@ -99,11 +99,11 @@ def about(marks: dict[str, str], provider: str, threads: int) -> dict[str, Any]:
         "digest": environment.digest,
         "cache": str(cache_folder()),
         "shares": [path for path, mark in marks.items() if reads(path, mark)],
-        "memory": _memory(),
+        "memory": memory(),
     }
 
 
-def _memory() -> int:
+def memory() -> int:
     """Return the bytes of memory that this machine has, or that its container may take."""
     found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):

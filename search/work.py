@@ -29,11 +29,13 @@ class Work:
         kind: what.
         trials: one to judge; one or several to time in turn with one another.
         look: tells whether one that is judged is hopeless by its first images; None where it is judged on all.
+        apart: whether it may end the process that does it, and has to be done in one of its own.
     """
 
     kind: Kind
     trials: tuple[Trial, ...]
     look: Look | None = None
+    apart: bool = False
 
     @property
     def numbers(self) -> tuple[int, ...]:

@@ -35,6 +35,7 @@ class Trial:
         readings: of all stages, by name.
         reference_ms: the run's time of the reference; latencies are this over the speedup.
         timings: how often its file was timed.
+        claims: how often its evaluation was begun.
     """
 
     number: int
@@ -47,6 +48,7 @@ class Trial:
     readings: dict[str, Reading] = field(default_factory=dict)
     reference_ms: float | None = None
     timings: int = 0
+    claims: int = 1
 
     @property
     def measured(self) -> bool:
@@ -206,6 +208,7 @@ def _trial(candidate: Candidate, own: list[Record], standing: dict[str, Record],
         readings=readings,
         reference_ms=reference_ms,
         timings=len(timings),
+        claims=sum(record.stage == CLAIM for record in own),
     )
 
 

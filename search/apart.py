@@ -1,0 +1,80 @@
+"""Work in a process of its own: for candidates on which the search's process ended again and again.
+
+A candidate that ends the process that runs it (a segmentation fault in a kernel, too much memory) is told from one whose
+search was merely killed by how a process ends that does nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from ..spaces.errors import InputError
+from ..studies.study import Study
+from . import parcel, remote
+from .work import Results, Told, Work
+
+SECONDS = 3600.0  # that the work may take: a hang is no fault that a search should wait for
+MEMORY = 0.9  # of the machine's memory
+WRONG_INPUT = 2
+
+
+def perform_apart(study: Study, models: Path, work: Work, seconds: float = SECONDS) -> Told:
+    """Do a piece of work in a new process; return what was found, or how the process ended.
+
+    Args:
+        study: with its builder prepared.
+        models: folder of the model files.
+        work: what is to be done.
+        seconds: that it may take.
+
+    Raises:
+        InputError: the disk cannot be written to.
+    """
+    digest = parcel.digest_of(study)
+    if not parcel.is_here(digest):
+        parcel.unpack(digest, parcel.pack(study, []))
+    memory = int(MEMORY * remote.memory())
+    order = remote.Order(digest, work, str(models.resolve()), machine=study.environment.machine, memory=memory)
+    command = [sys.executable, "-c", "from slimfront.search.apart import main; main()"]
+    try:
+        done = subprocess.run(command, input=pickle.dumps(order), capture_output=True, timeout=seconds, check=False)
+    except subprocess.TimeoutExpired:
+        return Told(work, over=True, lost=f"it took longer than {seconds:.0f} s in a process of its own")
+    if done.returncode == WRONG_INPUT:
+        raise InputError(_last_line(done.stderr))
+    if done.returncode:
+        return Told(work, over=True, lost=f"its process {_end(done.returncode, done.stderr)}")
+    return Told(work, pickle.loads(done.stdout), over=True)
+
+
+def _end(status: int, errors: bytes) -> str:
+    """Say how a process ended."""
+    if status < 0:
+        return f"was ended by {signal.Signals(-status).name}"
+    return f"failed: {_last_line(errors) or f'exit status {status}'}"
+
+
+def _last_line(errors: bytes) -> str:
+    return (errors.decode(errors="replace").strip().splitlines() or [""])[-1]
+
+
+def main() -> None:
+    """Take an order from standard input, and write what was found to standard output."""
+    with os.fdopen(os.dup(1), "wb") as out:
+        os.dup2(2, 1)  # what libraries print is no result
+        order = pickle.load(sys.stdin.buffer)
+        try:
+            found: Results = tuple(pair for step in remote.work(order, None) for pair in step.results)
+        except InputError as error:
+            sys.exit(_tell(error))
+        out.write(pickle.dumps(found))
+
+
+def _tell(error: InputError) -> int:
+    print(error, file=sys.stderr)
+    return WRONG_INPUT

@@ -8,17 +8,19 @@ import sys
 import textwrap
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 sys.path.insert(0, str(Path(__file__).parent))
 import postgres
 
 from slimfront.search.loop import search
 from slimfront.spaces.errors import InputError
-from slimfront.studies import record_table as record_table_module
+from slimfront.studies import attendance
 from slimfront.studies.database import PASSWORD_VARIABLE
 from slimfront.studies.process import is_gone, this_process
 from slimfront.studies.record_table import RecordTable, read_table
@@ -32,9 +34,10 @@ SEARCHER = """
     from slimfront.objectives.timing import Timing
     from slimfront.search import evaluate
     from slimfront.search.loop import search
+    from slimfront.studies import attendance
 
     evaluate.Timing = lambda: Timing(least_rounds=3, most_rounds=3, slot_seconds=0.0)
-    study, run, storage, trials = sys.argv[1:]
+    study, run, storage, trials, attendance.LEASE_SECONDS = *sys.argv[1:5], float(sys.argv[5])
 
     class Listener:
         def note(self, text): print("note:", text, flush=True)
@@ -70,13 +73,13 @@ def table(url, request):
         yield made
 
 
-def another(table):
-    return RecordTable(table.url, table.study)
+def another(table, note=lambda text: None):
+    return RecordTable(table.database.url, table.study, note)
 
 
-def searcher(study, run, storage, trials):
+def searcher(study, run, storage, trials, lease=attendance.LEASE_SECONDS):
     return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(SEARCHER), str(study), str(run), storage, str(trials)],
+        [sys.executable, "-c", textwrap.dedent(SEARCHER), str(study), str(run), storage, str(trials), str(lease)],
         env=os.environ,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -105,8 +108,8 @@ def test_what_one_writes_the_others_read_in_order(table):
         assert other.news() == []
         other.append(written[0])
         assert table.news() == [written[0]], "not what it wrote itself"
-    assert read_table(table.url, table.study) == [*written, written[0]]
-    assert RecordTable(table.url, "another study").news() == []
+    assert read_table(table.database.url, table.study) == [*written, written[0]]
+    assert RecordTable(table.database.url, "another study").news() == []
 
 
 def test_records_that_were_committed_late_are_not_missed(table, monkeypatch):
@@ -144,22 +147,126 @@ def test_trials_of_who_has_left_are_taken_over_and_those_of_the_living_are_not(t
     assert table.adopt() == set()
 
 
-def test_who_stands_still_on_another_machine_is_taken_for_dead_after_its_lease(table, monkeypatch):
-    monkeypatch.setattr(record_table_module, "this_process", lambda: "elsewhere:1:1")
-    other = another(table)
-    other.__enter__()
-    monkeypatch.undo()
+def elsewhere(table, monkeypatch):
+    """Return a coordinator on another machine, which does not say that it is at work after it has said so once."""
+    made = another(table)
+    with monkeypatch.context() as patch:
+        patch.setattr(attendance, "this_process", lambda: "elsewhere:1:1")
+        table.database.do(made._attendance.sign)
+    return made
+
+
+def coordinators(table):
+    rows = table.database.tables.coordinators
+    return set(table.database.do(lambda c: c.execute(sa.select(rows.c.owner)).scalars().all()))
+
+
+def age(table, other, seconds):
+    """Let a coordinator have said so many seconds earlier that it is at work."""
+    rows = table.database.tables.coordinators
+    older = rows.update().where(rows.c.owner == other._attendance.owner).values(beat=rows.c.beat - seconds)
+    table.database.do(lambda connection: connection.execute(older))
+
+
+def test_who_was_silent_on_another_machine_for_its_lease_is_taken_for_dead_at_once(table, monkeypatch):
+    other = elsewhere(table, monkeypatch)
     other.claim([[replace(CLAIM, key="k0")]], 0)
     assert table.adopt() == set()
-    time.sleep(1.5 * record_table_module.BEAT_SECONDS)
-    monkeypatch.setattr(record_table_module, "LEASE_SECONDS", 1.0)
-    assert table.adopt() == set(), "its counter has moved"
-    other._ended.set()
-    other._beating.join()  # as if it had been killed
-    table.adopt()
-    time.sleep(1.1)
+    age(table, other, attendance.LEASE_SECONDS - 5)
+    assert table.adopt() == set(), "it may still be alive"
+    assert table.others
+    age(table, other, 5)
+    assert not table.others
     assert table.adopt() == {0}
-    other.close()
+    assert table.mine(0)
+    assert coordinators(table) == {table._attendance.owner}
+
+
+def test_nobody_is_taken_for_dead_just_after_the_database_was_away(table, monkeypatch):
+    other = elsewhere(table, monkeypatch)
+    other.claim([[replace(CLAIM, key="k0")]], 0)
+    age(table, other, 10 * attendance.LEASE_SECONDS)
+    table.database.attempt(lambda connection: connection.execute(sa.text("select nonsense from nowhere")))
+    assert table.adopt() == set()
+    monkeypatch.setattr(attendance, "GRACE_SECONDS", 0.0)
+    assert table.adopt() == {0}
+
+
+def test_a_sign_of_life_is_told_from_silence(table, monkeypatch):
+    other = elsewhere(table, monkeypatch)
+    age(table, other, 10)
+    assert table.silent(5.0)
+    assert not table.silent(30.0)
+    table.database.do(other._attendance.sign)
+    assert not table.silent(5.0)
+    age(table, other, 2 * attendance.LEASE_SECONDS)
+    assert not table.silent(5.0), "who is dead is not waited for"
+
+
+def test_who_comes_back_after_its_trials_were_taken_over_writes_nothing_of_them(table, monkeypatch):
+    notes = []
+    other = another(table, notes.append)
+    other._attendance.sign, signed = lambda connection: None, other._attendance.sign
+    with other:  # as one that is suspended
+        other.claim([[replace(CLAIM, key=f"k{n}")] for n in range(2)], 0)
+        assert table.adopt() == {0, 1}
+        other._attendance.sign = signed
+        mine = other.claim([[replace(CLAIM, key="k2")]], 0)[0][0]
+        of_others, own = replace(CLAIM, key="k0", stage="build"), replace(mine, stage="build")
+        assert other.append(of_others, own) == [own]
+        assert (other.mine(0), other.mine(1), other.mine(2)) == (False, True, True)
+        assert other.adopt() == set()
+        assert not other.mine(1)
+        assert table.adopt() == set(), "it is at work again"
+        assert table.append(of_others) == [of_others]
+        written = [(record.key, record.stage) for record in read_table(table.database.url, table.study)]
+        assert written == [("k0", "claim"), ("k1", "claim"), ("k2", "claim"), ("k2", "build"), ("k0", "build")]
+    assert [note.split(" are")[0] for note in notes] == ["1 candidates of this process"] * 2
+
+
+def test_nothing_is_done_twice_where_the_database_did_not_come_to_say_that_it_had_done_it(table):
+    """Each transaction is broken off once after its commit."""
+    do = table.database.do
+
+    def twice(what):
+        do(what)
+        return do(what)
+
+    with another(table) as other:
+        other.claim([[replace(CLAIM, key="k0")]], 0)
+    table.database.do = twice
+    assert table.adopt() == {0}
+    assert table.mine(0)
+    assert [own[0].trial for own in table.claim([[replace(CLAIM, key=f"k{n}")] for n in (1, 2)], 0)] == [1, 2]
+    build = replace(CLAIM, key="k1", trial=1, stage="build")
+    assert table.append(build) == [build]
+    records = read_table(table.database.url, table.study)
+    assert [(record.trial, record.stage) for record in records] == [*((n, "claim") for n in range(3)), (1, "build")]
+
+
+def test_no_more_trials_are_claimed_than_there_are_to_be(table, tmp_path):
+    claims = [[replace(CLAIM, key=f"k{n}")] for n in range(6)]
+    with another(table) as other, RecordFile(tmp_path / "records.jsonl") as file:
+        assert [own[0].trial for own in table.claim(claims[:3], 0, 5)] == [0, 1, 2]
+        assert [own[0].trial for own in other.claim(claims[1:], 0, 5)] == [3, 4]
+        assert table.claim(claims[5:], 0, 5) == other.claim(claims[5:], 0, 5) == []
+        assert table.claim(claims[5:], 0)[0][0].trial == 5
+        assert [own[0].trial for own in file.claim(claims, 0, 4)] == [0, 1, 2, 3]
+        assert file.claim(claims, 4, 4) == []
+
+
+def test_coordinators_that_claim_at_the_same_time_get_numbers_without_gaps(table):
+    """Several threads, each a coordinator, claim in turns what the others claim as well."""
+    others = [another(table) for _ in range(4)]
+    claims = [[replace(CLAIM, key=f"k{n}")] for n in range(60)]
+
+    def claim(coordinator):
+        return [own[0] for n in range(0, 60, 6) for own in coordinator.claim(claims[n : n + 6], 0, 50)]
+
+    with ThreadPoolExecutor(4) as pool:
+        won = [record for own in pool.map(claim, others) for record in own]
+    assert sorted(record.trial for record in won) == list(range(50))
+    assert len({record.key for record in won}) == 50
 
 
 def test_a_process_that_ended_is_gone_at_once(tmp_path):

@@ -54,9 +54,9 @@ def complete(url: str) -> str:
         driver = DRIVERS.get(parsed.drivername)
         if driver is not None:
             parsed = parsed.set(drivername=f"{parsed.drivername}+{driver}")
-        parsed.get_dialect().import_dbapi()
         if parsed.get_backend_name() not in KINDS:
             raise sa.exc.ArgumentError(f"{parsed.get_backend_name()} is none of {', '.join(KINDS)}")
+        parsed.get_dialect().import_dbapi()
     except ModuleNotFoundError as error:
         name = (error.name or "").split(".")[0]
         extra = f"slimfront[{EXTRAS[name]}]" if name in EXTRAS else name

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -19,8 +20,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 import postgres
 
 from slimfront.search.loop import search
+from slimfront.spaces.candidate import Candidate, LayerChoice
 from slimfront.spaces.errors import InputError
-from slimfront.studies import attendance
+from slimfront.studies import attendance, database
+from slimfront.studies import storage as storage_module
 from slimfront.studies.database import PASSWORD_VARIABLE
 from slimfront.studies.process import is_gone, this_process
 from slimfront.studies.record_table import RecordTable, read_table
@@ -71,6 +74,18 @@ def table(url, request):
     made = RecordTable(url, f"{request.node.name}"[:60])
     with made:
         yield made
+
+
+class Listener:
+    def __init__(self):
+        self.notes = []
+
+    def note(self, text):
+        self.notes.append(text)
+
+    def prepare(self, text, fraction): ...
+
+    def step(self, *told): ...
 
 
 def another(table, note=lambda text: None):
@@ -322,6 +337,61 @@ def test_a_killed_coordinators_trials_are_finished_by_the_next(study_folder, tmp
     assert len(Run(tmp_path / "a").trials) == 12
 
 
+def test_a_search_that_was_suspended_for_longer_than_its_lease_leaves_to_others_what_they_took(
+    study_folder, tmp_path, url
+):
+    lease = 6.0
+    first = searcher(study_folder, tmp_path / "a", url, 14, lease)
+    for line in first.stdout:
+        if line.startswith("done 4"):
+            break
+    first.send_signal(signal.SIGSTOP)
+    try:
+        told = done(searcher(study_folder, tmp_path / "b", url, 14, lease))
+    finally:
+        first.send_signal(signal.SIGCONT)
+    assert "still evaluating" not in told, "it waited until it was known that the other stands still"
+    out = done(first)
+    assert set(evaluated(read_table(url, load_study(study_folder).digest)).values()) == {1}
+    assert out.splitlines()[-1] == told.splitlines()[-1]
+    assert [len(Run(tmp_path / name).trials) for name in ("a", "b")] == [14, 14]
+
+
+def test_trials_of_a_coordinator_that_died_elsewhere_are_waited_for_at_the_end(
+    study_folder, tmp_path, url, quick_timing, monkeypatch
+):
+    """It died a moment ago: nobody can tell yet, and its trial is the last one."""
+    study = load_study(study_folder)
+    search(study, trials=3, run_dir=tmp_path / "a", storage=url)
+    other = RecordTable(url, study.digest)
+    with monkeypatch.context() as patch:
+        patch.setattr(attendance, "this_process", lambda: "elsewhere:1:1")
+        other.database.do(other._attendance.sign)
+    candidate = Candidate({"conv1": LayerChoice(8, 32)})
+    other.claim([[replace(CLAIM, study=study.digest, key=candidate.key, candidate=candidate.to_json())]], 0)
+    monkeypatch.setattr(attendance, "LEASE_SECONDS", 14.0)
+    listener = Listener()
+    run = search(load_study(study_folder), trials=4, run_dir=tmp_path / "a", storage=url, progress=listener)
+    assert [trial.number for trial in run.trials] == [0, 1, 2, 3]
+    assert run.trials[3].candidate == candidate
+    assert sum("waiting to see whether they live" in note for note in listener.notes) == 1
+    assert not any("still evaluating" in note for note in listener.notes)
+
+
+def test_who_still_works_is_left_to_it(study_folder, tmp_path, url, quick_timing):
+    study = load_study(study_folder)
+    search(study, trials=3, run_dir=tmp_path / "a", storage=url)
+    candidate = Candidate({"conv1": LayerChoice(8, 32)})
+    listener = Listener()
+    with RecordTable(url, study.digest) as other:
+        other.claim([[replace(CLAIM, study=study.digest, key=candidate.key, candidate=candidate.to_json())]], 0)
+        run = search(load_study(study_folder), trials=4, run_dir=tmp_path / "a", storage=url, progress=listener)
+        assert other.mine(3)
+        assert other.adopt() == {0, 1, 2}, "those of the search, which has left; its own it still has"
+    assert len(run.trials) == 3
+    assert "other processes are still evaluating 1 candidates of the run" in listener.notes
+
+
 def test_a_database_that_is_stopped_and_started_loses_nothing(server, study_folder, tmp_path):
     url = server.database()
     running = searcher(study_folder, tmp_path / "a", url, 16)
@@ -354,6 +424,33 @@ def test_a_run_that_was_begun_in_its_folder_moves_into_a_database(study_folder, 
         search(load_study(study_folder), trials=5, run_dir=tmp_path / "run", storage="sqlite:///elsewhere.db")
 
 
+def test_a_run_that_was_killed_while_it_moved_goes_on(study_folder, tmp_path, url, quick_timing, monkeypatch):
+    """Its records are in the database, and its folder does not say so yet."""
+    search(load_study(study_folder), trials=3, run_dir=tmp_path / "run")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(storage_module, "write_whole", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        search(load_study(study_folder), trials=5, run_dir=tmp_path / "run", storage=url)
+    assert "storage" not in json.loads((tmp_path / "run" / "run.json").read_text())
+    moved = read_table(url, load_study(study_folder).digest)
+    run = search(load_study(study_folder), trials=5, run_dir=tmp_path / "run", storage=url)
+    assert len(run.trials) == 5
+    assert read_table(url, load_study(study_folder).digest)[: len(moved)] == moved
+
+
+def test_more_records_than_a_statement_has_parameters_are_moved(url):
+    count = 70_000
+    records = [replace(CLAIM, key=f"k{n}", trial=n) for n in range(count)]
+    with RecordTable(url, "s") as table:
+        assert table.take_over(records)
+        assert table.take_over(records), "they are there"
+        assert not table.take_over([*records, replace(CLAIM, key="new", trial=count)])
+        assert table.adopt() == set(range(count))
+        assert table.news() == records
+        assert table.claim([[replace(CLAIM, key="new")]], 0)[0][0].trial == count
+        assert table.append(*(replace(record, stage="build") for record in records[:40_000]))
+        assert table.news() == []
+
+
 def test_no_file_holds_the_password(study_folder, tmp_path, server, quick_timing, monkeypatch):
     url = server.database()
     secret = url.replace("tester@", "tester:hush@")
@@ -366,10 +463,52 @@ def test_no_file_holds_the_password(study_folder, tmp_path, server, quick_timing
     assert len(Run(tmp_path / "run").trials) >= 2
 
 
+def test_a_search_needs_the_password_only_where_it_is_given(study_folder, tmp_path, server, quick_timing, monkeypatch):
+    url = server.database(password="hush")
+    secret = url.replace("@", ":hush@")
+    search(load_study(study_folder), trials=2, run_dir=tmp_path / "run", storage=secret)
+    assert len(search(load_study(study_folder), trials=3, run_dir=tmp_path / "run", storage=secret).trials) == 3
+    with pytest.raises(InputError, match=r"password"):
+        search(load_study(study_folder), trials=4, run_dir=tmp_path / "run")
+    monkeypatch.setenv(PASSWORD_VARIABLE, secret)
+    assert len(search(load_study(study_folder), trials=4, run_dir=tmp_path / "run").trials) == 4
+    assert len(Run(tmp_path / "run").trials) == 4
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "mysql"])
+def test_a_server_that_never_answers_is_given_up(kind, monkeypatch):
+    """It accepts a connection and says nothing, as a hanging machine does."""
+    if kind == "mysql":
+        pytest.importorskip("pymysql")
+    monkeypatch.setattr(database, "CONNECT_SECONDS", 2)
+    monkeypatch.setattr(database, "SILENT_SECONDS", 3)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        with pytest.raises(InputError, match=r"cannot be worked with: .*(timeout|timed out)"):
+            RecordTable(f"{kind}://me@127.0.0.1:{port}/x", "s")
+
+
+def test_a_connection_whose_other_end_is_gone_is_noticed_within_a_minute(server):
+    opened = database.engine(database.complete(server.database()))
+    with opened.connect() as connection, socket.socket(fileno=os.dup(connection.connection.fileno())) as seen:
+        option = lambda name: seen.getsockopt(socket.IPPROTO_TCP, name)  # noqa: E731
+        assert seen.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        silent = option(socket.TCP_KEEPIDLE) + option(socket.TCP_KEEPINTVL) * option(socket.TCP_KEEPCNT)
+        assert silent <= database.SILENT_SECONDS
+        assert option(socket.TCP_USER_TIMEOUT) == 1000 * database.SILENT_SECONDS
+    url = database.complete(f"{server.database()}?keepalives_idle=7")
+    with (
+        database.engine(url).connect() as connection,
+        socket.socket(fileno=os.dup(connection.connection.fileno())) as seen,
+    ):
+        assert seen.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 7, "the user's word counts"
+
+
 @pytest.mark.parametrize(
     ("storage", "words"),
     [
         ("nonsense://somewhere", r"cannot be read: give postgresql://"),
+        ("oracle://somewhere", r"cannot be read: give postgresql://.*oracle is none of sqlite, postgresql"),
         ("postgresql://nobody:hush@127.0.0.1:1/x", r"'postgresql://nobody@127.0.0.1:1/x' cannot be opened: .*refused"),
         ("sqlite:////no/such/folder/x.db", r"cannot be opened: unable to open database file"),
     ],

@@ -98,13 +98,42 @@ class Coordinator:
             self.progress.note(
                 f"the run has {count} candidates already, and no more were asked for ({self.pace.total})"
             )
-        for note in environment_notes(Run(self.recorded.folder), self.study.environment.digest):
+        for note in environment_notes(self.run):
             self.progress.note(note)
         self.recorded.adopt()
         self.recorded.refresh()
         if self._begun() or len(self.run.all_trials) < self.pace.total:
             self._search(sampler, seed)
+        while self._inherited():
+            self._search(sampler, seed)
         self._tell_at_the_end()
+
+    def _inherited(self) -> bool:
+        """Wait until it is known who of the others lives that began trials; return whether some are this one's by now."""
+        if self._begun_before and not self._time_is_over():  # adopted after the last candidate was proposed
+            return True
+        asked, told = time.monotonic(), False
+        while (left := len(self._left_to_others())) and self.pace.of_timeout(1.0) > 0.0:
+            if self.recorded.adopt():
+                self.recorded.refresh()
+                if self._begun():
+                    return True
+                continue
+            waited = time.monotonic() - asked
+            if not self.recorded.silent(waited):
+                return False
+            if waited > ADOPTION_SECONDS and not told:
+                self.progress.note(
+                    f"other processes began {left} candidates of the run: waiting to see whether they live"
+                )
+                told = True
+            time.sleep(OTHERS_SECONDS)
+            self.recorded.refresh()
+        return False
+
+    def _left_to_others(self) -> list[Trial]:
+        """Return the trials whose stages are not all done and are another process's to finish."""
+        return [t for t in self.run.all_trials if t.state == "started" and not self.recorded.mine(t)]
 
     def _search(self, sampler: str, seed: int) -> None:
         self._prepare()
@@ -165,11 +194,12 @@ class Coordinator:
             known = self.run.known(Candidate())
             if known is not None and known.state != "started":
                 return
-            claimed = [known] if known else self.recorded.claim([Proposal(Candidate(), REFERENCE_LABEL)])
+            first = Proposal(Candidate(), REFERENCE_LABEL)
+            claimed = [known] if known else self.recorded.claim([first], self.pace.total)
             if claimed and self.recorded.mine(claimed[0]):
-                first = iter([Work(Kind.JUDGE, (claimed[0],))])
-                self._work_off(lambda first=first: next(first, None) or self._next_due())  # type: ignore[misc]
-                return
+                judged = iter([Work(Kind.JUDGE, (claimed[0],))])
+                self._work_off(lambda judged=judged: next(judged, None) or self._next_due())  # type: ignore[misc]
+                continue
             self._check_reference(claimed)
             self.progress.prepare("another process measures the reference", 0.0)
             time.sleep(OTHERS_SECONDS)
@@ -188,8 +218,11 @@ class Coordinator:
         """Hand out work and take what is told of it until there is none and nothing is under way."""
         while True:
             while self.pool.room > 0 and (work := self._lost() or following()) is not None:
-                self._under_way[work] = time.monotonic()
-                self.pool.submit(work)
+                kept = tuple(trial for trial in work.trials if self.recorded.mine(trial))
+                if kept:  # others may have taken over trials of this process while it was suspended
+                    work = replace(work, trials=kept)
+                    self._under_way[work] = time.monotonic()
+                    self.pool.submit(work)
             if not self.pool.busy:
                 return
             self._take(self.pool.wait())
@@ -349,7 +382,7 @@ class Coordinator:
         trial = self.run.any_trial(number)
         (self.pace.candidates if trial.candidate.repair == "static" else self.pace.twins).append(seconds)
         self.glances.take(trial)
-        if trial.state != FAILED:
+        if trial.state != FAILED and self.recorded.mine(trial):
             result = self.queue.judged(trial)
             if result is None:
                 return
@@ -375,7 +408,8 @@ class Coordinator:
         self._finished(self.recorded.add([(number, result)]))
 
     def _finished(self, trials: Sequence[Trial]) -> None:
-        """Tell of finished trials, and throw away the files that nobody needs any more."""
+        """Tell of finished trials, and throw away the files that nobody needs any more; others' are theirs to tell of."""
+        trials = [trial for trial in trials if self.recorded.mine(trial)]
         self.pace.finished(len(trials))
         if self.mirror:
             self.mirror.add(self.run, trials)
@@ -414,6 +448,6 @@ class Coordinator:
             self.progress.note(f"no candidate keeps the constraints yet: {self.run.limits}")
         if self.mirror:
             self.mirror.add(self.run, [trial for trial in self.run.trials if self.recorded.mine(trial)], ended=True)
-        pending = sum(t.state == "started" and not self.recorded.mine(t) for t in self.run.all_trials)
+        pending = len(self._left_to_others())
         if pending:
             self.progress.note(f"other processes are still evaluating {pending} candidates of the run")

@@ -68,7 +68,7 @@ class Plan:
             proposals = self._proposals(pending(), min(wanted, left), time_is_over)
             if not proposals:
                 break
-            self._claimed = self.recorded.claim(proposals)
+            self._claimed = self.recorded.claim(proposals, self.pace.total)
             if not self._claimed:  # others were faster
                 self.recorded.refresh()
         return self._claimed.pop(0) if self._claimed else None

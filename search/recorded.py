@@ -68,6 +68,10 @@ class RecordedRun:
         """Whether another process may be at work on the run."""
         return self._records.others
 
+    def silent(self, seconds: float) -> bool:
+        """Whether another process, which may be at work, has shown no sign of life for so many seconds."""
+        return self._records.silent(seconds)
+
     def refresh(self) -> None:
         """Take what others have found."""
         self._observe(self.run.add(self._records.news()))
@@ -76,10 +80,10 @@ class RecordedRun:
         """Take over the trials of processes that have ended; return their numbers."""
         return self._records.adopt()
 
-    def claim(self, proposals: Sequence[Proposal]) -> list[Trial]:
+    def claim(self, proposals: Sequence[Proposal], total: int | None = None) -> list[Trial]:
         """Record that candidates, none of which has a trial, will be evaluated; return the trials.
 
-        Those that another process has claimed meanwhile are left out.
+        Those that another process has claimed meanwhile are left out, and those beyond ``total`` trials of the run.
         """
         known = self.run.all_trials
         wanted = []
@@ -90,7 +94,7 @@ class RecordedRun:
                     self._record(0, proposal.candidate, StageResult(PROPOSAL, DONE, "", dict(proposal.expected)))
                 )
             wanted.append(own)
-        won = self._records.claim(wanted, known[-1].number + 1 if known else 0)
+        won = self._records.claim(wanted, known[-1].number + 1 if known else 0, total)
         self._observe(self.run.add(record for own in won for record in own))
         return [self.run.any_trial(own[0].trial) for own in won]
 
@@ -100,6 +104,8 @@ class RecordedRun:
 
     def add(self, results: Iterable[tuple[int, StageResult]], node: str = "", environment: str = "") -> list[Trial]:
         """Record stages of trials; return the trials as they are now.
+
+        Nothing is recorded of trials that another process has taken over: `refresh` tells what it finds.
 
         Args:
             results: trials' numbers and what was found of them.
@@ -131,8 +137,7 @@ class RecordedRun:
                 path.unlink(missing_ok=True)
 
     def _append(self, records: Sequence[Record]) -> None:
-        self._records.append(*records)
-        self._observe(self.run.add(records))
+        self._observe(self.run.add(self._records.append(*records)))
 
     def _observe(self, changed: Iterable[Trial]) -> None:
         """Keep what proposers are told of trials; a trial that is judged again is no more part of the history."""

@@ -67,7 +67,8 @@ class TimingQueue:
         found = []
         for number in sorted(self._waiting):
             trial = self.run.any_trial(number)
-            if not trial.predicted or hopeless(self.run, trial.readings) is not None:
+            mine = self.recorded.mine(trial)
+            if not (mine and trial.predicted) or hopeless(self.run, trial.readings) is not None:
                 self._waiting.remove(number)
             elif number not in besides:
                 found.append(trial)

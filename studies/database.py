@@ -1,4 +1,4 @@
-"""Databases that keep records: their URLs, drivers and tables."""
+"""Databases that keep records: their URLs, drivers, connections and errors."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from ..spaces.errors import InputError
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
-DRIVERS = {"postgresql": "psycopg", "mysql": "pymysql"}
+DRIVERS = {"postgresql": "psycopg", "mysql": "pymysql", "mariadb": "pymysql"}
+KINDS = ("sqlite", *DRIVERS)
 EXTRAS = {"psycopg": "postgresql", "pymysql": "mysql"}
 PASSWORD_VARIABLE = "SLIMFRONT_STORAGE"  # may hold the whole URL, so that no file holds a password
+CONNECT_SECONDS = 10  # for which a server may leave a new connection without an answer
+SILENT_SECONDS = 60  # after which a connection, or a lock of SQLite's, is given up
 
 
 def absolute(url: str) -> str:
@@ -51,6 +54,8 @@ def complete(url: str) -> str:
         driver = DRIVERS.get(parsed.drivername)
         if driver is not None:
             parsed = parsed.set(drivername=f"{parsed.drivername}+{driver}")
+        if parsed.get_backend_name() not in KINDS:
+            raise sa.exc.ArgumentError(f"{parsed.get_backend_name()} is none of {', '.join(KINDS)}")
         parsed.get_dialect().import_dbapi()
     except ModuleNotFoundError as error:
         name = (error.name or "").split(".")[0]
@@ -80,61 +85,45 @@ def without_password(url: str) -> str:
 
 
 def engine(url: str) -> sa.Engine:
-    """Return an engine; SQLite's takes its lock when a transaction begins, and waits for it."""
+    """Return an engine that notices within a minute where the other end is gone.
+
+    SQLite's takes its lock when a transaction begins, and waits for it.
+    """
     import sqlalchemy as sa
 
     logging.getLogger("sqlalchemy").setLevel(logging.ERROR)
-    if not url.startswith("sqlite"):
-        return sa.create_engine(url, pool_pre_ping=True)
-    made = sa.create_engine(url, connect_args={"timeout": 60})
+    parsed = sa.make_url(url)
+    options = {key: value for key, value in _options(parsed).items() if key not in parsed.query}
+    made = sa.create_engine(url, pool_pre_ping=True, connect_args=options)
+    if made.dialect.name == "sqlite":
 
-    @sa.event.listens_for(made, "connect")
-    def _no_implicit_begin(connection: Any, _: object) -> None:
-        connection.isolation_level = None
+        @sa.event.listens_for(made, "connect")
+        def _no_implicit_begin(connection: Any, _: object) -> None:
+            connection.isolation_level = None
 
-    @sa.event.listens_for(made, "begin")
-    def _begin(connection: sa.Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        @sa.event.listens_for(made, "begin")
+        def _begin(connection: sa.Connection) -> None:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return made
 
 
-def tables() -> sa.MetaData:
-    """Return the description of the tables."""
-    import sqlalchemy as sa
-
-    made = sa.MetaData()
-    text = sa.Text().with_variant(sa.Text(2**32 - 1), "mysql")
-    number = sa.BigInteger().with_variant(sa.Integer, "sqlite")
-    study = lambda: sa.Column("study", sa.String(64), nullable=False)  # noqa: E731
-    sa.Table("slimfront_studies", made, sa.Column("study", sa.String(64), primary_key=True), sa.Column("about", text))
-    sa.Table(
-        "slimfront_records",
-        made,
-        sa.Column("id", number, primary_key=True, autoincrement=True),
-        study(),
-        sa.Column("name", sa.String(32), nullable=False, unique=True),
-        sa.Column("body", text, nullable=False),
-        sa.Index("slimfront_records_study", "study", "id"),
-    )
-    sa.Table(
-        "slimfront_trials",
-        made,
-        sa.Column("study", sa.String(64), primary_key=True),
-        sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
-        sa.Column("key", sa.String(64), nullable=False),
-        sa.Column("owner", sa.String(32), nullable=False),
-        sa.UniqueConstraint("study", "key", name="slimfront_trials_key"),
-    )
-    sa.Table(
-        "slimfront_coordinators",
-        made,
-        sa.Column("owner", sa.String(32), primary_key=True),
-        study(),
-        sa.Column("process", sa.String(255), nullable=False),
-        sa.Column("beat", sa.Integer, nullable=False),
-    )
-    return made
+def _options(url: sa.URL) -> dict[str, Any]:
+    """Return what a driver is given so that it waits for nobody who is gone; users may say otherwise in the URL."""
+    if url.get_backend_name() == "sqlite":
+        return {"timeout": SILENT_SECONDS}
+    if url.get_driver_name() == "psycopg":
+        quiet = SILENT_SECONDS // 3  # then two more questions, as far apart
+        return {
+            "connect_timeout": CONNECT_SECONDS,
+            "keepalives_idle": quiet,
+            "keepalives_interval": quiet,
+            "keepalives_count": 2,
+            "tcp_user_timeout": 1000 * SILENT_SECONDS,
+        }
+    if url.get_driver_name() == "pymysql":
+        return {"connect_timeout": CONNECT_SECONDS, "read_timeout": SILENT_SECONDS, "write_timeout": SILENT_SECONDS}
+    return {}
 
 
 def made_meanwhile(error: Exception) -> bool:

@@ -61,17 +61,11 @@ def timing_notes(timings: Sequence[Mapping[str, Reading]]) -> list[str]:
     ]
 
 
-def environment_notes(run: Run, environment: str) -> list[str]:
-    """Return a note for each other environment that a run was timed in: its timings are not compared with those made here.
-
-    Args:
-        run: with the timings of all environments.
-        environment: the digest of this one.
-    """
-    found = {facts["environment"] for trial in run.trials for stage, facts in trial.stages.items() if stage == "timing"}
+def environment_notes(run: Run) -> list[str]:
+    """Return a note for each environment whose timings do not count in a run: candidates are timed again for it."""
     about = run.environments()
     notes = []
-    for digest in sorted(found - {environment}):
+    for digest in sorted(run.timed_elsewhere()):
         there = about.get(digest, {})
         notes.append(
             f"the run was timed in another environment ({there.get('cpu', 'unknown')}, ONNX Runtime "

@@ -104,16 +104,17 @@ def numbered(record: Record, trial: int) -> Record:
 class Records(Protocol):
     """Where the records of a run are kept."""
 
-    def append(self, *records: Record) -> None:
-        """Write records; they are safe when it returns."""
+    def append(self, *records: Record) -> list[Record]:
+        """Write records, safe when it returns; return those: not the ones of trials that others have taken over."""
         ...
 
-    def claim(self, trials: Sequence[Sequence[Record]], first: int) -> list[list[Record]]:
+    def claim(self, trials: Sequence[Sequence[Record]], first: int, total: int | None = None) -> list[list[Record]]:
         """Write the first records of new trials, numbered; return those whose candidates are this process's to evaluate.
 
         Args:
             trials: the records of each.
             first: the next number, as far as this process knows.
+            total: how many trials there may be of all processes; by default any number.
         """
         ...
 
@@ -132,6 +133,10 @@ class Records(Protocol):
     @property
     def others(self) -> bool:
         """Whether another process may be at work on the same records."""
+        ...
+
+    def silent(self, seconds: float) -> bool:
+        """Whether another process, which may be at work, has shown no sign of life for so many seconds."""
         ...
 
 
@@ -160,8 +165,8 @@ class RecordFile:
                 f"another search is writing to {path.parent}; wait for it, or choose another run folder"
             ) from error
 
-    def append(self, *records: Record) -> None:
-        """Write records and wait until they are on disk.
+    def append(self, *records: Record) -> list[Record]:
+        """Write records and wait until they are on disk; return all of them.
 
         Raises:
             InputError: the disk is full or cannot be written to; what was there stays whole.
@@ -177,10 +182,12 @@ class RecordFile:
             os.fsync(self._file)
         except OSError as error:
             raise cannot_write(self.path.parent, error) from error
+        return list(records)
 
-    def claim(self, trials: Sequence[Sequence[Record]], first: int) -> list[list[Record]]:
-        """Write the first records of new trials, numbered from ``first``: nobody else may."""
-        found = [[numbered(record, number) for record in own] for number, own in enumerate(trials, start=first)]
+    def claim(self, trials: Sequence[Sequence[Record]], first: int, total: int | None = None) -> list[list[Record]]:
+        """Write the first records of new trials, numbered from ``first`` and below ``total``: nobody else may."""
+        kept = trials[: None if total is None else max(total - first, 0)]
+        found = [[numbered(record, number) for record in own] for number, own in enumerate(kept, start=first)]
         self.append(*(record for own in found for record in own))
         return found
 
@@ -200,6 +207,10 @@ class RecordFile:
     @property
     def others(self) -> bool:
         """Nobody else may be at work."""
+        return False
+
+    def silent(self, seconds: float) -> bool:
+        """Nobody else is there."""
         return False
 
     def close(self) -> None:

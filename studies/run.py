@@ -314,6 +314,10 @@ class Run:
 
         return explain(self, self.trial(trial) if isinstance(trial, int) else trial, progress)
 
+    def timed_elsewhere(self) -> set[str]:
+        """Return the digests of environments in which candidates were timed that were not in the one that counts."""
+        return self._kept.timed_elsewhere()
+
     def environments(self) -> dict[str, dict[str, Any]]:
         """Return the environments that stages were measured in, by digest."""
         files = sorted((self.folder / "environments").glob("*.json"))

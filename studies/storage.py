@@ -21,6 +21,7 @@ from .run_folder import (
     use_machine_facts,
     write_whole,
 )
+from .study_table import about, known_about
 
 if TYPE_CHECKING:
     from .record_table import RecordTable
@@ -50,7 +51,7 @@ def database_of(folder: Path, storage: str | None) -> str | None:
 
 @contextmanager
 def open_records(
-    folder: Path, study: Study, database: str | None, waiting: Callable[[str], None] = lambda text: None
+    folder: Path, study: Study, database: str | None, note: Callable[[str], None] = lambda text: None
 ) -> Iterator[Records]:
     """Make a folder the run of a study, or check that it is, and hold its records open.
 
@@ -60,7 +61,7 @@ def open_records(
         folder: the run folder.
         study: what is searched.
         database: of `database_of`.
-        waiting: is told when the database does not answer.
+        note: is told when the database does not answer, and what other processes have taken over.
 
     Raises:
         InputError: the folder is the run of another study, another process holds its records, or it cannot be written to.
@@ -74,8 +75,8 @@ def open_records(
         return
     from .record_table import RecordTable
 
-    table = RecordTable(database, study.digest, waiting)
-    known = table.known_about()
+    table = RecordTable(database, study.digest, note)
+    known = known_about(table.database, study.digest)
     if known is None:
         use_machine_facts(folder, study)
     else:
@@ -83,7 +84,7 @@ def open_records(
     make_folder(folder)
     storage = without_password(database)
     with table:
-        study.use_machine_facts(table.about(about_run(study, storage)))
+        study.use_machine_facts(about(table.database, study.digest, about_run(study, storage)))
         _move(folder, study, table, storage)
         start_run(folder, study, study.environment, storage)
         yield table
@@ -97,8 +98,8 @@ def _move(folder: Path, study: Study, table: RecordTable, storage: str) -> None:
     """
     if not (folder / RUN_FILE).exists():
         return
-    about = read_run_file(folder)
-    if "storage" in about or about["study"]["digest"] != study.digest:
+    own = read_run_file(folder)
+    if "storage" in own or own["study"]["digest"] != study.digest:
         return  # `start_run` tells of another study
     with RecordFile(folder / RECORDS_FILE):
         records = list(read_records(folder / RECORDS_FILE))
@@ -106,4 +107,4 @@ def _move(folder: Path, study: Study, table: RecordTable, storage: str) -> None:
             raise InputError(
                 f"{folder} has records of its own, and {storage} has others of the same study; choose another run folder"
             )
-        write_whole(folder / RUN_FILE, json.dumps({**about, "storage": storage}, indent=1))
+        write_whole(folder / RUN_FILE, json.dumps({**own, "storage": storage}, indent=1))

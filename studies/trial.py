@@ -156,6 +156,13 @@ class Trials:
         """Return all trials, by number."""
         return sorted(self._trials.values(), key=lambda trial: trial.number)
 
+    def timed_elsewhere(self) -> set[str]:
+        """Return the environments in which candidates were timed that were not in the one whose timings count."""
+        timed = [
+            {r.environment for r in own if (r.stage, r.state) == ("timing", DONE)} for own in self._records.values()
+        ]
+        return {environment for found in timed if self._environment not in found for environment in found}
+
     def _time_of_reference(self) -> float | None:
         standing = _standing(self._records[self._reference or ""], self._environment)
         timing = standing.get("timing")

@@ -34,11 +34,22 @@ class Server:
         self._run(program("initdb"), "-D", self.data, "-U", "tester", "--auth=trust", "-N")
         self.start()
 
-    def database(self) -> str:
-        """Make a database; return its URL."""
+    def database(self, password: str | None = None) -> str:
+        """Make a database; return its URL, without the password that it asks for where one is given."""
         name = f"test_{uuid.uuid4().hex}"
-        self._run(program("createdb"), "-h", "127.0.0.1", "-p", self.port, "-U", "tester", name)
-        return f"postgresql://tester@127.0.0.1:{self.port}/{name}"
+        server = ("-h", "127.0.0.1", "-p", self.port, "-U", "tester")
+        self._run(program("createdb"), *server, name)
+        if password is None:
+            return f"postgresql://tester@127.0.0.1:{self.port}/{name}"
+        rules = self.data / "pg_hba.conf"
+        rules.write_text(f"host {name} {name} 127.0.0.1/32 scram-sha-256\n{rules.read_text()}")
+        for order in (
+            f"create role {name} login password '{password}'",
+            f"alter database {name} owner to {name}",
+            "select pg_reload_conf()",
+        ):
+            self._run(program("psql"), *server, "-d", name, "-c", order)
+        return f"postgresql://{name}@127.0.0.1:{self.port}/{name}"
 
     def start(self) -> None:
         """Start it, and wait until it answers."""

@@ -3,22 +3,27 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 sys.path.insert(0, str(Path(__file__).parent))
 import postgres
 
 from slimfront.search.loop import search
+from slimfront.spaces.candidate import Candidate, LayerChoice
 from slimfront.spaces.errors import InputError
-from slimfront.studies import record_table as record_table_module
+from slimfront.studies import attendance, database
+from slimfront.studies import storage as storage_module
 from slimfront.studies.database import PASSWORD_VARIABLE
 from slimfront.studies.process import is_gone, this_process
 from slimfront.studies.record_table import RecordTable, read_table
@@ -32,9 +37,10 @@ SEARCHER = """
     from slimfront.objectives.timing import Timing
     from slimfront.search import evaluate
     from slimfront.search.loop import search
+    from slimfront.studies import attendance
 
     evaluate.Timing = lambda: Timing(least_rounds=3, most_rounds=3, slot_seconds=0.0)
-    study, run, storage, trials = sys.argv[1:]
+    study, run, storage, trials, attendance.LEASE_SECONDS = *sys.argv[1:5], float(sys.argv[5])
 
     class Listener:
         def note(self, text): print("note:", text, flush=True)
@@ -70,13 +76,25 @@ def table(url, request):
         yield made
 
 
-def another(table):
-    return RecordTable(table.url, table.study)
+class Listener:
+    def __init__(self):
+        self.notes = []
+
+    def note(self, text):
+        self.notes.append(text)
+
+    def prepare(self, text, fraction): ...
+
+    def step(self, *told): ...
 
 
-def searcher(study, run, storage, trials):
+def another(table, note=lambda text: None):
+    return RecordTable(table.database.url, table.study, note)
+
+
+def searcher(study, run, storage, trials, lease=attendance.LEASE_SECONDS):
     return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(SEARCHER), str(study), str(run), storage, str(trials)],
+        [sys.executable, "-c", textwrap.dedent(SEARCHER), str(study), str(run), storage, str(trials), str(lease)],
         env=os.environ,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -105,8 +123,8 @@ def test_what_one_writes_the_others_read_in_order(table):
         assert other.news() == []
         other.append(written[0])
         assert table.news() == [written[0]], "not what it wrote itself"
-    assert read_table(table.url, table.study) == [*written, written[0]]
-    assert RecordTable(table.url, "another study").news() == []
+    assert read_table(table.database.url, table.study) == [*written, written[0]]
+    assert RecordTable(table.database.url, "another study").news() == []
 
 
 def test_records_that_were_committed_late_are_not_missed(table, monkeypatch):
@@ -144,22 +162,126 @@ def test_trials_of_who_has_left_are_taken_over_and_those_of_the_living_are_not(t
     assert table.adopt() == set()
 
 
-def test_who_stands_still_on_another_machine_is_taken_for_dead_after_its_lease(table, monkeypatch):
-    monkeypatch.setattr(record_table_module, "this_process", lambda: "elsewhere:1:1")
-    other = another(table)
-    other.__enter__()
-    monkeypatch.undo()
+def elsewhere(table, monkeypatch):
+    """Return a coordinator on another machine, which does not say that it is at work after it has said so once."""
+    made = another(table)
+    with monkeypatch.context() as patch:
+        patch.setattr(attendance, "this_process", lambda: "elsewhere:1:1")
+        table.database.do(made._attendance.sign)
+    return made
+
+
+def coordinators(table):
+    rows = table.database.tables.coordinators
+    return set(table.database.do(lambda c: c.execute(sa.select(rows.c.owner)).scalars().all()))
+
+
+def age(table, other, seconds):
+    """Let a coordinator have said so many seconds earlier that it is at work."""
+    rows = table.database.tables.coordinators
+    older = rows.update().where(rows.c.owner == other._attendance.owner).values(beat=rows.c.beat - seconds)
+    table.database.do(lambda connection: connection.execute(older))
+
+
+def test_who_was_silent_on_another_machine_for_its_lease_is_taken_for_dead_at_once(table, monkeypatch):
+    other = elsewhere(table, monkeypatch)
     other.claim([[replace(CLAIM, key="k0")]], 0)
     assert table.adopt() == set()
-    time.sleep(1.5 * record_table_module.BEAT_SECONDS)
-    monkeypatch.setattr(record_table_module, "LEASE_SECONDS", 1.0)
-    assert table.adopt() == set(), "its counter has moved"
-    other._ended.set()
-    other._beating.join()  # as if it had been killed
-    table.adopt()
-    time.sleep(1.1)
+    age(table, other, attendance.LEASE_SECONDS - 5)
+    assert table.adopt() == set(), "it may still be alive"
+    assert table.others
+    age(table, other, 5)
+    assert not table.others
     assert table.adopt() == {0}
-    other.close()
+    assert table.mine(0)
+    assert coordinators(table) == {table._attendance.owner}
+
+
+def test_nobody_is_taken_for_dead_just_after_the_database_was_away(table, monkeypatch):
+    other = elsewhere(table, monkeypatch)
+    other.claim([[replace(CLAIM, key="k0")]], 0)
+    age(table, other, 10 * attendance.LEASE_SECONDS)
+    table.database.attempt(lambda connection: connection.execute(sa.text("select nonsense from nowhere")))
+    assert table.adopt() == set()
+    monkeypatch.setattr(attendance, "GRACE_SECONDS", 0.0)
+    assert table.adopt() == {0}
+
+
+def test_a_sign_of_life_is_told_from_silence(table, monkeypatch):
+    other = elsewhere(table, monkeypatch)
+    age(table, other, 10)
+    assert table.silent(5.0)
+    assert not table.silent(30.0)
+    table.database.do(other._attendance.sign)
+    assert not table.silent(5.0)
+    age(table, other, 2 * attendance.LEASE_SECONDS)
+    assert not table.silent(5.0), "who is dead is not waited for"
+
+
+def test_who_comes_back_after_its_trials_were_taken_over_writes_nothing_of_them(table, monkeypatch):
+    notes = []
+    other = another(table, notes.append)
+    other._attendance.sign, signed = lambda connection: None, other._attendance.sign
+    with other:  # as one that is suspended
+        other.claim([[replace(CLAIM, key=f"k{n}")] for n in range(2)], 0)
+        assert table.adopt() == {0, 1}
+        other._attendance.sign = signed
+        mine = other.claim([[replace(CLAIM, key="k2")]], 0)[0][0]
+        of_others, own = replace(CLAIM, key="k0", stage="build"), replace(mine, stage="build")
+        assert other.append(of_others, own) == [own]
+        assert (other.mine(0), other.mine(1), other.mine(2)) == (False, True, True)
+        assert other.adopt() == set()
+        assert not other.mine(1)
+        assert table.adopt() == set(), "it is at work again"
+        assert table.append(of_others) == [of_others]
+        written = [(record.key, record.stage) for record in read_table(table.database.url, table.study)]
+        assert written == [("k0", "claim"), ("k1", "claim"), ("k2", "claim"), ("k2", "build"), ("k0", "build")]
+    assert [note.split(" are")[0] for note in notes] == ["1 candidates of this process"] * 2
+
+
+def test_nothing_is_done_twice_where_the_database_did_not_come_to_say_that_it_had_done_it(table):
+    """Each transaction is broken off once after its commit."""
+    do = table.database.do
+
+    def twice(what):
+        do(what)
+        return do(what)
+
+    with another(table) as other:
+        other.claim([[replace(CLAIM, key="k0")]], 0)
+    table.database.do = twice
+    assert table.adopt() == {0}
+    assert table.mine(0)
+    assert [own[0].trial for own in table.claim([[replace(CLAIM, key=f"k{n}")] for n in (1, 2)], 0)] == [1, 2]
+    build = replace(CLAIM, key="k1", trial=1, stage="build")
+    assert table.append(build) == [build]
+    records = read_table(table.database.url, table.study)
+    assert [(record.trial, record.stage) for record in records] == [*((n, "claim") for n in range(3)), (1, "build")]
+
+
+def test_no_more_trials_are_claimed_than_there_are_to_be(table, tmp_path):
+    claims = [[replace(CLAIM, key=f"k{n}")] for n in range(6)]
+    with another(table) as other, RecordFile(tmp_path / "records.jsonl") as file:
+        assert [own[0].trial for own in table.claim(claims[:3], 0, 5)] == [0, 1, 2]
+        assert [own[0].trial for own in other.claim(claims[1:], 0, 5)] == [3, 4]
+        assert table.claim(claims[5:], 0, 5) == other.claim(claims[5:], 0, 5) == []
+        assert table.claim(claims[5:], 0)[0][0].trial == 5
+        assert [own[0].trial for own in file.claim(claims, 0, 4)] == [0, 1, 2, 3]
+        assert file.claim(claims, 4, 4) == []
+
+
+def test_coordinators_that_claim_at_the_same_time_get_numbers_without_gaps(table):
+    """Several threads, each a coordinator, claim in turns what the others claim as well."""
+    others = [another(table) for _ in range(4)]
+    claims = [[replace(CLAIM, key=f"k{n}")] for n in range(60)]
+
+    def claim(coordinator):
+        return [own[0] for n in range(0, 60, 6) for own in coordinator.claim(claims[n : n + 6], 0, 50)]
+
+    with ThreadPoolExecutor(4) as pool:
+        won = [record for own in pool.map(claim, others) for record in own]
+    assert sorted(record.trial for record in won) == list(range(50))
+    assert len({record.key for record in won}) == 50
 
 
 def test_a_process_that_ended_is_gone_at_once(tmp_path):
@@ -215,6 +337,61 @@ def test_a_killed_coordinators_trials_are_finished_by_the_next(study_folder, tmp
     assert len(Run(tmp_path / "a").trials) == 12
 
 
+def test_a_search_that_was_suspended_for_longer_than_its_lease_leaves_to_others_what_they_took(
+    study_folder, tmp_path, url
+):
+    lease = 6.0
+    first = searcher(study_folder, tmp_path / "a", url, 14, lease)
+    for line in first.stdout:
+        if line.startswith("done 4"):
+            break
+    first.send_signal(signal.SIGSTOP)
+    try:
+        told = done(searcher(study_folder, tmp_path / "b", url, 14, lease))
+    finally:
+        first.send_signal(signal.SIGCONT)
+    assert "still evaluating" not in told, "it waited until it was known that the other stands still"
+    out = done(first)
+    assert set(evaluated(read_table(url, load_study(study_folder).digest)).values()) == {1}
+    assert out.splitlines()[-1] == told.splitlines()[-1]
+    assert [len(Run(tmp_path / name).trials) for name in ("a", "b")] == [14, 14]
+
+
+def test_trials_of_a_coordinator_that_died_elsewhere_are_waited_for_at_the_end(
+    study_folder, tmp_path, url, quick_timing, monkeypatch
+):
+    """It died a moment ago: nobody can tell yet, and its trial is the last one."""
+    study = load_study(study_folder)
+    search(study, trials=3, run_dir=tmp_path / "a", storage=url)
+    other = RecordTable(url, study.digest)
+    with monkeypatch.context() as patch:
+        patch.setattr(attendance, "this_process", lambda: "elsewhere:1:1")
+        other.database.do(other._attendance.sign)
+    candidate = Candidate({"conv1": LayerChoice(8, 32)})
+    other.claim([[replace(CLAIM, study=study.digest, key=candidate.key, candidate=candidate.to_json())]], 0)
+    monkeypatch.setattr(attendance, "LEASE_SECONDS", 14.0)
+    listener = Listener()
+    run = search(load_study(study_folder), trials=4, run_dir=tmp_path / "a", storage=url, progress=listener)
+    assert [trial.number for trial in run.trials] == [0, 1, 2, 3]
+    assert run.trials[3].candidate == candidate
+    assert sum("waiting to see whether they live" in note for note in listener.notes) == 1
+    assert not any("still evaluating" in note for note in listener.notes)
+
+
+def test_who_still_works_is_left_to_it(study_folder, tmp_path, url, quick_timing):
+    study = load_study(study_folder)
+    search(study, trials=3, run_dir=tmp_path / "a", storage=url)
+    candidate = Candidate({"conv1": LayerChoice(8, 32)})
+    listener = Listener()
+    with RecordTable(url, study.digest) as other:
+        other.claim([[replace(CLAIM, study=study.digest, key=candidate.key, candidate=candidate.to_json())]], 0)
+        run = search(load_study(study_folder), trials=4, run_dir=tmp_path / "a", storage=url, progress=listener)
+        assert other.mine(3)
+        assert other.adopt() == {0, 1, 2}, "those of the search, which has left; its own it still has"
+    assert len(run.trials) == 3
+    assert "other processes are still evaluating 1 candidates of the run" in listener.notes
+
+
 def test_a_database_that_is_stopped_and_started_loses_nothing(server, study_folder, tmp_path):
     url = server.database()
     running = searcher(study_folder, tmp_path / "a", url, 16)
@@ -247,6 +424,33 @@ def test_a_run_that_was_begun_in_its_folder_moves_into_a_database(study_folder, 
         search(load_study(study_folder), trials=5, run_dir=tmp_path / "run", storage="sqlite:///elsewhere.db")
 
 
+def test_a_run_that_was_killed_while_it_moved_goes_on(study_folder, tmp_path, url, quick_timing, monkeypatch):
+    """Its records are in the database, and its folder does not say so yet."""
+    search(load_study(study_folder), trials=3, run_dir=tmp_path / "run")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(storage_module, "write_whole", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        search(load_study(study_folder), trials=5, run_dir=tmp_path / "run", storage=url)
+    assert "storage" not in json.loads((tmp_path / "run" / "run.json").read_text())
+    moved = read_table(url, load_study(study_folder).digest)
+    run = search(load_study(study_folder), trials=5, run_dir=tmp_path / "run", storage=url)
+    assert len(run.trials) == 5
+    assert read_table(url, load_study(study_folder).digest)[: len(moved)] == moved
+
+
+def test_more_records_than_a_statement_has_parameters_are_moved(url):
+    count = 70_000
+    records = [replace(CLAIM, key=f"k{n}", trial=n) for n in range(count)]
+    with RecordTable(url, "s") as table:
+        assert table.take_over(records)
+        assert table.take_over(records), "they are there"
+        assert not table.take_over([*records, replace(CLAIM, key="new", trial=count)])
+        assert table.adopt() == set(range(count))
+        assert table.news() == records
+        assert table.claim([[replace(CLAIM, key="new")]], 0)[0][0].trial == count
+        assert table.append(*(replace(record, stage="build") for record in records[:40_000]))
+        assert table.news() == []
+
+
 def test_no_file_holds_the_password(study_folder, tmp_path, server, quick_timing, monkeypatch):
     url = server.database()
     secret = url.replace("tester@", "tester:hush@")
@@ -259,10 +463,52 @@ def test_no_file_holds_the_password(study_folder, tmp_path, server, quick_timing
     assert len(Run(tmp_path / "run").trials) >= 2
 
 
+def test_a_search_needs_the_password_only_where_it_is_given(study_folder, tmp_path, server, quick_timing, monkeypatch):
+    url = server.database(password="hush")
+    secret = url.replace("@", ":hush@")
+    search(load_study(study_folder), trials=2, run_dir=tmp_path / "run", storage=secret)
+    assert len(search(load_study(study_folder), trials=3, run_dir=tmp_path / "run", storage=secret).trials) == 3
+    with pytest.raises(InputError, match=r"password"):
+        search(load_study(study_folder), trials=4, run_dir=tmp_path / "run")
+    monkeypatch.setenv(PASSWORD_VARIABLE, secret)
+    assert len(search(load_study(study_folder), trials=4, run_dir=tmp_path / "run").trials) == 4
+    assert len(Run(tmp_path / "run").trials) == 4
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "mysql"])
+def test_a_server_that_never_answers_is_given_up(kind, monkeypatch):
+    """It accepts a connection and says nothing, as a hanging machine does."""
+    if kind == "mysql":
+        pytest.importorskip("pymysql")
+    monkeypatch.setattr(database, "CONNECT_SECONDS", 2)
+    monkeypatch.setattr(database, "SILENT_SECONDS", 3)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        with pytest.raises(InputError, match=r"cannot be worked with: .*(timeout|timed out)"):
+            RecordTable(f"{kind}://me@127.0.0.1:{port}/x", "s")
+
+
+def test_a_connection_whose_other_end_is_gone_is_noticed_within_a_minute(server):
+    opened = database.engine(database.complete(server.database()))
+    with opened.connect() as connection, socket.socket(fileno=os.dup(connection.connection.fileno())) as seen:
+        option = lambda name: seen.getsockopt(socket.IPPROTO_TCP, name)  # noqa: E731
+        assert seen.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        silent = option(socket.TCP_KEEPIDLE) + option(socket.TCP_KEEPINTVL) * option(socket.TCP_KEEPCNT)
+        assert silent <= database.SILENT_SECONDS
+        assert option(socket.TCP_USER_TIMEOUT) == 1000 * database.SILENT_SECONDS
+    url = database.complete(f"{server.database()}?keepalives_idle=7")
+    with (
+        database.engine(url).connect() as connection,
+        socket.socket(fileno=os.dup(connection.connection.fileno())) as seen,
+    ):
+        assert seen.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 7, "the user's word counts"
+
+
 @pytest.mark.parametrize(
     ("storage", "words"),
     [
         ("nonsense://somewhere", r"cannot be read: give postgresql://"),
+        ("oracle://somewhere", r"cannot be read: give postgresql://.*oracle is none of sqlite, postgresql"),
         ("postgresql://nobody:hush@127.0.0.1:1/x", r"'postgresql://nobody@127.0.0.1:1/x' cannot be opened: .*refused"),
         ("sqlite:////no/such/folder/x.db", r"cannot be opened: unable to open database file"),
     ],

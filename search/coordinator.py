@@ -17,7 +17,7 @@ from ..spaces.errors import BuildError, InputError
 from ..studies.reading_notes import environment_notes, reading_notes
 from ..studies.records import DONE, FAILED
 from ..studies.run import Run
-from ..studies.run_folder import PREDICTOR_FILE, writing_to
+from ..studies.run_folder import PREDICTOR_FILE, keep_environment, writing_to
 from ..studies.trial import REFERENCE_LABEL, STAGES, Trial
 from .evaluate import TIMING, Evaluator, StageResult
 from .mirror import Mirror
@@ -35,6 +35,7 @@ LEAST_CALIBRATED = 15  # trials: fewer are timed before a calibration had paid
 CHECKPOINTS = 4  # times that what was postponed is timed in a search
 TIMED_AGAIN = 0.125  # timings of members of the front in doubt, in parts of the trials
 TRIES = 2  # of a candidate that ends its worker
+MOST_LOSSES = 10  # of a candidate's workers, whatever ended them: it may be what takes nodes down
 SUSPICIOUS_PSNR_DB = 12.0  # a trained reference stands higher against its targets, unless a range is wrong
 OTHERS_SECONDS = 1.0  # from one look at what other processes have found to the next
 ADOPTION_SECONDS = 10.0  # from one look for processes that have ended to the next
@@ -76,6 +77,7 @@ class Coordinator:
         self._open_pool = open_pool
         self._under_way: dict[Work, float] = {}  # since when
         self._tries: Counter[int] = Counter()
+        self._losses: Counter[int] = Counter()
         self._again: list[Work] = []  # whose workers ended
         self._cleaned = 0
         self._refreshed = self._adopted = 0.0
@@ -188,10 +190,18 @@ class Coordinator:
                 self.pool.submit(work)
             if not self.pool.busy:
                 return
-            self._take(self.pool.wait())
+            told = self.pool.wait()
+            self._keep_environments()
+            self._take(told)
             self._meet_others()
             while self.pool.notes:
                 self.progress.note(self.pool.notes.pop(0))
+
+    def _keep_environments(self) -> None:
+        """Keep what the digests of the nodes' environments stand for."""
+        while self.pool.environments:
+            with writing_to(self.recorded.folder):
+                keep_environment(self.recorded.folder, *self.pool.environments.popitem())
 
     def _meet_others(self, after: float = ADOPTION_SECONDS) -> None:
         """Take what other processes have found on the same records, and the trials of those that have ended."""
@@ -332,14 +342,16 @@ class Coordinator:
             return
         number = work.trials[0].number
         trial = self.run.any_trial(number)
+        self._losses[number] += 1
         self._tries[number] += not told.blameless
-        if self._tries[number] < TRIES:
+        if self._tries[number] < TRIES and self._losses[number] < MOST_LOSSES:
             self._again.append(replace(work, trials=(trial,)))
             return
         if work.kind is Kind.TIME_AGAIN:
             return
         stage = next((stage for stage in STAGES if trial.stages.get(stage, {}).get("state") != DONE), TIMING)
-        result = StageResult(stage, FAILED, trial.sha256, reason=f"{told.lost}, in each of {TRIES} tries")
+        tries = TRIES if self._tries[number] >= TRIES else self._losses[number]
+        result = StageResult(stage, FAILED, trial.sha256, reason=f"{told.lost}, in each of {tries} tries")
         self._finished(self.recorded.add([(number, result)]))
 
     def _finished(self, trials: Sequence[Trial]) -> None:

@@ -1,49 +1,37 @@
-"""Ray: started here or joined, its nodes looked at; nothing else of the search knows of Ray but the pool on top of this."""
+"""Ray: started here or joined, and whether it is still there; nothing else of the search knows of Ray but the pool on top."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import os
+import secrets
 import socket
 import subprocess
 import sys
+import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from ..spaces.errors import InputError
-from ..spaces.session import CPU
 from . import remote
 
 SLOT = "slimfront_timing"  # one on each node that may time
-ANSWER_SECONDS = 10
+ANSWER_SECONDS = 10.0  # a node may take to show that it is there
+JOIN_SECONDS = 14.0  # asking a cluster whether it lets this process in may take
+PORT_SECONDS = 4.0  # until a port answers
+HEAD_SECONDS = 30.0  # a cluster's head may be away; after 60, Ray's client would end this process without a word
 MARK = "SLIMFRONT_SEARCH"  # variable in the environment of all that a local Ray runs
+AUTH_MODE, AUTH_TOKEN = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"  # Ray's own
+REFUSALS = (b"InvalidAuthToken", b"authentication token")  # in what Ray says without the right token
+GOES_ON = "the same command goes on where this one ended"
 LOCAL_STORE = 500_000_000  # bytes that Ray's own memory takes on a machine that it was started on for one search
 
 _sweeper: subprocess.Popen[bytes] | None = None
-
-
-@dataclass(frozen=True)
-class Node:
-    """A node of the cluster.
-
-    Attributes:
-        id: Ray's.
-        host: its name, with the start of the id where several nodes are on one host.
-        cpus: that Ray counts there.
-        slots: timing slots that were declared there.
-        facts: what the node says of itself (`remote.about`).
-    """
-
-    id: str
-    host: str
-    cpus: int
-    slots: int
-    facts: Mapping[str, Any]
 
 
 @contextmanager
@@ -51,7 +39,7 @@ def connected(workers: int | None, address: str | None, threads: int = 1) -> Ite
     """Be connected with a Ray that was started here for so many workers, or, with an address, with a cluster.
 
     Raises:
-        InputError: a wrong number of workers, no Ray at the address, or nodes with other versions of packages.
+        InputError: a wrong number of workers, or no Ray at the address that lets this process in.
     """
     if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
         raise InputError(f"workers must be a whole number, at least 1, but got {workers!r}")
@@ -60,20 +48,23 @@ def connected(workers: int | None, address: str | None, threads: int = 1) -> Ite
             start((workers or 1) * threads)
         else:
             join(address)
-            check(look((CPU, 1), []))
         yield
     finally:
         stop()
 
 
 def start(cpus: int) -> None:
-    """Start Ray on this machine alone, for so many processors; it ends with this process, however that ends."""
+    """Start Ray on this machine alone, for so many processors; it ends with this process, however that ends.
+
+    It takes no work but this process's: whoever connects must know a token, which is nowhere but in the memory of Ray's
+    processes.
+    """
     global _sweeper
     mark = f"slimfront-{uuid.uuid4().hex}"
     watch = [sys.executable, "-S", str(Path(__file__).with_name("sweeper.py")), mark]
     _sweeper = subprocess.Popen(watch, stdin=subprocess.PIPE, start_new_session=True)
-    os.environ[MARK] = mark  # inherited by all that Ray starts
-    try:
+    # inherited by all that Ray starts
+    with _environment({MARK: mark, AUTH_MODE: "token", AUTH_TOKEN: secrets.token_hex(32)}):
         _init(
             address="local",
             num_cpus=cpus,
@@ -82,28 +73,29 @@ def start(cpus: int) -> None:
             object_store_memory=LOCAL_STORE,
             _node_ip_address="127.0.0.1",
         )
-    finally:
-        del os.environ[MARK]
 
 
 def join(address: str) -> None:
     """Join a cluster.
 
     Raises:
-        InputError: nobody answers there, or with another version of Ray or Python.
+        InputError: nobody answers there, or not without a token, or with another version of Ray or Python.
     """
     import ray
 
-    if address != "auto":
-        _check_answers(address)
+    settings = entry(address)
     try:
-        _init(address=address)
+        with _environment(settings):
+            _init(address=address)
     except ConnectionError as error:
-        raise InputError(
-            f"no Ray answers at {address!r}: start one with `ray start --head`, or give its address, host:port"
-        ) from error
+        raise _nobody(address) from error
     except (RuntimeError, ValueError, ray.exceptions.RaySystemError) as error:
-        raise InputError(f"cannot join the Ray cluster at {address!r}: {_last_line(error)}") from error
+        raise InputError(f"cannot join the Ray cluster at {address!r}: {last_line(error)}") from error
+
+
+def may_grow() -> bool:
+    """Whether nodes may join: a Ray that was started here has one, for this process alone."""
+    return _sweeper is None
 
 
 def _init(**settings: Any) -> None:
@@ -117,87 +109,150 @@ def _init(**settings: Any) -> None:
         ray._private.worker.print_to_stdstream = lambda *_, **__: None
 
 
-def _check_answers(address: str) -> None:
-    """Ask with Ray's own health check, which ends in time where its client would go on trying."""
+def entry(address: str) -> dict[str, str]:
+    """Return the variables of the environment with which a cluster lets this process in.
+
+    Ray's own health check is asked, which ends in time where its client would go on trying. A token is shown to a cluster
+    that asks for one only.
+
+    Raises:
+        InputError: nobody answers there in `JOIN_SECONDS`, or not without a token.
+    """
+    end = time.monotonic() + JOIN_SECONDS
+    if address != "auto":
+        _check_port(address)
+    for settings in ({},) if AUTH_MODE in os.environ else ({}, {AUTH_MODE: "token"}):
+        found = _health(address, settings, end - time.monotonic())
+        if found is None or (found.returncode != 0 and not any(words in found.stderr for words in REFUSALS)):
+            raise _nobody(address)
+        if found.returncode == 0:
+            return settings
+    raise InputError(
+        f"the Ray cluster at {address!r} asks for a token, and there is none here or another one: set RAY_AUTH_MODE=token "
+        "and RAY_AUTH_TOKEN to what `ray get-auth-token` prints on its head, or put that into ~/.ray/auth_token"
+    )
+
+
+def _check_port(address: str) -> None:
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit():
         raise InputError(
             f"--ray {address!r} is no address: give host:port of the cluster's head (6379 by default), or auto"
         )
-    silent = f"no Ray answers at {address!r}: is it running, and can this machine reach the port?"
+    if not _listens(host, int(port), PORT_SECONDS):
+        raise _nobody(address)
+
+
+def _health(address: str, settings: Mapping[str, str], seconds: float) -> subprocess.CompletedProcess[bytes] | None:
+    """Run Ray's health check; None where it takes longer."""
+    ask = [sys.executable, "-m", "ray.scripts.scripts", "health-check"]
+    ask += [] if address == "auto" else ["--address", address]
     try:
-        socket.create_connection((host, int(port)), ANSWER_SECONDS / 2).close()
-    except OSError as error:
-        raise InputError(silent) from error
-    ask = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
-    try:
-        done = subprocess.run(ask, capture_output=True, timeout=ANSWER_SECONDS, check=False)
+        return subprocess.run(
+            ask, capture_output=True, timeout=max(seconds, 0.0), check=False, env={**os.environ, **settings}
+        )
     except subprocess.TimeoutExpired:
-        done = None
-    if done is None or done.returncode != 0:
-        raise InputError(silent)
+        return None
+
+
+def _listens(host: str, port: int, seconds: float) -> bool:
+    try:
+        socket.create_connection((host, port), seconds).close()
+    except OSError:
+        return False
+    return True
+
+
+def _nobody(address: str) -> InputError:
+    if address == "auto":
+        return InputError("no Ray answers at 'auto': start one with `ray start --head`, or give its address, host:port")
+    return InputError(f"no Ray answers at {address!r}: is it running, and can this machine reach the port?")
+
+
+@contextmanager
+def _environment(settings: Mapping[str, str]) -> Iterator[None]:
+    """Let Ray start with these variables in its environment; its own changes to them do not stay."""
+    before = {name: os.environ.get(name) for name in (MARK, AUTH_MODE, AUTH_TOKEN)}
+    os.environ.update(settings)
+    _read_anew()
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _read_anew() -> None:
+    """Let Ray forget the token of the cluster before, which it keeps for as long as this process lives."""
+    with contextlib.suppress(ImportError):  # a Ray that knows no tokens
+        from ray._raylet import AuthenticationTokenLoader, Config
+
+        Config.initialize("")
+        AuthenticationTokenLoader.instance().reset_cache()
 
 
 def stop() -> None:
     """Leave the cluster; one that was started here ends with its workers."""
     import ray
 
+    global _sweeper
     with _quiet():
         ray.shutdown()
+    _read_anew()
     if _sweeper is not None and _sweeper.stdin is not None:
         _sweeper.stdin.close()
         _sweeper.wait()
+    _sweeper = None
 
 
-def look(study_facts: tuple[str, int], shared: list[Path]) -> list[Node]:
-    """Return the nodes that are alive, each asked what it is.
+class Connection:
+    """What this process's work on a cluster hangs on: Ray on this machine, and the cluster's head.
 
-    Args:
-        study_facts: execution provider and threads of the study.
-        shared: folders of which is asked whether nodes share them.
-
-    Raises:
-        InputError: slimfront does not run on one of them.
+    Both are asked by their sockets: Ray's client ends the whole process when it finds that one of them is gone.
     """
-    import ray
 
-    with _marks(shared) as marks:
-        asked = {}
-        for node in alive():
-            ask = ray.remote(remote.about).options(num_cpus=0, scheduling_strategy=on(node["NodeID"]))
-            asked[node["NodeID"]] = node, ask.remote(marks, *study_facts)
-        found = []
-        for id_, (node, answer) in asked.items():
+    def __init__(self) -> None:
+        import ray
+
+        context = ray.get_runtime_context()
+        own = next(node for node in alive() if node["NodeID"] == context.get_node_id())
+        self.head = context.gcs_address
+        self._own = own["RayletSocketName"]
+        self._heard = time.monotonic()
+
+    def check(self) -> None:
+        """Check that Ray on this machine still runs.
+
+        Raises:
+            InputError: it does not.
+        """
+        with socket.socket(socket.AF_UNIX) as asked:
+            asked.settimeout(PORT_SECONDS)
             try:
-                facts = ray.get(answer, timeout=10 * ANSWER_SECONDS)
-            except ray.exceptions.RayError as error:
-                raise InputError(
-                    f"the node {node['NodeManagerAddress']} cannot work for this search: {_last_line(error)}; "
-                    f"is slimfront {remote.versions()['slimfront']} installed there?"
-                ) from error
-            resources = node["Resources"]
-            folders = [str(Path(path).parent) for path in facts["shares"]]
-            host = f"{facts['host']}/{id_[:6]}" if len(asked) > 1 else facts["host"]
-            node_facts = {**facts, "shares": folders}
-            found.append(Node(id_, host, int(resources.get("CPU", 0)), int(resources.get(SLOT, 0)), node_facts))
-    return found
+                asked.connect(self._own)
+            except (ConnectionRefusedError, FileNotFoundError) as error:
+                raise InputError(f"Ray on this machine has ended; {GOES_ON}") from error
+            except OSError:  # too busy to answer
+                return
 
+    def head_answers(self) -> bool:
+        """Whether the cluster's head answers now.
 
-def check(nodes: list[Node]) -> None:
-    """Raise `InputError` with the differences where nodes have other versions of packages than this process."""
-    listed = [f"{node.host}: {', '.join(found)}" for node in nodes if (found := differing(node))]
-    if listed:
-        own = ", ".join(f"{name} {version}" for name, version in remote.versions().items())
-        raise InputError(
-            f"nodes of the cluster have other versions than this process ({own}): {'; '.join(listed)}. "
-            "Install the same ones everywhere: files and readings depend on them"
-        )
-
-
-def differing(node: Node) -> list[str]:
-    """Return the packages of a node whose versions are not this process's."""
-    there = node.facts["versions"]
-    return [f"{name} {there.get(name)}" for name, version in remote.versions().items() if there.get(name) != version]
+        Raises:
+            InputError: it has not for `HEAD_SECONDS`.
+        """
+        host, _, port = self.head.rpartition(":")
+        if _listens(host.strip("[]"), int(port), PORT_SECONDS):
+            self._heard = time.monotonic()
+            return True
+        if time.monotonic() - self._heard > HEAD_SECONDS:
+            raise InputError(
+                f"the head of the Ray cluster at {self.head} does not answer any more; once it does, {GOES_ON}"
+            )
+        return False
 
 
 def alive() -> list[dict[str, Any]]:
@@ -212,13 +267,23 @@ def answers(node_id: str) -> bool:
     import ray
 
     try:
-        ray.get(
-            ray.remote(remote.versions).options(num_cpus=0, scheduling_strategy=on(node_id)).remote(),
-            timeout=ANSWER_SECONDS,
-        )
+        ray.get(task_on(node_id, remote.versions).remote(), timeout=ANSWER_SECONDS)
     except ray.exceptions.RayError:
         return False
     return True
+
+
+def task_on(node_id: str, function: Callable[..., Any]) -> Any:
+    """Return a function as a task that takes nothing of a node's processors."""
+    return task(function).options(num_cpus=0, scheduling_strategy=on(node_id))
+
+
+@lru_cache
+def task(function: Callable[..., Any]) -> Any:
+    """Return a function as Ray's task. It is kept, since the cluster's head is sent each task once."""
+    import ray
+
+    return ray.remote(function)
 
 
 def on(node_id: str) -> Any:
@@ -226,20 +291,6 @@ def on(node_id: str) -> Any:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     return NodeAffinitySchedulingStrategy(node_id, soft=False)
-
-
-@contextmanager
-def _marks(folders: list[Path]) -> Iterator[dict[str, str]]:
-    """Write a file into each folder by which a node can tell whether it has the same one."""
-    marks = {str(folder / f".slimfront-{uuid.uuid4().hex}"): uuid.uuid4().hex for folder in folders}
-    try:
-        for path, mark in marks.items():
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-            Path(path).write_text(mark, encoding="utf-8")
-        yield marks
-    finally:
-        for path in marks:
-            Path(path).unlink(missing_ok=True)
 
 
 @contextmanager
@@ -253,6 +304,7 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _last_line(error: BaseException) -> str:
+def last_line(error: BaseException) -> str:
+    """Return the last line of what an error says: the cause, in Ray's."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

@@ -17,7 +17,7 @@ from ..spaces.errors import BuildError, InputError
 from ..studies.reading_notes import environment_notes, reading_notes
 from ..studies.records import DONE, FAILED, PREDICTED
 from ..studies.run import Run
-from ..studies.run_folder import PREDICTOR_FILE, writing_to
+from ..studies.run_folder import PREDICTOR_FILE, keep_environment, writing_to
 from ..studies.standing import Standing
 from ..studies.trial import REFERENCE_LABEL, STAGES, Trial
 from .evaluate import TIMING, Evaluator, StageResult
@@ -37,6 +37,7 @@ LEAST_CALIBRATED = 15  # trials: fewer are timed before a calibration had paid
 CHECKPOINTS = 4  # times that what was postponed is timed in a search
 TIMED_AGAIN = 0.125  # timings of members of the front in doubt, in parts of the trials
 TRIES = 2  # of a candidate that ends its worker
+MOST_LOSSES = 10  # of a candidate's workers, whatever ended them: it may be what takes nodes down
 SUSPICIOUS_PSNR_DB = 12.0  # a trained reference stands higher against its targets, unless a range is wrong
 STANDING_SECONDS = 0.5  # from one look at what workers are at to the next
 OTHERS_SECONDS = 1.0  # from one look at what other processes have found to the next
@@ -79,6 +80,7 @@ class Coordinator:
         self._open_pool = open_pool
         self._under_way: dict[Work, float] = {}  # since when
         self._tries: Counter[int] = Counter()
+        self._losses: Counter[int] = Counter()
         self._again: list[Work] = []  # whose workers ended
         self._cleaned = 0
         self._refreshed = self._adopted = self._told = 0.0
@@ -225,7 +227,9 @@ class Coordinator:
                     self.pool.submit(work)
             if not self.pool.busy:
                 return
-            self._take(self.pool.wait())
+            told = self.pool.wait()
+            self._keep_environments()
+            self._take(told)
             self._meet_others()
             self._tell_standing()
             while self.pool.notes:
@@ -242,6 +246,12 @@ class Coordinator:
             doing = tuple(self.pool.doing)
             timed = sum(len(each.trials) for each in doing if each.stage == TIMING)
             self.progress.standing(Standing(self.pool.workers, doing, waiting - timed, self.pace.per_minute))
+
+    def _keep_environments(self) -> None:
+        """Keep what the digests of the nodes' environments stand for."""
+        while self.pool.environments:
+            with writing_to(self.recorded.folder):
+                keep_environment(self.recorded.folder, *self.pool.environments.popitem())
 
     def _meet_others(self, after: float = ADOPTION_SECONDS) -> None:
         """Take what other processes have found on the same records, and the trials of those that have ended."""
@@ -397,14 +407,16 @@ class Coordinator:
             return
         number = work.trials[0].number
         trial = self.run.any_trial(number)
+        self._losses[number] += 1
         self._tries[number] += not told.blameless
-        if self._tries[number] < TRIES:
+        if self._tries[number] < TRIES and self._losses[number] < MOST_LOSSES:
             self._again.append(replace(work, trials=(trial,)))
             return
         if work.kind is Kind.TIME_AGAIN:
             return
         stage = next((stage for stage in STAGES if trial.stages.get(stage, {}).get("state") != DONE), TIMING)
-        result = StageResult(stage, FAILED, trial.sha256, reason=f"{told.lost}, in each of {TRIES} tries")
+        tries = TRIES if self._tries[number] >= TRIES else self._losses[number]
+        result = StageResult(stage, FAILED, trial.sha256, reason=f"{told.lost}, in each of {tries} tries")
         self._finished(self.recorded.add([(number, result)]))
 
     def _finished(self, trials: Sequence[Trial]) -> None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..spaces.errors import InputError
-from ..studies.definition import check_sampler
+from ..studies.definition import Settings, check_sampler
 from ..studies.limits import parse_time
 from ..studies.record_table import read_table
 from ..studies.run import Run
@@ -82,7 +82,7 @@ def search(
             "nothing varies in the study's space: give [space] weight_bits, activation_bits, pruning_ratios or sparsities "
             "more values"
         )
-    with _pool_opener(workers, ray, study.settings.target.threads) as open_pool:
+    with _pool_opener(workers, ray, study.settings) as open_pool:
         mirrored = database or storage
         mirror = Mirror(mirrored, study) if mirrored else None
         progress = progress or Silent()
@@ -95,12 +95,15 @@ def search(
 
 
 @contextmanager
-def _pool_opener(workers: int | None, ray: str | None, threads: int) -> Iterator[OpenPool | None]:
+def _pool_opener(workers: int | None, ray: str | None, settings: Settings) -> Iterator[OpenPool | None]:
     """Start Ray here or join a cluster; give what opens the pool, or None where all is done in this process."""
     if workers is None and ray is None:
         yield None
         return
-    from . import cluster, ray_pool
+    from . import cluster, nodes, ray_pool
 
-    with cluster.connected(workers, ray, threads):
-        yield lambda evaluator, reference: ray_pool.RayPool(evaluator, reference, workers)
+    limit = settings.search.stage_seconds
+    with cluster.connected(workers, ray, settings.target.threads):
+        if ray is not None:
+            nodes.check_all(cluster.alive())
+        yield lambda evaluator, reference: ray_pool.RayPool(evaluator, reference, workers, limit)

@@ -7,7 +7,9 @@ import json
 import shutil
 import tarfile
 import tempfile
+import time
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 
 from filelock import FileLock
@@ -16,6 +18,7 @@ from ..spaces.cache import cache_folder, content_hash
 from ..studies.study import Study, load_study
 
 FACTS_FILE = "machine.json"
+KEPT_DAYS = 30.0  # that nobody uses a parcel
 
 
 def pack(study: Study, statistics: Collection[Path]) -> bytes:
@@ -42,13 +45,21 @@ def place(digest: str) -> Path:
     return cache_folder() / "parcels" / digest
 
 
+def models_of(digest: str, search: str) -> Path:
+    """Return where the model files of one search of a study lie on a node that does not share the coordinator's folder."""
+    return place(digest) / "models" / search
+
+
 def is_here(digest: str) -> bool:
     """Whether a study's parcel was unpacked on this node."""
     return (place(digest) / "study" / FACTS_FILE).exists()
 
 
 def unpack(digest: str, parcel: bytes) -> None:
-    """Unpack a study's parcel on this node, whole or not at all; its statistics go to the node's cache."""
+    """Unpack a study's parcel on this node, whole or not at all; its statistics go to the node's cache.
+
+    Parcels that nobody has used for `KEPT_DAYS` are deleted.
+    """
     folder = place(digest)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_suffix(".lock")):
@@ -67,11 +78,21 @@ def unpack(digest: str, parcel: bytes) -> None:
         shutil.rmtree(part / "cache", ignore_errors=True)
         shutil.rmtree(folder, ignore_errors=True)
         part.rename(folder)
+    _sweep(folder.parent)
+
+
+def _sweep(parcels: Path) -> None:
+    """Delete the parcels that nobody has used for a while."""
+    for facts in parcels.glob(f"*/study/{FACTS_FILE}"):
+        with suppress(OSError):  # another process sweeps, too
+            if time.time() - facts.stat().st_mtime > KEPT_DAYS * 86400:
+                shutil.rmtree(facts.parents[1], ignore_errors=True)
 
 
 def opened(digest: str) -> Study:
     """Return the study of a parcel that was unpacked on this node, its space as where it was packed."""
     folder = place(digest) / "study"
+    (folder / FACTS_FILE).touch()
     study = load_study(folder)
     study.use_machine_facts(json.loads((folder / FACTS_FILE).read_text(encoding="utf-8")))
     return study

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
 
 from ..studies.standing import Doing
 from .evaluate import Evaluator
@@ -15,11 +15,19 @@ class Pool(Protocol):
 
     Attributes:
         gathered: how many trials are to wait for a timing before one is worth it.
-        notes: what is to be told of the workers; taken by who tells it.
     """
 
     gathered: int
-    notes: list[str]
+
+    @property
+    def notes(self) -> list[str]:
+        """What is to be told of the workers; taken by who tells it."""
+        ...
+
+    @property
+    def environments(self) -> dict[str, Mapping[str, Any]]:
+        """Where they work, by digest, besides this process's environment; taken by who keeps it."""
+        ...
 
     @property
     def workers(self) -> int:
@@ -51,7 +59,7 @@ class Pool(Protocol):
         ...
 
     def wait(self) -> list[Told]:
-        """Return what was found since the last call; wait for it where there is nothing yet.
+        """Return what was found since the last call; wait for it where there is nothing yet, not even a note.
 
         Raises:
             InputError: the disk cannot be written to, or all workers are gone for good.
@@ -76,6 +84,7 @@ class OwnProcess:
 
     def __init__(self, evaluator: Evaluator) -> None:
         self.notes: list[str] = []
+        self.environments: dict[str, Mapping[str, Any]] = {}
         self._evaluator = evaluator
         self._under_way: tuple[Work, Iterator[Results]] | None = None
 

@@ -9,29 +9,31 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..objectives.predictor_file import write_predictor
-from ..spaces.cache import cache_folder, stores_used
 from ..spaces.errors import InputError
+from ..studies.records import DONE
 from ..studies.standing import Doing
 from ..studies.trial import STAGES, Trial
-from . import cluster, parcel, remote
-from .cluster import Node
-from .evaluate import Evaluator
+from . import cluster, remote
+from .evaluate import TIMING, Evaluator
+from .nodes import Node
 from .pace import AT_ONCE
 from .pool import OwnProcess
-from .work import Kind, Told, Work
+from .roster import Roster
+from .work import Kind, Results, Told, Work
 
 TICK = 0.5  # seconds from one look at nodes and clocks to the next
-NODES_SECONDS = 5.0  # from one look for new nodes to the next
+PATIENCE = 300.0  # seconds that a search waits for a node where none is left
 OPENING_SECONDS = 600.0  # a worker has to open the study in
 LEAST_SECONDS = {"build": 1800.0, "quality": 600.0, "timing": 600.0}  # a stage may always take
 FACTOR = 30.0  # times what it took with the reference, where that is more
 MEMORY = 0.9  # of a node's memory, for all of its workers together
+UNLIKE = 1.25  # times as fast: people are told of such nodes
 
 
 @dataclass(eq=False)
@@ -57,7 +59,7 @@ class RayPool:
         stage_seconds: what a stage may take; by default by what the reference took.
 
     Raises:
-        InputError: a node cannot work for the search, or there is none.
+        InputError: no node can work for the search.
     """
 
     gathered = AT_ONCE
@@ -73,22 +75,42 @@ class RayPool:
             for stage, least in LEAST_SECONDS.items()
         }
         self.environment = self.study.environment
-        self.digest = parcel.digest_of(self.study)
+        self.roster = Roster(self.study, self.models)
+        self._reference_ms = reference.reference_ms
         self._own = OwnProcess(evaluator)
-        self.nodes: dict[str, Node] = {}
-        self.notes: list[str] = []
         self._tasks: dict[Any, _Task] = {}  # by stream
         self._timings: list[Work] = []  # that wait for a node of their own
         self._reserved: dict[str, Work] = {}  # by node, the timing that it is being emptied for
-        self._parcel: Any = None
-        self._remote_work: Any = None
+        self._held: list[Work] = []  # that no node is there for
+        self._waits_since: float | None = None  # for a node
+        self._timed: set[str] = set()  # ids of nodes that have timed
         self._knowledge: tuple[int, Any] = (0, None)
-        self._refused: set[str] = set()  # nodes that cannot work for this search
-        self._looked = 0.0
-        self._look()
+        try:
+            self._gather()
+        except BaseException:
+            self.close()
+            raise
+
+    def _gather(self) -> None:
+        self.roster.gather()
         if not self.nodes:
-            raise InputError("the Ray cluster has no node that has a processor to work with")
+            raise InputError("; ".join(["the Ray cluster has no node that could work for this search", *self.notes]))
         self.teach()
+
+    @property
+    def nodes(self) -> Mapping[str, Node]:
+        """The nodes that work, by id."""
+        return self.roster.nodes
+
+    @property
+    def notes(self) -> list[str]:
+        """What is to be told of the nodes; taken by who tells it."""
+        return self.roster.notes
+
+    @property
+    def environments(self) -> dict[str, Mapping[str, Any]]:
+        """The nodes' environments by digest; taken by who keeps them."""
+        return self.roster.environments
 
     @property
     def threads(self) -> int:
@@ -107,7 +129,9 @@ class RayPool:
 
     @property
     def room(self) -> int:
-        """How many pieces of work could be begun at once."""
+        """How many pieces of work could be begun at once; one that waits for a node, where none is left."""
+        if not self.nodes:
+            return int(not self.busy)
         free = sum(max(self._free(node), 0) for node in self.nodes.values())
         return free if self.most is None else max(min(free, self.most - len(self._tasks)), 0)
 
@@ -119,7 +143,7 @@ class RayPool:
     @property
     def busy(self) -> int:
         """How many pieces of work are not over."""
-        return len(self._tasks) + len(self._timings) + len(self._reserved) + self._own.busy
+        return len(self._tasks) + len(self._timings) + len(self._reserved) + len(self._held) + self._own.busy
 
     def _free(self, node: Node) -> int:
         tasks = self._on(node)
@@ -148,9 +172,10 @@ class RayPool:
         if work.kind is not Kind.JUDGE:
             self._timings.append(work)
             self._reserve()
-            return
-        node = max(self.nodes.values(), key=self._free)
-        self._begin(work, node, self.threads, {})
+        elif self.nodes:
+            self._begin(work, max(self.nodes.values(), key=self._free), self.threads, {})
+        else:
+            self._held.append(work)
 
     def _reserve(self) -> None:
         """Choose nodes for the timings that wait, those that are idle soonest, and begin those that have one."""
@@ -171,11 +196,10 @@ class RayPool:
         return declared or alike
 
     def _begin(self, work: Work, node: Node, cpus: int, resources: dict[str, float]) -> None:
-        import ray
-
-        shared = str(self.models) in node.facts["shares"]
+        shared = node.shares(self.models)
         order = remote.Order(
-            study=self.digest,
+            study=self.roster.digest,
+            search=self.roster.search,
             work=work,
             models=str(self.models) if shared else None,
             files={} if shared or work.kind is Kind.JUDGE else self._files(work.trials),
@@ -184,9 +208,8 @@ class RayPool:
             knowledge=self._knowledge[0],
             memory=int(MEMORY * node.facts["memory"] / (self.slots(node) if work.kind is Kind.JUDGE else 1)),
         )
-        if self._remote_work is None:
-            self._remote_work = ray.remote(remote.work)
-        task = self._remote_work.options(
+        self.roster.check()
+        task = cluster.task(remote.work).options(
             num_cpus=cpus,
             resources=resources,
             max_retries=0,
@@ -210,6 +233,8 @@ class RayPool:
             self._look()
             self._reserve()
             told = self._timed_here()
+            if self._held:
+                self._wait_for_a_node()
             if self._tasks:
                 ready, _ = ray.wait(list(self._tasks), num_returns=1, timeout=0 if told else TICK, fetch_local=False)
                 while ready:
@@ -219,8 +244,30 @@ class RayPool:
                     streams = list(self._tasks)
                     ready, _ = ray.wait(streams, num_returns=len(streams), timeout=0, fetch_local=False)
             self._end_what_hangs()
-            if told or not self.busy:
+            if told or self.notes or not self.busy:
                 return told
+
+    def _wait_for_a_node(self) -> None:
+        """Begin what is held where there is a node again.
+
+        Raises:
+            InputError: there has been none for `PATIENCE`.
+        """
+        now = time.monotonic()
+        if self.nodes:
+            self._waits_since = None
+            while self._held:
+                self.submit(self._held.pop())
+        elif self._waits_since is None:
+            self._waits_since = now
+            self.notes.append(f"no node is left that could work; waiting up to {PATIENCE / 60:.0f} min for one to join")
+        elif now - self._waits_since > PATIENCE and not self.roster.coming:
+            raise InputError(
+                f"no node that could work has joined the cluster in {PATIENCE / 60:.0f} min; once there is one, "
+                f"{cluster.GOES_ON}"
+            )
+        else:
+            time.sleep(TICK)
 
     def _next(self, stream: Any) -> Told | None:
         """Return what a task tells next; None where it only began."""
@@ -239,10 +286,28 @@ class RayPool:
         for name, content in step.files.items():
             self.models.mkdir(exist_ok=True)
             remote.write_whole(self.models / name, content)
+        self._compare(task.node, step.results)
         return self._told(task, results=step.results) if step.results else None
 
     def _told(self, task: _Task, **more: Any) -> Told:
         return Told(task.work, node=task.node.host, environment=task.node.facts["digest"], **more)
+
+    def _compare(self, node: Node, results: Results) -> None:
+        """Say so once where a node that times is not as fast as the machine that timed the run's reference."""
+        found = [
+            result.readings["reference_ms"].value
+            for _, result in results
+            if (result.stage, result.state) == (TIMING, DONE)
+        ]
+        if not found or not self._reference_ms or node.id in self._timed:
+            return
+        self._timed.add(node.id)
+        ratio = found[0] / self._reference_ms
+        if max(ratio, 1.0 / ratio) > UNLIKE:
+            self.notes.append(
+                f"the node {node.host} needs {ratio:.2g} times as long for the reference as the machine that timed the run's "
+                "reference; speedups are against the reference in turn on the same node, latencies are given for that machine"
+            )
 
     def _lost(self, task: _Task, error: Exception) -> Told:
         """Say why a task ended before its work did.
@@ -260,7 +325,7 @@ class RayPool:
             ray.exceptions.LocalRayletDiedError,
             ray.exceptions.TaskUnschedulableError,
         )
-        lost = isinstance(error, gone) or (task.told is None and cause is None and not cluster.answers(task.node.id))
+        lost = isinstance(error, gone) or (task.told is None and cause is None and not self.roster.answers(task.node))
         blameless = lost or (not task.began and (task.told is not None or cause is not None))
         if blameless and not lost:
             self._leave_out(task.node, task.told or f"{type(cause).__name__}: {cause}")
@@ -279,14 +344,20 @@ class RayPool:
         return self._told(task, over=True, lost=reason, blameless=blameless)
 
     def _leave_out(self, node: Node, why: str) -> None:
-        """Give no more work to a node on which work does not even begin."""
-        if self.nodes.pop(node.id, None) is not None:
-            self._refused.add(node.id)
-            self.notes.append(f"the node {node.host} is left out: {why}")
-        if node.id in self._reserved:
-            self._timings.insert(0, self._reserved.pop(node.id))
-        if not self.nodes:
-            raise InputError(f"no node is left that could work: {why}; the same command goes on where this one ended")
+        """Give no more work to a node on which work does not even begin.
+
+        Raises:
+            InputError: it was the last one, and none can join.
+        """
+        self.roster.leave_out(node, why)
+        self._release()
+        if not self.nodes and not cluster.may_grow():
+            raise InputError(f"no node is left that could work: {why}; {cluster.GOES_ON}")
+
+    def _release(self) -> None:
+        """Let timings wait on whose nodes are gone."""
+        for id_ in set(self._reserved) - set(self.nodes):
+            self._timings.insert(0, self._reserved.pop(id_))
 
     def _timed_here(self) -> list[Told]:
         """Time in this process where no node can."""
@@ -321,55 +392,9 @@ class RayPool:
         return self.limits.get(stage, self.limits["build"]) * len(task.work.trials)
 
     def _look(self) -> None:
-        """See which nodes there are; new ones are sent the study."""
-        if time.monotonic() - self._looked < NODES_SECONDS:
-            return
-        self._looked = time.monotonic()
-        there = {node["NodeID"] for node in cluster.alive()}
-        for id_ in set(self.nodes) - there:
-            del self.nodes[id_]
-            if id_ in self._reserved:
-                self._timings.insert(0, self._reserved.pop(id_))
-        if there <= set(self.nodes) | self._refused:
-            return
-        target = self.study.settings.target
-        for node in cluster.look((target.provider, target.threads), [self.models, cache_folder()]):
-            if node.id in self.nodes or node.id in self._refused:
-                continue
-            self.notes += self._notes(node)
-            if node.cpus < self.threads or cluster.differing(node):
-                self._refused.add(node.id)
-            else:
-                self._send_study(node)
-                self.nodes[node.id] = node
-
-    def _send_study(self, node: Node) -> None:
-        import ray
-
-        if str(cache_folder()) in node.facts["shares"]:
-            if not parcel.is_here(self.digest):
-                parcel.unpack(self.digest, parcel.pack(self.study, []))
-            return
-        if self._parcel is None:
-            self._parcel = ray.put(parcel.pack(self.study, self._statistics()))
-        send = ray.remote(remote.unpack).options(num_cpus=0, scheduling_strategy=cluster.on(node.id))
-        ray.get(send.remote(self.digest, self._parcel))
-
-    def _statistics(self) -> set[Path]:
-        with stores_used() as used:
-            self.study.prepare(self.study.space.rounded, self.study.space.pruned)
-        return used
-
-    def _notes(self, node: Node) -> Iterator[str]:
-        """Say what a node cannot do."""
-        if found := cluster.differing(node):
-            yield f"the node {node.host} is left out: it has {', '.join(found)}"
-        elif node.cpus < self.threads:
-            yield f"the node {node.host} is left out: it has fewer processors than target.threads asks for"
-        elif node.facts["digest"] != self.environment.digest:
-            there, here = node.facts["environment"], self.environment.to_json()
-            listed = [f"{key} {there[key]} there, {here[key]} here" for key in here if there[key] != here[key]]
-            yield f"the node {node.host} builds and judges, but does not time ({'; '.join(listed)})"
+        """See which nodes there are."""
+        self.roster.look()
+        self._release()
 
     def teach(self) -> None:
         """Let workers know what the predictor has learned."""
@@ -378,6 +403,7 @@ class RayPool:
         with tempfile.TemporaryDirectory(prefix="slimfront-") as folder:
             path = Path(folder) / "predictor.npz"
             write_predictor(self.study.predictor, path)
+            self.roster.check()
             self._knowledge = self._knowledge[0] + 1, ray.put(path.read_bytes())
 
     def close(self) -> None:
@@ -387,3 +413,4 @@ class RayPool:
         for task in self._tasks.values():
             ray.cancel(task.stream, force=True)
         self._tasks.clear()
+        self.roster.close()

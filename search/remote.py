@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import sys
 import tempfile
@@ -17,6 +18,7 @@ from ..objectives.predictor import Predictor
 from ..objectives.predictor_file import take_predictor
 from ..objectives.target import OnnxRuntime
 from ..spaces.cache import cache_folder
+from ..spaces.candidate import Candidate
 from . import parcel
 from .evaluate import Evaluator
 from .work import Results, Work, perform
@@ -38,6 +40,7 @@ class Order:
 
     Attributes:
         study: what its parcel is known by.
+        search: a name for the search: it has model files of its own on a node that does not share the coordinator's.
         work: what is to be done.
         models: folder of the model files, where the worker's node shares it; else the node has one of its own.
         files: model files by name, for a node that has a folder of its own.
@@ -48,6 +51,7 @@ class Order:
     """
 
     study: str
+    search: str
     work: Work
     models: str | None
     files: dict[str, bytes] = field(default_factory=dict)
@@ -142,7 +146,7 @@ def work(order: Order, knowledge: bytes | None) -> Iterator[Step]:
     """
     if order.memory is not None:
         _limit_memory(order.memory)
-    models = order.models or str(parcel.place(order.study) / "models")
+    models = order.models or str(parcel.models_of(order.study, order.search))
     Path(models).mkdir(parents=True, exist_ok=True)
     evaluator = _evaluator(order.study, order.machine, models)
     if knowledge is not None and _known.get(order.study) != order.knowledge:
@@ -153,9 +157,24 @@ def work(order: Order, knowledge: bytes | None) -> Iterator[Step]:
     yield Step()
     for results in perform(evaluator, order.work):
         yield Step(results)
-    if order.returns:
-        found = [file for trial in order.work.trials for file in Path(models).glob(f"{trial.candidate.key}.onnx*")]
-        yield Step(files={file.name: file.read_bytes() for file in found})
+    if order.models is None:
+        found = _files(order.work, Path(models))
+        files = {file.name: file.read_bytes() for file in found} if order.returns else {}
+        for file in found:
+            file.unlink(missing_ok=True)
+        if files:
+            yield Step(files=files)
+
+
+def _files(work: Work, models: Path) -> list[Path]:
+    """Return the model files of candidates that were worked on; the reference's is needed on."""
+    keys = {trial.candidate.key for trial in work.trials} - {Candidate().key}
+    return [file for key in sorted(keys) for file in models.glob(f"{key}.onnx*")]
+
+
+def clean(study: str, search: str) -> None:
+    """Delete the model files of a search that has ended, on a node that has files of its own."""
+    shutil.rmtree(parcel.models_of(study, search), ignore_errors=True)
 
 
 def _learn(evaluator: Evaluator, knowledge: bytes) -> None:

@@ -22,7 +22,7 @@ from pydantic import (
 
 from ..spaces.candidate import ACTIVATION_BITS, FORM_NAMES, WEIGHT_BITS, share
 from ..spaces.errors import InputError, nearest
-from .limits import Limits
+from .limits import Limits, parse_time
 
 SAMPLERS = ("frontier", "tpe", "nsga2", "gp", "random")
 DEFAULT_WEIGHT_BITS = (2, 3, 4, 5, 6, 8, 32)
@@ -213,11 +213,17 @@ class SearchTable(Table):
     trials: Positive = 200
     sampler: str = "frontier"
     seed: Annotated[int, Field(ge=0)] = 0
+    stage_timeout: str | float | None = None
 
     @field_validator("sampler")
     @classmethod
     def _known(cls, value: str) -> str:
         return check_sampler(value)
+
+    @property
+    def stage_seconds(self) -> float | None:
+        """What a worker's stage may take; None is by what the reference took. Raises `InputError` for no time."""
+        return None if self.stage_timeout is None else parse_time(self.stage_timeout, "search.stage_timeout")
 
 
 class Settings(Table):
@@ -288,7 +294,7 @@ def parse_settings(data: Mapping[str, Any]) -> Settings:
         settings = Settings.model_validate_json(json.dumps(data, default=str))
     except ValidationError as error:
         raise InputError(_explain(error)) from None
-    _ = settings.limits
+    _ = settings.limits, settings.search.stage_seconds
     return settings
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from slimfront.search import coordinator as coordinator_module
-from slimfront.search.coordinator import TRIES
+from slimfront.search.coordinator import MOST_LOSSES, TRIES
 from slimfront.search.loop import search
 from slimfront.search.pool import OwnProcess
 from slimfront.search.progress import Silent
@@ -35,6 +35,7 @@ class Scripted:
         self.evaluator, self.workers, self.fate, self.order = evaluator, workers, fate, order
         self.under_way = []
         self.notes = []
+        self.environments = {}
         self.submitted = []
         self.taught = 0
         self.closed = False
@@ -165,6 +166,14 @@ def test_a_lost_node_is_no_fault_of_its_candidates(search_with):
     run, _ = search_with(fate=fate)
     assert len(deaths) == 3 * TRIES
     assert run.trial(4).measured or run.trial(4).predicted
+
+
+def test_a_candidate_whose_nodes_are_lost_again_and_again_fails(search_with):
+    run, pool = search_with(fate=lambda work: "the node was lost" if work.numbers == (4,) else None)
+    trial = run.trial(4)
+    assert (trial.state, trial.reason) == ("failed", f"the node was lost, in each of {MOST_LOSSES} tries")
+    assert pool.submitted.count((Kind.JUDGE, (4,))) == MOST_LOSSES
+    assert all(trial.measured or trial.predicted for trial in run.trials if trial.number != 4)
 
 
 def test_of_several_that_are_timed_together_the_one_that_ends_its_worker_is_found(search_with):

@@ -5,19 +5,24 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from slimfront.search import cluster, ray_pool, remote
+from slimfront.search import cluster, parcel, ray_pool, remote, roster
+from slimfront.search import nodes as roster_nodes
 from slimfront.search.loop import search
 from slimfront.search.ray_pool import RayPool
 from slimfront.spaces.errors import InputError
 from slimfront.studies.records import read_records
+from slimfront.studies.run_folder import use_machine_facts
 from slimfront.studies.study import load_study
 
 ray = pytest.importorskip("ray")
+
+FAULT = "SLIMFRONT_TEST_FAULT"  # variable in a node's environment
 
 
 @pytest.fixture(scope="module")
@@ -34,23 +39,72 @@ def nodes():
 
 @pytest.fixture
 def pools(monkeypatch):
-    """The pools of the test's searches; what they are made with can be changed."""
-    made = SimpleNamespace(all=[], settings={})
+    """The pools of the test's searches; what they are told of the reference can be changed."""
+    made = SimpleNamespace(all=[], reference={})
 
-    def make(evaluator, reference, most):
-        made.all.append(RayPool(evaluator, reference, most, **made.settings))
+    def make(evaluator, reference, most, limit):
+        made.all.append(RayPool(evaluator, replace(reference, **made.reference), most, limit))
         return made.all[-1]
 
     monkeypatch.setattr(ray_pool, "RayPool", make)
     return made
 
 
+class Notes:
+    """Keeps what is told of workers."""
+
+    def __init__(self):
+        self.notes = []
+
+    def note(self, text):
+        self.notes.append(text)
+
+    def prepare(self, text, fraction): ...
+    def step(self, done, total, *more): ...
+
+
 @pytest.fixture
-def faulty(monkeypatch):
-    """Workers that do to the first pieces of work on some trials what the test says."""
+def by_value():
+    """What this file defines is sent to workers, which cannot import it."""
     from ray import cloudpickle
 
-    def install(faults):
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    yield
+    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+
+
+@pytest.fixture
+def apart(monkeypatch, by_value):
+    """Nodes that share no folder with this process; those with a fault in their environment have it."""
+    about, unpack, name = remote.about, remote.unpack, FAULT
+
+    def faulty_about(marks, provider, threads):
+        import os
+        import time
+
+        if os.environ.get(name) == "fails":
+            raise RuntimeError("it fails")
+        if os.environ.get(name) == "is silent":
+            time.sleep(1000)
+        return {**about({}, provider, threads), "shares": []}
+
+    def faulty_unpack(digest, packed):
+        import os
+
+        if os.environ.get(name) == "refuses the study":
+            raise OSError("its disk is full")
+        return unpack(digest, packed)
+
+    changed = SimpleNamespace(**{**vars(remote), "about": faulty_about, "unpack": faulty_unpack})
+    monkeypatch.setattr(roster_nodes, "remote", changed)
+    monkeypatch.setattr(roster, "remote", changed)
+
+
+@pytest.fixture
+def faulty(monkeypatch, by_value):
+    """Workers that do to the first pieces of work on some trials what the test says, and log when they worked."""
+
+    def install(faults, log=None):
         def work(order, knowledge):
             import os
             import signal
@@ -58,6 +112,7 @@ def faulty(monkeypatch):
             from pathlib import Path
 
             import numpy
+            import ray
 
             from slimfront.search import remote
 
@@ -75,13 +130,21 @@ def faulty(monkeypatch):
             elif kind == "memory":
                 yield remote.Step()
                 numpy.ones(int(1e12), numpy.uint8)
+            begun = time.monotonic()
             yield from remote.work(order, knowledge)
+            if log is not None:
+                told = (
+                    ray.get_runtime_context().get_node_id(),
+                    order.work.kind.value.split()[0],
+                    begun,
+                    time.monotonic(),
+                )
+                with Path(log).open("a") as file:
+                    file.write(" ".join(map(str, told)) + "\n")
 
         monkeypatch.setattr(ray_pool, "remote", SimpleNamespace(**{**vars(remote), "work": work}))
 
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    yield install
-    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    return install
 
 
 def lacking(run):
@@ -110,31 +173,99 @@ def test_a_cluster_finds_what_one_process_finds(nodes, study_folder, tmp_path):
     assert not list((run.folder / "models").glob(".*"))
 
 
-def test_nodes_that_share_nothing_get_and_give_what_is_needed(nodes, study_folder, tmp_path, monkeypatch):
+def test_nodes_that_share_nothing_get_and_give_what_is_needed(nodes, pools, apart, study_folder, tmp_path):
     """Each node has a cache of its own, and the run's folder is not there."""
-    about = remote.about
+    left = []
 
-    def apart(marks, provider, threads):
-        return {**about({}, provider, threads), "shares": []}
+    class Watch(Notes):
+        def step(self, done, total, hypervolume, seconds, trial, *more):
+            if trial.number:  # the reference's file is needed until the end
+                left.extend(models.glob(f"*/{trial.candidate.key}.onnx*"))
 
-    from ray import cloudpickle
-
-    monkeypatch.setattr(cluster, "remote", SimpleNamespace(**{**vars(remote), "about": apart}))
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    try:
-        run = search(load_study(study_folder), trials=7, run_dir=tmp_path / "run", ray=nodes.address)
-    finally:
-        cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    pools.reference["reference_ms"] = 1e6
+    progress = Watch()
+    study = load_study(study_folder)
+    use_machine_facts(tmp_path / "run", study)
+    models = parcel.place(parcel.digest_of(study)) / "models"
+    run = search(study, trials=7, run_dir=tmp_path / "run", ray=nodes.address, progress=progress)
     assert lacking(run) == []
     kept = {path.stem for path in (run.folder / "models").glob("*.onnx")}
     assert kept >= {trial.candidate.key for trial in run.front_trials()}
     for trial in run.front_trials():
         assert run.model_path(trial).exists()
+    assert left == []
+    assert models.exists()
+    assert list(models.iterdir()) == []
+    timers = {record.node for record in read_records(run.folder / "records.jsonl") if record.stage == "timing"} - {""}
+    compared = [note for note in progress.notes if "times as long for the reference" in note]
+    assert sorted(note.split()[2] for note in compared) == sorted(timers)
+
+
+def test_a_node_that_joins_and_fails_or_is_silent_is_left_out_while_others_work(
+    nodes, apart, study_folder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(roster, "NODES_SECONDS", 0.1)
+    monkeypatch.setattr(roster_nodes, "ASKED_SECONDS", 20.0)
+    study = load_study(study_folder)
+    joined = []
+    with cluster.connected(None, nodes.address):
+        found = roster.Roster(study, tmp_path / "models")
+        try:
+            found.gather()
+            first = set(found.nodes)
+            assert len(first) == 3
+            for fault in ("fails", "is silent", "refuses the study"):
+                joined.append(nodes.add_node(num_cpus=1, env_vars={FAULT: fault}))
+            joined.append(nodes.add_node(num_cpus=1))
+            end = time.monotonic() + 90.0
+            silent_when_another_worked = False
+            while (found.coming or len(found.notes) < 3 or len(found.nodes) < 4) and time.monotonic() < end:
+                found.look(seconds=0.1)
+                assert first <= set(found.nodes)
+                silent_when_another_worked |= len(found.nodes) == 4 and found.coming
+        finally:
+            found.close()
+            for node in joined:
+                nodes.remove_node(node)
+    assert silent_when_another_worked
+    assert len(found.nodes) == 4
+    assert all("is left out: " in note for note in found.notes)
+    for words in ("it fails", "did not answer in 20 s", "cannot be sent the study"):
+        assert sum(words in note for note in found.notes) == 1
+    assert not list((tmp_path / "models").glob(".*"))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_nothing_else_runs_on_a_node_that_times(nodes, faulty, study_folder, tmp_path, threads):
+    with (study_folder / "study.toml").open("a") as file:
+        file.write(f"[target]\nthreads = {threads}\n")
+    faulty({}, tmp_path / "log")
+    two = nodes.add_node(num_cpus=2, resources={cluster.SLOT: 1})
+    progress = Notes()
+    try:
+        run = search(
+            load_study(study_folder), trials=14, run_dir=tmp_path / "run", ray=nodes.address, progress=progress
+        )
+    finally:
+        nodes.remove_node(two)
+    assert lacking(run) == []
+    done = [line.split() for line in (tmp_path / "log").read_text().splitlines()]
+    spans = [(node, kind, float(begun), float(ended)) for node, kind, begun, ended in done]
+    timings = [span for span in spans if span[1] != "judge"]
+    assert timings
+    assert any(node == two.node_id for node, *_ in spans)
+    for timing in timings:
+        here = [span for span in spans if span[0] == timing[0] and span is not timing]
+        assert [span for span in here if span[2] < timing[3] and timing[2] < span[3]] == []
+    fewer = [note for note in progress.notes if "fewer processors than target.threads" in note]
+    assert len(fewer) == (3 if threads == 2 else 0)
+    assert threads == 1 or {node for node, *_ in spans} == {two.node_id}
 
 
 @pytest.mark.slow
-def test_who_crashes_hangs_or_eats_memory_fails_and_the_search_goes_on(nodes, pools, faulty, study_folder, tmp_path):
-    pools.settings["stage_seconds"] = 20.0
+def test_who_crashes_hangs_or_eats_memory_fails_and_the_search_goes_on(nodes, faulty, study_folder, tmp_path):
+    toml = (study_folder / "study.toml").read_text()
+    (study_folder / "study.toml").write_text(toml.replace("[search]", '[search]\nstage_timeout = "20s"'))
     faulty({("judge", 2): ("segfault", None), ("judge", 4): ("hang", None), ("judge", 6): ("memory", None)})
     run = search(load_study(study_folder), trials=9, run_dir=tmp_path / "run", ray=nodes.address)
     failed = {trial.number: trial.reason for trial in run.trials if trial.state == "failed"}
@@ -159,9 +290,7 @@ def test_a_node_that_is_lost_costs_nothing_but_time(nodes, study_folder, tmp_pat
     lost = nodes.add_node(num_cpus=2)
     killed = []
 
-    class Killer:
-        def note(self, text): ...
-        def prepare(self, text, fraction): ...
+    class Killer(Notes):
         def step(self, done, total, *more):
             if done >= 4 and not killed:
                 killed.append(done)
@@ -183,22 +312,7 @@ def test_without_a_node_like_this_one_timings_are_made_here(nodes, pools, study_
     records = [record for record in read_records(run.folder / "records.jsonl") if record.trial]
     assert {record.node for record in records if record.stage == "timing"} == {""}
     assert len({record.environment for record in records}) == 2
-
-
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"workers": 0}, "workers must be a whole number, at least 1, but got 0"),
-        ({"ray": "nowhere"}, "no address"),
-        ({"ray": "127.0.0.1:1"}, r"no Ray answers at '127\.0\.0\.1:1'"),
-    ],
-)
-def test_what_is_wrong_is_told_in_time(study_folder, tmp_path, settings, words):
-    begun = time.monotonic()
-    with pytest.raises(InputError, match=words):
-        search(load_study(study_folder), trials=3, run_dir=tmp_path / "run", **settings)
-    assert time.monotonic() - begun < 60.0
-    assert not (tmp_path / "run").exists()
+    assert {record.environment for record in records} == set(run.environments())
 
 
 def test_other_versions_on_a_node_are_refused_with_the_difference(nodes, study_folder, tmp_path, monkeypatch):

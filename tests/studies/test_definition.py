@@ -37,7 +37,7 @@ def test_defaults_are_those_of_the_design():
         "threads": 1,
         "saturation_safe": False,
     }
-    assert settings.search.model_dump() == {"trials": 200, "sampler": "frontier", "seed": 0}
+    assert settings.search.model_dump() == {"trials": 200, "sampler": "frontier", "seed": 0, "stage_timeout": None}
     assert settings.limits == Limits()
 
 
@@ -73,6 +73,9 @@ def test_what_later_versions_search_is_accepted_and_told():
         ({"search": {"trials": "4"}}, ["search.trials must be a whole number", "'4'"]),
         ({"search": {"trials": True}}, ["search.trials must be a whole number"]),
         ({"search": {"seed": -1}}, ["search.seed must be at least 0"]),
+        ({"search": {"stage_timeout": "5 parsecs"}}, ["search.stage_timeout must be a time", "'5 parsecs'"]),
+        ({"search": {"stage_timeout": 0}}, ["search.stage_timeout must be above 0"]),
+        ({"search": {"stage_timeout": True}}, ["search.stage_timeout", "True"]),
         ({"search": {"sampler": "tpee"}}, ["search.sampler", "frontier, tpe, nsga2, gp, random", "mean 'tpe'"]),
         ({"name": None}, ["'name' is missing"]),
         ({"name": "a/b"}, ["name must be a plain name", "'a/b'"]),

@@ -21,6 +21,7 @@ from slimfront.search.sweeper import marked
 from slimfront.studies.record_table import read_table
 from slimfront.studies.records import Record, read_records
 from slimfront.studies.run import Run
+from slimfront.studies.run_folder import RECORDS_FILE, RUN_FILE, read_run_file
 from slimfront.studies.storage import database_of
 
 FAULTY = Path(__file__).with_name("faulty")
@@ -165,12 +166,12 @@ class Disturbed:
 
     def records(self) -> list[Record]:
         """Return what is on record."""
-        if not (self.run / "run.json").exists():
+        if not (self.run / RUN_FILE).exists():
             return []
         database = database_of(self.run, None)
         if database is None:
-            return list(read_records(self.run / "records.jsonl"))
-        return read_table(database, Run(self.run)._about["study"]["digest"])
+            return list(read_records(self.run / RECORDS_FILE))
+        return read_table(database, read_run_file(self.run)["study"]["digest"])
 
     def note(self, faults: int = 1) -> None:
         """Take down what is on record now that something has happened."""

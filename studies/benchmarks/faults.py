@@ -15,6 +15,7 @@ hour on two cores; ``--kinds`` takes some of it.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import random
 import shutil
@@ -33,10 +34,12 @@ from typing import Any
 from disturbed import Disturbed, Fault, Front, Verdict, ended_well, front_of
 
 from slimfront.search.cluster import SLOT
+from slimfront.search.work import Kind
 from slimfront.studies.run import Run
 
 HANGS_SECONDS = 6.0  # after which a stage is ended where a candidate hangs
 NODE_STAGE_SECONDS = 0.3  # that a stage lasts at least, so that a node is lost in it
+TITLES = tuple(f"ray::{kind}" for kind in Kind)  # of workers that work for a search
 DISK = "1m"
 POSTGRES = Path(__file__).parents[2] / "tests" / "search"  # where the server of the tests is
 
@@ -287,6 +290,7 @@ class Nodes:
     def __enter__(self) -> Nodes:
         from ray.cluster_utils import Cluster
 
+        logging.getLogger("ray").setLevel(logging.WARNING)
         self._kept = dict(os.environ)
         os.environ.update(self.search.environment)
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -310,8 +314,7 @@ class Nodes:
     def kill(self, which: int) -> None:
         """Kill all processes of a node at once; 0 is the one with the timing slot."""
         node, _ = self.others.pop(which)
-        raylet = node.all_processes["raylet"][0].process.pid
-        for process in [raylet, *descendants(raylet)]:
+        for process in [_raylet(node), *descendants(_raylet(node))]:
             with _gone_already():
                 os.kill(process, signal.SIGKILL)
         self._cluster.remove_node(node, allow_graceful=False)
@@ -325,20 +328,21 @@ class Nodes:
         )
 
     def at_work(self) -> int:
-        """Return how many of the cluster's workers still work."""
-        found = [
-            each for node in (self._cluster.head_node, *(node for node, _ in self.others)) for each in _workers(node)
-        ]
-        return sum(title.startswith(b"ray::") and not title.startswith(b"ray::IDLE") for title in found)
+        """Return how many of the cluster's workers still work for the search."""
+        nodes = (self._cluster.head_node, *(node for node, _ in self.others))
+        processes = [each for node in nodes for each in descendants(_raylet(node))]
+        return sum(title_of(process).startswith(TITLES) for process in processes)
 
 
-def _workers(node: Any) -> list[bytes]:
-    processes = descendants(node.all_processes["raylet"][0].process.pid)
-    found = []
-    for process in processes:
-        with _gone_already():
-            found.append(Path(f"/proc/{process}/cmdline").read_bytes())
-    return found
+def _raylet(node: Any) -> int:
+    return int(node.all_processes["raylet"][0].process.pid)
+
+
+def title_of(process: int) -> str:
+    """Return what a process is called; nothing where it is gone."""
+    with _gone_already():
+        return Path(f"/proc/{process}/cmdline").read_text()
+    return ""
 
 
 def descendants(process: int) -> list[int]:

@@ -65,20 +65,30 @@ def pictures() -> Callable[[int, int], np.ndarray]:
     return lambda count, seed: np.random.default_rng(seed).random((count, 3, SIDE, SIDE), dtype=np.float32)
 
 
+@pytest.fixture(scope="session")
+def write_study(tiny_model: Path, pictures: Callable[[int, int], np.ndarray]) -> Callable[[Path], None]:
+    """A function that fills a folder with study.toml, the tiny model, and samples without targets."""
+
+    def write(folder: Path) -> None:
+        folder.mkdir()
+        (folder / "tiny.onnx").write_bytes(tiny_model.read_bytes())
+        np.savez(folder / "calibration.npz", input=pictures(4, 1))
+        np.savez(folder / "evaluation.npz", input=pictures(3, 2))
+        (folder / "study.toml").write_text(
+            'name = "tiny"\n'
+            '[model]\nfile = "tiny.onnx"\n'
+            '[data]\ncalibration = "calibration.npz"\nevaluation = "evaluation.npz"\n'
+            '[search]\ntrials = 10\nsampler = "random"\n'
+        )
+
+    return write
+
+
 @pytest.fixture
-def study_folder(tmp_path: Path, tiny_model: Path, pictures: Callable[[int, int], np.ndarray]) -> Path:
-    """A folder with study.toml, the tiny model, and samples without targets."""
+def study_folder(tmp_path: Path, write_study: Callable[[Path], None]) -> Path:
+    """The folder of a study."""
     folder = tmp_path / "study"
-    folder.mkdir()
-    (folder / "tiny.onnx").write_bytes(tiny_model.read_bytes())
-    np.savez(folder / "calibration.npz", input=pictures(4, 1))
-    np.savez(folder / "evaluation.npz", input=pictures(3, 2))
-    (folder / "study.toml").write_text(
-        'name = "tiny"\n'
-        '[model]\nfile = "tiny.onnx"\n'
-        '[data]\ncalibration = "calibration.npz"\nevaluation = "evaluation.npz"\n'
-        '[search]\ntrials = 10\nsampler = "random"\n'
-    )
+    write_study(folder)
     return folder
 
 

@@ -39,10 +39,13 @@ def perform_apart(study: Study, models: Path, work: Work, seconds: float = SECON
     if not parcel.is_here(digest):
         parcel.unpack(digest, parcel.pack(study, []))
     memory = int(MEMORY * remote.memory())
-    order = remote.Order(digest, work, str(models.resolve()), machine=study.environment.machine, memory=memory)
+    place = str(models.resolve())
+    machine = study.environment.machine
+    order = remote.Order(digest, "", work, place, machine=machine, knowledge=1, memory=memory)
+    given = pickle.dumps((order, remote.knowledge_of(study.predictor)))
     command = [sys.executable, "-c", "from slimfront.search.apart import main; main()"]
     try:
-        done = subprocess.run(command, input=pickle.dumps(order), capture_output=True, timeout=seconds, check=False)
+        done = subprocess.run(command, input=given, capture_output=True, timeout=seconds, check=False)
     except subprocess.TimeoutExpired:
         return Told(work, over=True, lost=f"it took longer than {seconds:.0f} s in a process of its own")
     if done.returncode == WRONG_INPUT:
@@ -67,9 +70,9 @@ def main() -> None:
     """Take an order from standard input, and write what was found to standard output."""
     with os.fdopen(os.dup(1), "wb") as out:
         os.dup2(2, 1)  # what libraries print is no result
-        order = pickle.load(sys.stdin.buffer)
+        order, knowledge = pickle.load(sys.stdin.buffer)
         try:
-            found: Results = tuple(pair for step in remote.work(order, None) for pair in step.results)
+            found: Results = tuple(pair for step in remote.work(order, knowledge) for pair in step.results)
         except InputError as error:
             sys.exit(_tell(error))
         out.write(pickle.dumps(found))

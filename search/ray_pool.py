@@ -7,14 +7,11 @@ could not be done again.
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from ..objectives.predictor_file import write_predictor
 from ..spaces.errors import InputError
 from ..studies.records import DONE
 from ..studies.standing import Doing
@@ -400,11 +397,8 @@ class RayPool:
         """Let workers know what the predictor has learned."""
         import ray
 
-        with tempfile.TemporaryDirectory(prefix="slimfront-") as folder:
-            path = Path(folder) / "predictor.npz"
-            write_predictor(self.study.predictor, path)
-            self.roster.check()
-            self._knowledge = self._knowledge[0] + 1, ray.put(path.read_bytes())
+        self.roster.check()
+        self._knowledge = self._knowledge[0] + 1, ray.put(remote.knowledge_of(self.study.predictor))
 
     def close(self) -> None:
         """End all work; what was not told of yet is lost, and done again when the search goes on."""

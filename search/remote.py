@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..objectives.predictor import Predictor
-from ..objectives.predictor_file import take_predictor
+from ..objectives.predictor_file import take_predictor, write_predictor
 from ..objectives.target import OnnxRuntime
 from ..spaces.cache import cache_folder
 from ..spaces.candidate import Candidate
@@ -175,6 +175,14 @@ def _files(work: Work, models: Path) -> list[Path]:
 def clean(study: str, search: str) -> None:
     """Delete the model files of a search that has ended, on a node that has files of its own."""
     shutil.rmtree(parcel.models_of(study, search), ignore_errors=True)
+
+
+def knowledge_of(predictor: Predictor) -> bytes:
+    """Return what a predictor has learned."""
+    with tempfile.TemporaryDirectory(prefix="slimfront-") as folder:
+        path = Path(folder) / "predictor.npz"
+        write_predictor(predictor, path)
+        return path.read_bytes()
 
 
 def _learn(evaluator: Evaluator, knowledge: bytes) -> None:

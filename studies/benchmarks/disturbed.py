@@ -23,6 +23,7 @@ from slimfront.studies.records import Record, read_records
 from slimfront.studies.run import Run
 from slimfront.studies.run_folder import RECORDS_FILE, RUN_FILE, read_run_file
 from slimfront.studies.storage import database_of
+from slimfront.studies.trial import CLAIM, PROPOSAL
 
 FAULTY = Path(__file__).with_name("faulty")
 COMMAND = [sys.executable, "-c", "from slimfront.cli import main; main()", "search"]
@@ -178,7 +179,7 @@ class Disturbed:
         self.faults += faults
         found = Counter(map(_result, self.records()))
         self.before |= found
-        self.finished = sum(stage not in ("claim", "proposal") for _, stage, *_ in found)
+        self.finished = sum(stage not in (CLAIM, PROPOSAL) for _, stage, *_ in found)
         with (self.folder / "log").open("a") as log:
             log.writelines(f"recorded {key} {stage} -\n" for key, stage, state, *_ in found if state != "predicted")
 
@@ -266,7 +267,9 @@ class Disturbed:
     def _twice(self, records: Sequence[Record]) -> int:
         """Return how many results are on record more than once; but for timings that were made again on purpose."""
         asked = {(key, "timing") for moment, key, stage, _ in self.log() if (moment, stage) == ("begun", "again")}
-        results = Counter((r.key, r.stage, r.environment) for r in records if r.state != "predicted")
+        results = Counter(
+            (r.key, r.stage, r.environment) for r in records if r.state != "predicted" and r.stage != CLAIM
+        )
         return sum(count - 1 for (key, stage, _), count in results.items() if (key, stage) not in asked)
 
 

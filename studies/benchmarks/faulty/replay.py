@@ -161,8 +161,8 @@ def readings(subject: Any) -> dict[str, Any]:
 def judge(original: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
     """Return `Evaluator.judge`, its first stages logged; quality is logged where it is measured."""
 
-    def watched(evaluator: Any, candidate: Any, known: Any = None) -> Iterator[Any]:
-        results = original(evaluator, candidate, known)
+    def watched(evaluator: Any, candidate: Any, known: Any = None, look: Any = None) -> Iterator[Any]:
+        results = original(evaluator, candidate, known, look)
         there = known.stages if known else {}
         first = ["build"] if predict(evaluator, candidate) is None else ["prediction", "build"]
         for stage in first:

@@ -12,7 +12,7 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -97,6 +97,24 @@ class RecordTable:
         ask = sa.select(studies.c.about).where(studies.c.study == self.study)
         found = self._patiently(lambda connection: connection.execute(ask).scalar())
         return None if found is None else dict(json.loads(found))
+
+    def agreed(self, facts: Mapping[str, str]) -> Mapping[str, Any]:
+        """Add facts to what is kept about the study where it has none of their names yet; return what is kept."""
+        import sqlalchemy as sa
+
+        studies = self._tables.tables["slimfront_studies"]
+        here = studies.c.study == self.study
+
+        def take(connection: sa.Connection) -> dict[str, Any]:
+            known = json.loads(
+                connection.execute(sa.select(studies.c.about).where(here).with_for_update()).scalar_one()
+            )
+            kept = {**facts, **known}
+            if kept != known:
+                connection.execute(studies.update().where(here).values(about=json.dumps(kept)))
+            return kept
+
+        return self._patiently(take)
 
     # Records.
 
@@ -331,14 +349,33 @@ def read_table(url: str, study: str) -> list[Record]:
     import sqlalchemy as sa
 
     table = tables().tables["slimfront_records"]
+    bodies = _read(url, sa.select(table.c.body).where(table.c.study == study).order_by(table.c.id))
+    return [record for body in bodies if (record := record_of(body)) is not None]
+
+
+def read_about(url: str, study: str) -> dict[str, Any]:
+    """Return what a database keeps about a study.
+
+    Raises:
+        InputError: the database cannot be reached.
+    """
+    import sqlalchemy as sa
+
+    table = tables().tables["slimfront_studies"]
+    found = _read(url, sa.select(table.c.about).where(table.c.study == study))
+    return dict(json.loads(found[0])) if found else {}
+
+
+def _read(url: str, ask: sa.Select[Any]) -> Sequence[Any]:
+    """Return the values of a column. Raises `InputError` where the database cannot be reached."""
+    import sqlalchemy as sa
+
     full = complete(url)
     try:
         with engine(full).connect() as connection:
-            ask = sa.select(table.c.body).where(table.c.study == study).order_by(table.c.id)
-            bodies = connection.execute(ask).scalars().all()
+            return connection.execute(ask).scalars().all()
     except sa.exc.SQLAlchemyError as error:
         raise unreachable(full, error) from error
-    return [record for body in bodies if (record := record_of(body)) is not None]
 
 
 @contextmanager

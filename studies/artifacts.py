@@ -59,7 +59,7 @@ class Place:
         """Write a file, move it, read and delete it. Raises `InputError` where one of these cannot be done."""
         part, whole = (f"{self._root}/slimfront-{uuid.uuid4().hex}{end}" for end in (".part", ".test"))
         try:
-            self._files.makedirs(self._root or self._files.root_marker, exist_ok=True)
+            self._make(self._root)
             self._files.pipe_file(part, whole.encode())
             self._files.mv(part, whole)
             same = self._files.cat_file(whole) == whole.encode()
@@ -82,7 +82,7 @@ class Place:
 
     def put(self, trial: Trial, path: Path) -> None:
         """Copy a trial's model file there, and the data beside it first."""
-        self._files.makedirs(self._path(""), exist_ok=True)
+        self._make(self._path(""))
         for end in (DATA, ""):
             source = path.with_name(path.name + end)
             if source.exists():
@@ -115,6 +115,12 @@ class Place:
         """Delete one of the run's files there."""
         with suppress(FileNotFoundError):  # another process was faster
             self._files.rm_file(self._path(name))
+
+    def _make(self, folder: str) -> None:
+        if folder.startswith(
+            "/"
+        ):  # else it begins with a bucket: that has no folders, and a misspelled one is not to be made
+            self._files.makedirs(folder, exist_ok=True)
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{self.folder}/{name}".rstrip("/")

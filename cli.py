@@ -182,6 +182,13 @@ def search(
         str | None,
         typer.Option(metavar="ADDRESS", help="A Ray cluster that does the work: its head's address, or auto."),
     ] = None,
+    artifacts: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Where the models of reference and front are kept besides the run folder: s3://…, gs://…, or a folder.",
+        ),
+    ] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -195,7 +202,7 @@ def search(
         with screen.search() as progress:
             loaded = load_study(study)
             done = run_search(
-                loaded, trials, run, timeout, sampler, seed, storage, progress, until_converged, workers, ray
+                loaded, trials, run, timeout, sampler, seed, storage, progress, until_converged, workers, ray, artifacts
             )
     except KeyboardInterrupt:
         screen.note("interrupted: everything finished is kept; the same command continues")

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..spaces.errors import InputError
+from ..studies.artifacts import given_place
 from ..studies.definition import Settings, check_sampler
 from ..studies.limits import parse_time
 from ..studies.record_table import read_table
@@ -16,6 +17,7 @@ from ..studies.run_folder import use_machine_facts
 from ..studies.storage import database_of, open_records
 from ..studies.study import Study, load_study
 from .coordinator import Coordinator, OpenPool
+from .copies import copies_of
 from .mirror import Mirror
 from .pace import Pace
 from .progress import Progress, Silent
@@ -34,6 +36,7 @@ def search(
     until_converged: bool = False,
     workers: int | None = None,
     ray: str | None = None,
+    artifacts: str | Path | None = None,
 ) -> Run:
     """Search a study's space and return the run; called again with the same folder, it continues.
 
@@ -52,10 +55,13 @@ def search(
         workers: processes that evaluate candidates side by side; by default this process evaluates them, or, on a cluster,
             as many as its nodes have processors for.
         ray: a Ray cluster whose nodes do the work: "auto", or the address of its head.
+        artifacts: where the models of the reference and of the front are kept besides the run folder, for readers and
+            searches on other machines: any URL of fsspec, e.g. "s3://bucket/models", or a folder.
 
     Raises:
         InputError: the study is wrong, nothing varies, ``until_converged`` is asked of another sampler, the folder is the
-            run of another study or cannot be written to, or the cluster cannot be worked with.
+            run of another study or cannot be written to, the cluster cannot be worked with, ``artifacts`` cannot be written
+            to, needs a driver that is not installed, or is not where the run keeps its models.
         KeyboardInterrupt: passed through; everything finished is on disk.
     """
     start = time.monotonic()
@@ -75,6 +81,7 @@ def search(
         )
     folder = Path(run_dir) if run_dir is not None else Path("runs") / study.name
     database = database_of(folder, storage)
+    place = given_place(folder, study.name, None if artifacts is None else str(artifacts))
     use_machine_facts(folder, study)
     study.check()
     if not study.space.varies:
@@ -87,10 +94,11 @@ def search(
         mirror = Mirror(mirrored, study) if mirrored else None
         progress = progress or Silent()
         with open_records(folder, study, database, progress.note) as records:
-            recorded = RecordedRun(study, folder, records)
+            recorded = RecordedRun(study, folder, records, copies_of(folder, records, place, progress.note))
             pace = Pace(total, deadline)
             coordinator = Coordinator(recorded, mirror, progress, pace, until_converged, open_pool)
             coordinator.go(sampler, settings.seed if seed is None else seed)
+            recorded.settle_copies()
     return Run(folder) if database is None else Run(folder, records=read_table(database, study.digest))
 
 

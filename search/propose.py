@@ -12,6 +12,7 @@ from ..objectives.predictor_file import take_predictor, write_predictor
 from ..spaces.candidate import Candidate
 from ..spaces.errors import BuildError, InputError
 from ..spaces.statistics import Progress
+from ..studies.artifacts import given_place
 from ..studies.front import full_drop_db
 from ..studies.limits import Limits, given_limits
 from ..studies.pick import check_preference, pick, preferred
@@ -21,6 +22,7 @@ from ..studies.storage import database_of, open_records
 from ..studies.study import Study
 from ..studies.trial import Trial
 from .account import Watch, expected
+from .copies import copies_of
 from .evaluate import Evaluator
 from .frontier import Frontier
 from .proposers import Observation
@@ -72,8 +74,12 @@ def propose(
     study.check()
     with open_records(run.folder, study, database_of(run.folder, None)) as records:
         _check_environment(run, study)
-        recorded = RecordedRun(study, run.folder, records)
+        told: list[str] = []
+        copies = copies_of(run.folder, records, given_place(run.folder, study.name, None), told.append)
+        recorded = RecordedRun(study, run.folder, records, copies)
         notes = _propose(recorded, wanted, prefer, progress)
+        recorded.settle_copies()
+        notes += told
     try:
         return pick(recorded.run, wanted, prefer), notes
     except InputError as error:

@@ -9,10 +9,12 @@ from pathlib import Path
 
 from ..objectives.protocol import Reading
 from ..spaces.candidate import Candidate
+from ..studies.artifacts import key_of
 from ..studies.records import DONE, Record, Records
 from ..studies.run import Run
 from ..studies.study import Study
 from ..studies.trial import CLAIM, PROPOSAL, Trial
+from .copies import Copies
 from .evaluate import StageResult
 from .proposers import Observation
 from .task import observation_of
@@ -40,15 +42,17 @@ class RecordedRun:
         study: of the run.
         folder: the run folder, made and checked.
         records: of the run, open.
+        copies: of the models that it keeps, at another place.
 
     Attributes:
         run: as it is now.
     """
 
-    def __init__(self, study: Study, folder: Path, records: Records) -> None:
+    def __init__(self, study: Study, folder: Path, records: Records, copies: Copies | None = None) -> None:
         self.study = study
         self.folder = folder
         self._records = records
+        self._copies = copies
         self._environment = study.environment.digest
         self.run = Run(folder, self._environment, records.news())
         self._observed: dict[int, Observation] = {}
@@ -131,10 +135,28 @@ class RecordedRun:
         """
         kept = {Candidate().key} | {trial.candidate.key for trial in (*self.run.front_trials(), *trials)}
         for path in (self.folder / "models").glob("*.onnx*"):
-            key = path.name.split(".")[0]
-            trial = self.run.of_key(key)
-            if key not in kept and trial is not None and self.mine(trial):
+            key = key_of(path.name)
+            if key not in kept and self._is_mine(key):
                 path.unlink(missing_ok=True)
+        if self._copies is not None:
+            self._copies.follow(self._copied(), self._is_mine)
+
+    def settle_copies(self) -> None:
+        """Bring what is kept at another place in line with the front, at the end of a search."""
+        if self._copies is not None:
+            self._copies.settle(self._copied(), self._is_mine)
+
+    def _copied(self) -> list[Trial]:
+        """Return the trials whose models this process keeps at another place: the reference and the front."""
+        kept = {trial.number: trial for trial in self.run.front_trials()}
+        reference = self.run.known(Candidate())
+        if reference is not None and reference.measured:
+            kept[reference.number] = reference
+        return [trial for _, trial in sorted(kept.items()) if self.mine(trial)]
+
+    def _is_mine(self, key: str) -> bool:
+        trial = self.run.of_key(key)
+        return trial is not None and self.mine(trial)
 
     def _append(self, records: Sequence[Record]) -> None:
         self._observe(self.run.add(self._records.append(*records)))

@@ -139,6 +139,24 @@ def file_hash(path: Path) -> str:
     return digest.hexdigest()
 
 
+def built_hash(path: Path) -> str:
+    """Return the `Built.sha256` of a saved model whatever its file is called.
+
+    Above 2 GB the model names the file of its weights, so it is written anew under the name that a build has it hashed by.
+
+    Raises:
+        InputError: the disk has no room for that.
+    """
+    if len(_parts(path)) == 1:
+        return file_hash(path)
+    import onnx_ir as ir
+
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "model.onnx"
+        save_model(ir.load(path), copy)
+        return file_hash(copy)
+
+
 def _parts(path: Path) -> list[Path]:
     return [part for part in (path, path.with_name(path.name + ".data")) if part.exists()]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,6 +107,22 @@ def engine(url: str) -> sa.Engine:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return made
+
+
+def column(url: str, ask: sa.Select[Any]) -> Sequence[Any]:
+    """Return the values of a column that is asked for.
+
+    Raises:
+        InputError: the database cannot be reached.
+    """
+    import sqlalchemy as sa
+
+    full = complete(url)
+    try:
+        with engine(full).connect() as connection:
+            return connection.execute(ask).scalars().all()
+    except sa.exc.SQLAlchemyError as error:
+        raise unreachable(full, error) from error
 
 
 def _options(url: sa.URL) -> dict[str, Any]:

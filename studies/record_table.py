@@ -6,11 +6,12 @@ import hashlib
 import json
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .attendance import LEASE_SECONDS, Attendance
-from .database import complete, engine, unreachable
+from .database import column
 from .records import Record, numbered, plain_record, record_of
+from .study_table import agreed
 from .tables import parts, tables
 from .transactions import Transactions
 from .trial_table import TrialTable
@@ -130,6 +131,10 @@ class RecordTable:
         self._seen = {name: id_ for name, id_ in seen.items() if id_ > self._last - WINDOW or id_ == OWN}
         return [record for body in bodies if (record := record_of(body)) is not None]
 
+    def agreed(self, facts: Mapping[str, str]) -> Mapping[str, Any]:
+        """Return facts about the run on which all coordinators agree: of each, what was told of it first."""
+        return agreed(self.database, self.study, facts)
+
     def mine(self, number: int) -> bool:
         """Whether a trial is this coordinator's to work on."""
         return number in self._mine
@@ -211,13 +216,7 @@ def read_table(url: str, study: str) -> list[Record]:
     import sqlalchemy as sa
 
     table = tables().records
-    full = complete(url)
-    try:
-        with engine(full).connect() as connection:
-            ask = sa.select(table.c.body).where(table.c.study == study).order_by(table.c.id)
-            bodies = connection.execute(ask).scalars().all()
-    except sa.exc.SQLAlchemyError as error:
-        raise unreachable(full, error) from error
+    bodies = column(url, sa.select(table.c.body).where(table.c.study == study).order_by(table.c.id))
     return [record for body in bodies if (record := record_of(body)) is not None]
 
 

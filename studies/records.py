@@ -10,7 +10,7 @@ import fcntl
 import gc
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -130,6 +130,10 @@ class Records(Protocol):
         """Take over the trials of processes that have ended; return their numbers."""
         ...
 
+    def agreed(self, facts: Mapping[str, str]) -> Mapping[str, Any]:
+        """Return facts about the run on which all who write to it agree: of each, what was told of it first."""
+        ...
+
     @property
     def others(self) -> bool:
         """Whether another process may be at work on the same records."""
@@ -203,6 +207,10 @@ class RecordFile:
     def adopt(self) -> set[int]:
         """Nobody else has any."""
         return set()
+
+    def agreed(self, facts: Mapping[str, str]) -> Mapping[str, Any]:
+        """Nobody else has told any."""
+        return facts
 
     @property
     def others(self) -> bool:

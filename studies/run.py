@@ -15,6 +15,7 @@ from ..objectives.ratio import spread
 from ..spaces.candidate import Candidate
 from ..spaces.errors import InputError, SlimfrontError
 from . import front
+from .artifacts import fetch
 from .limits import Limits, given_limits
 from .pick import pick
 from .records import Record, many_objects, read_records
@@ -283,14 +284,21 @@ class Run:
         return study
 
     def model_path(self, trial: Trial) -> Path:
-        """Return the path of a trial's ONNX file; one that is not kept is built again.
+        """Return the path of a trial's ONNX file; one that is not in the run folder is fetched from where the run's models
+        are kept besides, or else built again.
 
         Raises:
             SlimfrontError: what is built now is not the file that was measured.
         """
         path = self.folder / "models" / f"{trial.candidate.key}.onnx"
-        if not path.exists():
+        if path.exists() or (lacking := fetch(self._about, trial, path)) is None:
+            return path
+        try:
             save_model_file(self.rebuild(trial, self.load()), path)
+        except SlimfrontError as error:
+            if not lacking:
+                raise
+            raise type(error)(f"{error}; {lacking}") from error
         return path
 
     def rebuild(self, trial: Trial, study: Study) -> Built:

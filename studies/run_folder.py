@@ -1,8 +1,9 @@
 """A run's folder: made, checked and written to, so that a file is there whole or not at all.
 
-run.json         the study's name, source, definition and digest; written whole before anything else
+run.json         the study's name, source, definition and digest, and where else records and models are kept; written whole
+                 before anything else
 records.jsonl    one line for each finished stage of each candidate: the truth of the run
-models/          the ONNX files of the reference and of the front's candidates
+models/          the ONNX files of the reference and of the front's candidates; a working copy where `artifacts` keeps them too
 environments/    where timings were made
 predictor.npz    what the latency predictor learned
 searched.json    what the sampler's model says of the search
@@ -135,15 +136,22 @@ def _subject(key: str, study: Study) -> str:
 
 def save_model_file(built: Built, path: Path) -> None:
     """Write a built model so that the file is there whole or not at all; external data goes beside it."""
+    with writing_to(path.parent.parent), placing(path) as part:
+        built.save(part)
+
+
+@contextmanager
+def placing(path: Path) -> Iterator[Path]:
+    """Give the path to write a model file to, external data beside it; it is moved to ``path`` when all of it is written."""
     with writing_to(path.parent.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(prefix=PART, dir=path.parent))  # workers write beside one another
-        try:
-            built.save(part / path.name)
-            for file in sorted(part.iterdir(), key=lambda file: file.suffix == ".onnx"):  # the model last
-                file.replace(path.parent / file.name)
-        finally:  # on a full disk too: half a model helps nobody and takes the room
-            shutil.rmtree(part, ignore_errors=True)
+    try:
+        yield part / path.name
+        for file in sorted(part.iterdir(), key=lambda file: file.suffix == ".onnx"):  # the model last
+            file.replace(path.parent / file.name)
+    finally:  # on a full disk too: half a model helps nobody and takes the room
+        shutil.rmtree(part, ignore_errors=True)
 
 
 @contextmanager

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from .database import column
+from .tables import tables
 from .transactions import Transactions
 
 if TYPE_CHECKING:
@@ -32,6 +35,36 @@ def about(database: Transactions, study: str, own: dict[str, Any]) -> dict[str, 
         return own if found is None else found
 
     return database.do(take)
+
+
+def agreed(database: Transactions, study: str, facts: Mapping[str, str]) -> dict[str, Any]:
+    """Add facts to what is kept about a study where it has none of their names yet; return what is kept."""
+
+    def take(connection: sa.Connection) -> dict[str, Any]:
+        import sqlalchemy as sa
+
+        studies = database.tables.studies
+        ask = sa.select(studies.c.about).where(studies.c.study == study).with_for_update()
+        known = json.loads(connection.execute(ask).scalar_one())
+        kept = {**facts, **known}
+        if kept != known:
+            connection.execute(studies.update().where(studies.c.study == study).values(about=json.dumps(kept)))
+        return kept
+
+    return database.do(take)
+
+
+def read_about(url: str, study: str) -> dict[str, Any]:
+    """Return what a database keeps about a study; nothing where it does not know it.
+
+    Raises:
+        InputError: the database cannot be reached.
+    """
+    import sqlalchemy as sa
+
+    table = tables().studies
+    found = column(url, sa.select(table.c.about).where(table.c.study == study))
+    return dict(json.loads(found[0])) if found else {}
 
 
 def _found(connection: sa.Connection, studies: sa.Table, study: str) -> dict[str, Any] | None:

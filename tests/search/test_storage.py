@@ -30,6 +30,7 @@ from slimfront.studies.record_table import RecordTable, read_table
 from slimfront.studies.records import Record, RecordFile
 from slimfront.studies.run import Run
 from slimfront.studies.study import load_study
+from slimfront.studies.study_table import about, read_about
 
 CLAIM = Record(study="s", key="k", stage="claim", environment="e", state="done", trial=0, candidate={"layers": {}})
 SEARCHER = """
@@ -290,6 +291,16 @@ def test_a_process_that_ended_is_gone_at_once(tmp_path):
     assert is_gone(gone)
     assert not is_gone(this_process())
     assert not is_gone("elsewhere:1:1")
+
+
+def test_of_facts_about_a_study_what_was_told_first_holds(table):
+    about(table.database, table.study, {"created": "now"})
+    with another(table) as other:
+        assert other.agreed({}) == {"created": "now"}
+        assert table.agreed({"artifacts": "s3://a", "created": "later"}) == {"artifacts": "s3://a", "created": "now"}
+        assert other.agreed({"artifacts": "s3://b"}) == {"artifacts": "s3://a", "created": "now"}
+    assert read_about(table.database.url, table.study) == {"artifacts": "s3://a", "created": "now"}
+    assert read_about(table.database.url, "another study") == {}
 
 
 def test_both_kinds_of_storage_number_and_keep_alike(table, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import os
 import secrets
@@ -26,6 +27,7 @@ JOIN_SECONDS = 14.0  # asking a cluster whether it lets this process in may take
 PORT_SECONDS = 4.0  # until a port answers
 HEAD_SECONDS = 30.0  # a cluster's head may be away; after 60, Ray's client would end this process without a word
 MARK = "SLIMFRONT_SEARCH"  # variable in the environment of all that a local Ray runs
+SOCKETS, LISTENED_ON = Path("/proc/net/unix"), "00010000"  # where Linux lists local sockets, and the flag of servers
 AUTH_MODE, AUTH_TOKEN = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"  # Ray's own
 REFUSALS = (b"InvalidAuthToken", b"authentication token")  # in what Ray says without the right token
 GOES_ON = "the same command goes on where this one ended"
@@ -187,11 +189,11 @@ def _environment(settings: Mapping[str, str]) -> Iterator[None]:
 
 def _read_anew() -> None:
     """Let Ray forget the token of the cluster before, which it keeps for as long as this process lives."""
-    with contextlib.suppress(ImportError):  # a Ray that knows no tokens
-        from ray._raylet import AuthenticationTokenLoader, Config
-
-        Config.initialize("")
-        AuthenticationTokenLoader.instance().reset_cache()
+    with contextlib.suppress(AttributeError):  # a Ray that knows no tokens
+        raylet: Any = importlib.import_module("ray._raylet")
+        loader = raylet.AuthenticationTokenLoader.instance()
+        raylet.Config.initialize("")
+        loader.reset_cache()
 
 
 def stop() -> None:
@@ -229,6 +231,8 @@ class Connection:
         Raises:
             InputError: it does not.
         """
+        if self._is_listed():  # to connect leaves a line in Ray's log each time
+            return
         with socket.socket(socket.AF_UNIX) as asked:
             asked.settimeout(PORT_SECONDS)
             try:
@@ -237,6 +241,14 @@ class Connection:
                 raise InputError(f"Ray on this machine has ended; {GOES_ON}") from error
             except OSError:  # too busy to answer
                 return
+
+    def _is_listed(self) -> bool:
+        """Whether Linux lists the socket as one that is listened on."""
+        try:
+            lines = SOCKETS.read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            return False
+        return any(line.endswith(f" {self._own}") and line.split()[3] == LISTENED_ON for line in lines)
 
     def head_answers(self) -> bool:
         """Whether the cluster's head answers now.

@@ -17,7 +17,7 @@ from slimfront.studies.study import load_study
 
 ray = pytest.importorskip("ray")
 
-HEALTH = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 4}
+HEALTH = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 1000, "health_check_failure_threshold": 5}
 QUICKLY = "import sys; from slimfront.search import cluster; cluster.HEAD_SECONDS = 2.0; "
 SEARCH = "from slimfront.cli import main; main()"
 
@@ -123,6 +123,7 @@ def test_a_search_whose_ray_is_lost_ends_with_one_line_and_keeps_what_it_found(
     assert sum(record.stage == "quality" for record in read_records(records)) >= 2
 
 
+@pytest.mark.slow
 def test_a_search_without_any_node_waits_for_one_and_then_ends_with_one_line(head, study_folder, tmp_path, monkeypatch):
     """The first node is killed and another one joins; that one is killed, and nobody comes; the next search goes on."""
     monkeypatch.setattr(roster, "NODES_SECONDS", 0.2)

@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from ..spaces.errors import InputError, SlimfrontError, one_line
 from .run_folder import RUN_FILE, placing, read_run_file, write_whole, writing_to
@@ -95,9 +94,7 @@ class Place:
             self._files.put_file(str(source), part)
             self._files.mv(part, target)
         except BaseException:
-            with suppress(
-                Exception
-            ):  # half a file takes the room; one that stays is deleted with those that left the front
+            with suppress(Exception):  # what stays is deleted later, with the files that left the front
                 self._files.rm_file(part)
             raise
 
@@ -117,9 +114,8 @@ class Place:
             self._files.rm_file(self._path(name))
 
     def _make(self, folder: str) -> None:
-        if folder.startswith(
-            "/"
-        ):  # else it begins with a bucket: that has no folders, and a misspelled one is not to be made
+        # What does not begin so is in a bucket, which has no folders; a misspelled bucket is not to be made.
+        if folder.startswith("/"):
             self._files.makedirs(folder, exist_ok=True)
 
     def _path(self, name: str) -> str:
@@ -153,10 +149,9 @@ def without_secrets(url: str) -> str:
     scheme, separator, rest = url.partition("://")
     if not separator or scheme in ("file", "local"):
         return f"file://{Path(rest or url).expanduser().resolve()}"
-    host = urlsplit(url).netloc
+    host, slash, path = rest.partition("?")[0].partition("/")
     user, at, server = host.rpartition("@")
-    path = rest[len(host) :].partition("?")[0].rstrip("/")
-    return f"{scheme}://{user.partition(':')[0]}{at}{server}{path}"
+    return f"{scheme}://{user.partition(':')[0]}{at}{server}{f'{slash}{path}'.rstrip('/')}"
 
 
 def given_place(folder: Path, study_name: str, url: str | None) -> Place | None:
@@ -261,8 +256,9 @@ def _opened(url: str) -> tuple[Any, str]:
     shown = without_secrets(url)
     if "::" in url:
         raise InputError(f"--artifacts {shown!r} is a chain of file systems: {EXAMPLES}")
+    local = shown.startswith("file://")
     try:
-        files, root = url_to_fs(shown if shown.startswith("file://") else url)
+        files, root = url_to_fs(shown if local else url)
     except ImportError as error:
         cause = error.__cause__ if isinstance(error.__cause__, ImportError) else error
         name = (cause.name or "").split(".")[0]
@@ -273,4 +269,4 @@ def _opened(url: str) -> tuple[Any, str]:
         raise InputError(f"--artifacts {shown!r} cannot be read: {EXAMPLES} ({one_line(error)})") from error
     except Exception as error:
         raise InputError(f"--artifacts {shown!r} cannot be opened: {one_line(error)}") from error
-    return files, str(root).rstrip("/")
+    return files, (str(root) if local else str(root).partition("?")[0]).rstrip("/")

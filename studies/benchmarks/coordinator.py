@@ -67,16 +67,16 @@ def main() -> None:
     )
 
 
-def deep_study(folder: Path, layers: int) -> Study:
+def deep_study(folder: Path, layers: int, channels: int = CHANNELS) -> Study:
     """Return a study of so many small convolutions one after another."""
     random = np.random.default_rng(0)
     nodes, weights = [], []
     for number in range(layers):
-        weight = random.standard_normal((CHANNELS, CHANNELS, 1, 1)).astype(np.float32) / CHANNELS**0.5
+        weight = random.standard_normal((channels, channels, 1, 1)).astype(np.float32) / channels**0.5
         weights.append(numpy_helper.from_array(weight, f"w{number}"))
         source = f"conv{number - 1}" if number else "x"
         nodes.append(helper.make_node("Conv", [source, f"w{number}"], [f"conv{number}"], f"conv{number}"))
-    shape = [1, CHANNELS, 8, 8]
+    shape = [1, channels, 8, 8]
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("x", f"conv{layers - 1}")]
     graph = helper.make_graph(nodes, "deep", ends[:1], ends[1:], weights)
     path = folder / "deep.onnx"

@@ -98,7 +98,9 @@ class Disturbed:
         speedups: that are replayed, by candidate's key.
         least_seconds, most_seconds: that a stage lasts.
         replay: False measures for real.
-        run: the run's folder; by default one in the folder.
+
+    Attributes:
+        run: the run's folder.
     """
 
     folder: Path
@@ -110,11 +112,10 @@ class Disturbed:
     least_seconds: float = 0.0
     most_seconds: float = 600.0
     replay: bool = True
-    run: Path | None = None
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True)
-        self.run = self.run or self.folder / "run"
+        self.run = self.folder / "run"
         plan = {
             "replay": self.replay,
             "speedups": dict(self.speedups),

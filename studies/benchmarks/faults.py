@@ -40,7 +40,8 @@ from slimfront.studies.run import Run
 HANGS_SECONDS = 6.0  # after which a stage is ended where a candidate hangs
 NODE_STAGE_SECONDS = 0.3  # that a stage lasts at least, so that a node is lost in it
 TITLES = tuple(f"ray::{kind}" for kind in Kind)  # of workers that work for a search
-DISK = "1m"
+DISK = "2m"
+LAYERS, CHANNELS = 4, 48  # so many weights that fewer bits make a smaller file: a front of many candidates
 POSTGRES = Path(__file__).parents[2] / "tests" / "search"  # where the server of the tests is
 
 
@@ -416,7 +417,7 @@ def prepare(folder: Path, trials: int, seed: int) -> Bench:
 
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["SLIMFRONT_CACHE"] = str(folder.resolve() / "cache")
-    deep_study(folder, layers=4).save(folder / "study")
+    deep_study(folder, LAYERS, CHANNELS).save(folder / "study")
     return Bench(folder.resolve(), folder.resolve() / "study", trials, seed)
 
 

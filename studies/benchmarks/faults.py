@@ -34,6 +34,7 @@ from typing import Any
 from disturbed import Disturbed, Fault, Front, Verdict, ended_well, front_of
 
 from slimfront.search.cluster import SLOT
+from slimfront.search.sweeper import marked
 from slimfront.search.work import Kind
 from slimfront.studies.run import Run
 
@@ -66,6 +67,12 @@ class Bench:
     def __post_init__(self) -> None:
         self.count = 0
         self.chance = random.Random(self.seed)
+
+    def close(self) -> None:
+        """End what is left of searches that were broken off."""
+        for process in set(marked(f"SLIMFRONT_FAULTS={self.folder}/".encode())) - {os.getpid()}:
+            with _gone_already():
+                os.kill(process, signal.SIGKILL)
 
     def search(self, **more: Any) -> Disturbed:
         """Return a search in a folder of its own."""
@@ -391,24 +398,35 @@ def main() -> None:
     flags.add_argument("--seed", type=int, default=0)
     flags.add_argument("--folder", type=Path, help="keep all runs here; by default nothing is kept")
     arguments = flags.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started is ended then too
     with tempfile.TemporaryDirectory(prefix="slimfront-faults-") as temporary:
         bench = prepare(arguments.folder or Path(temporary), arguments.trials, arguments.seed)
-        print(f"undisturbed: {len(bench.undisturbed.trials)} candidates, {len(bench.front)} on the front")
-        print("| fault | injected | results before the last / lost | evaluated twice | front equal | left | seconds |")
-        print("|---|---|---|---|---|---|---|", flush=True)
-        total, broken = Verdict(), False
-        for kind in arguments.kinds:
-            begun = time.monotonic()
-            try:
-                found = KINDS[kind](bench)
-            except RuntimeError as error:
-                broken = True
-                print(f"| {kind} | {error} |")
-                continue
-            print(f"{row(kind, found)} {time.monotonic() - begun:.0f} |", flush=True)
-            total += found
-        print(f"{row('all', total)} |")
-    sys.exit(broken or not total.harmless)
+        try:
+            harmless = table(bench, arguments.kinds)
+        finally:
+            bench.close()
+    sys.exit(not harmless)
+
+
+def table(bench: Bench, kinds: Sequence[str]) -> bool:
+    """Print what came of each kind; return whether none did harm."""
+    print(f"undisturbed: {len(bench.undisturbed.trials)} candidates, {len(bench.front)} on the front")
+    print("| fault | injected | results before the last / lost | evaluated twice | front equal | left | seconds |")
+    print("|---|---|---|---|---|---|---|", flush=True)
+    total, broken = Verdict(), False
+    for kind in kinds:
+        begun = time.monotonic()
+        try:
+            found = KINDS[kind](bench)
+        except RuntimeError as error:
+            broken = True
+            bench.close()
+            print(f"| {kind} | {str(error).strip()} |", flush=True)
+            continue
+        print(f"{row(kind, found)} {time.monotonic() - begun:.0f} |", flush=True)
+        total += found
+    print(f"{row('all', total)} |")
+    return total.harmless and not broken
 
 
 def prepare(folder: Path, trials: int, seed: int) -> Bench:

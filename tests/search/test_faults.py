@@ -22,7 +22,9 @@ STAGES = ("prediction", "build", "quality", "timing")
 def bench(tmp_path_factory, write_study):
     folder = tmp_path_factory.mktemp("faults")
     write_study(folder / "study")
-    return faults.Bench(folder, folder / "study", trials=14, records=False)
+    made = faults.Bench(folder, folder / "study", trials=14, records=False)
+    yield made
+    made.close()
 
 
 def test_a_worker_killed_in_each_stage_costs_nothing(bench):

@@ -10,33 +10,26 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from ..objectives.calibration import calibrate
-from ..objectives.predictor_file import take_predictor, write_predictor
+from ..objectives.predictor_file import write_predictor
 from ..spaces.candidate import Candidate
-from ..spaces.errors import BuildError, InputError
+from ..spaces.errors import InputError
 from ..studies.reading_notes import environment_notes, reading_notes
-from ..studies.records import DONE, FAILED, PREDICTED
+from ..studies.records import DONE, FAILED
 from ..studies.run import Run
 from ..studies.run_folder import PREDICTOR_FILE, keep_environment, writing_to
 from ..studies.standing import Standing
 from ..studies.trial import REFERENCE_LABEL, STAGES, Trial
+from .agenda import TRIES, Agenda
 from .evaluate import TIMING, Evaluator, StageResult
-from .glance import QUALITY, Glances
 from .mirror import Mirror
 from .pace import Pace
 from .plan import Plan
 from .pool import OwnProcess, Pool
+from .preparation import prepare
 from .progress import Progress
 from .recorded import Proposal, RecordedRun
-from .timing_queue import TimingQueue
 from .work import Kind, Told, Work
 
-CALIBRATION = 0.25  # seconds for each trial that is to be timed; and the part of what is left of a timeout
-MOST_CALIBRATION = 60.0
-LEAST_CALIBRATED = 15  # trials: fewer are timed before a calibration had paid
-CHECKPOINTS = 4  # times that what was postponed is timed in a search
-TIMED_AGAIN = 0.125  # timings of members of the front in doubt, in parts of the trials
-TRIES = 2  # of a candidate that ends its worker
 MOST_LOSSES = 10  # of a candidate's workers, whatever ended them: it may be what takes nodes down
 SUSPICIOUS_PSNR_DB = 12.0  # a trained reference stands higher against its targets, unless a range is wrong
 STANDING_SECONDS = 0.5  # from one look at what workers are at to the next
@@ -78,13 +71,12 @@ class Coordinator:
         self.evaluator = Evaluator(self.study, recorded.folder / "models", predictor=self.study.predictor)
         self.pool: Pool = OwnProcess(self.evaluator)
         self._open_pool = open_pool
-        self._under_way: dict[Work, float] = {}  # since when
+        self.under_way: dict[Work, float] = {}  # since when
         self._tries: Counter[int] = Counter()
         self._losses: Counter[int] = Counter()
-        self._again: list[Work] = []  # whose workers ended
+        self._searched = False
         self._cleaned = 0
         self._refreshed = self._adopted = self._told = 0.0
-        self._begun_before: list[Trial] = []  # by a process that ended before it had finished them
 
     @property
     def run(self) -> Run:
@@ -95,7 +87,7 @@ class Coordinator:
         """Evaluate until the run has its trials, the space is exhausted or the time is over."""
         if self.mirror and not self.recorded.others:
             self.mirror.add(self.run, self.run.trials)
-        count = len(self.run.trials)
+        count = self.run.finished
         if count >= self.pace.total:
             self.progress.note(
                 f"the run has {count} candidates already, and no more were asked for ({self.pace.total})"
@@ -104,21 +96,25 @@ class Coordinator:
             self.progress.note(note)
         self.recorded.adopt()
         self.recorded.refresh()
-        if self._begun() or len(self.run.all_trials) < self.pace.total:
+        if self._more_to_do():
             self._search(sampler, seed)
         while self._inherited():
             self._search(sampler, seed)
         self._tell_at_the_end()
 
+    def _more_to_do(self) -> bool:
+        return bool(self.recorded.begun(self.pace.total)) or self.run.count < self.pace.total
+
     def _inherited(self) -> bool:
         """Wait until it is known who of the others lives that began trials; return whether some are this one's by now."""
-        if self._begun_before and not self._time_is_over():  # adopted after the last candidate was proposed
+        adopted_late = self._searched and self.recorded.begun(self.pace.total)  # after the last proposal
+        if adopted_late and not self.agenda.time_is_over():
             return True
         asked, told = time.monotonic(), False
-        while (left := len(self._left_to_others())) and self.pace.of_timeout(1.0) > 0.0:
+        while (left := len(self.recorded.left_to_others())) and self.pace.of_timeout(1.0) > 0.0:
             if self.recorded.adopt():
                 self.recorded.refresh()
-                if self._begun():
+                if self.recorded.begun(self.pace.total):
                     return True
                 continue
             waited = time.monotonic() - asked
@@ -133,26 +129,21 @@ class Coordinator:
             self.recorded.refresh()
         return False
 
-    def _left_to_others(self) -> list[Trial]:
-        """Return the trials whose stages are not all done and are another process's to finish."""
-        return [t for t in self.run.all_trials if t.state == "started" and not self.recorded.mine(t)]
-
     def _search(self, sampler: str, seed: int) -> None:
-        self._prepare()
-        self.queue = TimingQueue(self.recorded, self.study.predictor.calibrated)
-        self.glances = Glances(self.run)
+        prepare(self.recorded, self.pace, self.progress)
         self.plan = Plan(self.recorded, self.pace, self.progress, sampler, seed, self.until_converged)
-        self._checkpoint = len(self.run.trials) // self._rhythm
-        self._checking = False
+        self._searched = True
+        predicts = self.study.predictor.calibrated
+        self.agenda = Agenda(self.recorded, self.pace, self.progress, self.plan, predicts, self)
         self._measure_reference()
-        self._begun_before = self._begun()
-        if self._open_pool is not None and (self._begun_before or len(self.run.all_trials) < self.pace.total):
+        self.agenda.begun_before = self.recorded.begun(self.pace.total)
+        if self._open_pool is not None and self._more_to_do():
             self.pool = self._open_pool(self.evaluator, self.run.reference)
         try:
-            self._work_off(self._next_of_search)
-            self.queue.reconsider()
-            self._work_off(self._next_postponed)
-            self._settle_doubts()
+            self._work_off(self.agenda.next_of_search)
+            self.agenda.queue.reconsider()
+            self._work_off(self.agenda.next_postponed)
+            self._work_off(self.agenda.next_in_doubt)
         finally:
             self.pool.close()
         self._clean()
@@ -160,35 +151,6 @@ class Coordinator:
         self.study.predictor.save()
         with writing_to(self.recorded.folder):
             write_predictor(self.study.predictor, self.recorded.folder / PREDICTOR_FILE)
-
-    def _begun(self) -> list[Trial]:
-        """Return the trials whose stages are not all done and are this process's to finish."""
-        started = [t for t in self.run.all_trials if t.state == "started" and t.number < self.pace.total]
-        return [trial for trial in started if self.recorded.mine(trial)]
-
-    def _prepare(self) -> None:
-        """Gather what candidates are built from, and teach the latency predictor this machine."""
-        told = list(self.study.warnings)
-        for warning in told:
-            self.progress.note(warning)
-        space = self.study.space
-        self.study.prepare(space.rounded, space.pruned, self.progress.prepare)
-        for warning in self.study.warnings[len(told) :]:
-            self.progress.note(warning)
-        self._calibrate(self.pace.total - len(self.run.trials))
-
-    def _calibrate(self, trials: int) -> None:
-        """Teach the latency predictor this machine, in a part of the time that timing so many trials takes."""
-        ignored = take_predictor(self.study.predictor, self.recorded.folder / PREDICTOR_FILE)
-        if ignored is not None:
-            self.progress.note(ignored)
-        if trials < LEAST_CALIBRATED:
-            return
-        seconds = min(MOST_CALIBRATION, CALIBRATION * trials, self.pace.of_timeout(CALIBRATION))
-        try:
-            calibrate(self.study.predictor, self.study.space, self.study.feed, seconds, self.progress.prepare)
-        except BuildError as error:
-            self.progress.note(f"no speedup is predicted: {error}")
 
     def _measure_reference(self) -> None:
         """Measure the uncompressed model first: all others are compared with it."""
@@ -200,7 +162,7 @@ class Coordinator:
             claimed = [known] if known else self.recorded.claim([first], self.pace.total)
             if claimed and self.recorded.mine(claimed[0]):
                 judged = iter([Work(Kind.JUDGE, (claimed[0],))])
-                self._work_off(lambda judged=judged: next(judged, None) or self._next_due())  # type: ignore[misc]
+                self._work_off(lambda judged=judged: next(judged, None) or self.agenda.next_due())  # type: ignore[misc]
                 continue
             self._check_reference(claimed)
             self.progress.prepare("another process measures the reference", 0.0)
@@ -219,11 +181,11 @@ class Coordinator:
     def _work_off(self, following: Next) -> None:
         """Hand out work and take what is told of it until there is none and nothing is under way."""
         while True:
-            while self.pool.room > 0 and (work := self._lost() or following()) is not None:
+            while self.pool.room > 0 and (work := self.agenda.lost() or following()) is not None:
                 kept = tuple(trial for trial in work.trials if self.recorded.mine(trial))
                 if kept:  # others may have taken over trials of this process while it was suspended
                     work = replace(work, trials=kept)
-                    self._under_way[work] = time.monotonic()
+                    self.under_way[work] = time.monotonic()
                     self.pool.submit(work)
             if not self.pool.busy:
                 return
@@ -240,12 +202,11 @@ class Coordinator:
         now = time.monotonic()
         if self.pool.workers > 1 and now - self._told >= STANDING_SECONDS:
             self._told = now
-            waiting = len(self.queue.due) + sum(
-                len(work.trials) for work in self._under_way if work.kind is not Kind.JUDGE
-            )
             doing = tuple(self.pool.doing)
             timed = sum(len(each.trials) for each in doing if each.stage == TIMING)
-            self.progress.standing(Standing(self.pool.workers, doing, waiting - timed, self.pace.per_minute))
+            self.progress.standing(
+                Standing(self.pool.workers, doing, self.agenda.waiting - timed, self.pace.per_minute)
+            )
 
     def _keep_environments(self) -> None:
         """Keep what the digests of the nodes' environments stand for."""
@@ -261,101 +222,10 @@ class Coordinator:
             self.recorded.refresh()
         if now - self._adopted >= after:
             self._adopted = now
-            self._adopt()
-
-    def _adopt(self) -> None:
-        adopted = self.recorded.adopt()
-        if adopted:
-            self.recorded.refresh()
-            known = self._at_work_on() | {trial.number for trial in self._begun_before} | set(self.queue.due)
-            self._begun_before += [trial for trial in self._begun() if trial.number in adopted - known]
-            self.queue.reconsider()
-
-    def _lost(self) -> Work | None:
-        return self._again.pop(0) if self._again else None
-
-    def _next_of_search(self) -> Work | None:
-        """Return what to do next while candidates are proposed."""
-        if len(self.queue.due) >= self.pool.gathered:
-            return self._next_due()
-        if self._checking and (work := self._next_postponed()) is not None:
-            return work
-        self._checking = self._checking and self._timers_are_busy()
-        begun = self._begun_before.pop(0) if self._begun_before else None
-        if begun is not None and self._time_is_over():
-            begun = None
-        if begun is not None:
-            begun = self.recorded.begin_again(begun)
-        trial = begun or self.plan.next(self._pending, self.pool.room, self._time_is_over)
-        return self._next_due() if trial is None else self._judge(trial)
-
-    def _judge(self, trial: Trial) -> Work:
-        """Return the work of judging a trial, and on its own where processes have ended on it."""
-        return Work(Kind.JUDGE, (trial,), None if trial.label else self.glances.look, self._may_end_processes(trial))
-
-    def _may_end_processes(self, trial: Trial) -> bool:
-        return trial.claims > TRIES
-
-    def _next_due(self) -> Work | None:
-        """Return the timings that cannot wait."""
-        trials = self.queue.take_due(self.pace.at_once)
-        suspicious = [trial for trial in trials if self._may_end_processes(trial)]
-        self._again += [Work(Kind.TIME, (trial,), apart=True) for trial in suspicious]
-        others = tuple(trial for trial in trials if trial not in suspicious)
-        return Work(Kind.TIME, others) if others else self._lost()
-
-    def _next_postponed(self) -> Work | None:
-        """Return timings of what may be on the front, several at once: they share the reference's time."""
-        if self._timers_are_busy() or self.pace.is_over(0):
-            return None
-        trials = self.queue.postponed(self._at_work_on())
-        if not trials:
-            return None
-        self.progress.prepare("timing what may be on the front", 1.0 / (1 + len(trials)))
-        unjudged = [trial for trial in trials if trial.stages[QUALITY]["state"] == PREDICTED]
-        if unjudged:
-            return Work(Kind.JUDGE, (unjudged[0],))
-        return Work(Kind.TIME, tuple(trials[: self.pace.at_once]))
-
-    def _settle_doubts(self) -> None:
-        """Time members of the front in doubt once more."""
-        most = max(round(TIMED_AGAIN * self.pace.total), 1)
-        left = most - sum(max(trial.timings - 1, 0) for trial in self.run.trials)
-        asked: set[int] = set()
-
-        def following() -> Work | None:
-            nonlocal left
-            if left <= 0 or self._timers_are_busy() or self.pace.is_over(0):
-                return None
-            found = self.queue.in_doubt(self._at_work_on())[: min(left, self.pace.at_once)]
-            if not found or (not self._under_way and {trial.number for trial in found} == asked):
-                return None  # the same again: their files cannot be had any more
-            asked.clear()
-            asked.update(trial.number for trial in found)
-            self.progress.prepare("timing again who is in doubt", 1.0 - left / most)
-            left -= len(found)
-            return Work(Kind.TIME_AGAIN, tuple(found))
-
-        self._work_off(following)
-
-    def _timers_are_busy(self) -> bool:
-        """Whether a timing would only wait: what is under way may show that it is not worth it."""
-        return sum(work.kind is not Kind.JUDGE for work in self._under_way) >= self.pool.timers
-
-    def _at_work_on(self) -> set[int]:
-        return {number for work in self._under_way for number in work.numbers}
-
-    def _pending(self) -> list[Trial]:
-        """Return the trials that are being judged, or wait for a timing without which nothing is known of them."""
-        return [trial for trial in self.run.all_trials if trial.state == "started"]
-
-    @property
-    def _rhythm(self) -> int:
-        """After so many trials what was postponed is timed, so that the front is known meanwhile."""
-        return max(self.pace.total // CHECKPOINTS, LEAST_CALIBRATED)
-
-    def _time_is_over(self) -> bool:
-        return self.pace.deadline is not None and self.pace.is_over(len(self.queue.postponed()) + len(self.queue.due))
+            adopted = self.recorded.adopt()
+            if adopted:
+                self.recorded.refresh()
+                self.agenda.take_over(adopted)
 
     def _take(self, tolds: Sequence[Told]) -> None:
         """Record what was found, all of it at once, and then act on it."""
@@ -369,7 +239,7 @@ class Coordinator:
         for told in tolds:
             self._learn(told)
             if told.over:
-                seconds = time.monotonic() - self._under_way.pop(told.work)
+                seconds = time.monotonic() - self.under_way.pop(told.work)
                 if told.lost is not None:
                     self._take_lost(told)
                 elif told.work.kind is Kind.JUDGE:
@@ -391,9 +261,9 @@ class Coordinator:
         """Decide whether a trial that was built and judged is timed now."""
         trial = self.run.any_trial(number)
         (self.pace.candidates if trial.candidate.repair == "static" else self.pace.twins).append(seconds)
-        self.glances.take(trial)
+        self.agenda.glances.take(trial)
         if trial.state != FAILED and self.recorded.mine(trial):
-            result = self.queue.judged(trial)
+            result = self.agenda.queue.judged(trial)
             if result is None:
                 return
             trial = self.recorded.add([(number, result)])[0]
@@ -403,14 +273,14 @@ class Coordinator:
         """Give work whose worker ended to another; a candidate that does so again and again has failed."""
         work = told.work
         if len(work.trials) > 1:  # which of them it was shows when each is alone
-            self._again += [Work(work.kind, (trial,)) for trial in work.trials]
+            self.agenda.again += [Work(work.kind, (trial,)) for trial in work.trials]
             return
         number = work.trials[0].number
         trial = self.run.any_trial(number)
         self._losses[number] += 1
         self._tries[number] += not told.blameless
         if self._tries[number] < TRIES and self._losses[number] < MOST_LOSSES:
-            self._again.append(replace(work, trials=(trial,)))
+            self.agenda.again.append(replace(work, trials=(trial,)))
             return
         if work.kind is Kind.TIME_AGAIN:
             return
@@ -425,21 +295,16 @@ class Coordinator:
         self.pace.finished(len(trials))
         if self.mirror:
             self.mirror.add(self.run, trials)
-        done = len(self.run.trials)
-        if done // self._rhythm > self._checkpoint:
-            self._checkpoint = done // self._rhythm
-            self._checking = True
-            self.queue.reconsider()
+        self.agenda.finished()
+        done = self.run.finished
         if done - self._cleaned >= max(1, done // CLEANED):
             self._clean()
         for trial in trials:
             self._tell(trial)
 
     def _clean(self) -> None:
-        under_way = [self.run.any_trial(number) for work in self._under_way for number in work.numbers]
-        due = [self.run.any_trial(number) for number in self.queue.due]
-        self.recorded.keep_files([*self.queue.postponed(), *due, *under_way])
-        self._cleaned = len(self.run.trials)
+        self.recorded.keep_files(self.agenda.needed())
+        self._cleaned = self.run.finished
 
     def _tell(self, trial: Trial) -> None:
         if trial.label == REFERENCE_LABEL and self.run.has_target and trial.value("psnr_db") < SUSPICIOUS_PSNR_DB:
@@ -447,7 +312,7 @@ class Coordinator:
                 f"the model stands at only {trial.value('psnr_db'):.1f} dB against the targets: "
                 "are data.range and data.input_range right?"
             )
-        done = len(self.run.trials)
+        done = self.run.finished
         left = self.pace.seconds_left(done, self.pool.workers)
         self.progress.step(done, self.pace.total, self.run.hypervolume(), left, trial, self.plan.gain_ahead)
 
@@ -460,6 +325,6 @@ class Coordinator:
             self.progress.note(f"no candidate keeps the constraints yet: {self.run.limits}")
         if self.mirror:
             self.mirror.add(self.run, [trial for trial in self.run.trials if self.recorded.mine(trial)], ended=True)
-        pending = len(self._left_to_others())
+        pending = len(self.recorded.left_to_others())
         if pending:
             self.progress.note(f"other processes are still evaluating {pending} candidates of the run")

@@ -64,7 +64,7 @@ class Plan:
             time_is_over: whether another one would end too late.
         """
         while not self._claimed and not self._ended:
-            left = self.pace.total - len(self.recorded.run.all_trials)
+            left = self.pace.total - self.recorded.run.count
             proposals = self._proposals(pending(), min(wanted, left), time_is_over)
             if not proposals:
                 break

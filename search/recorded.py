@@ -67,6 +67,14 @@ class RecordedRun:
         """Whether a trial is this process's to work on."""
         return self._records.mine(trial.number)
 
+    def begun(self, total: int) -> list[Trial]:
+        """Return the trials with numbers below a total whose stages are not all done and are this process's to finish."""
+        return [trial for trial in self.run.started if trial.number < total and self.mine(trial)]
+
+    def left_to_others(self) -> list[Trial]:
+        """Return the trials whose stages are not all done and are another process's to finish."""
+        return [trial for trial in self.run.started if not self.mine(trial)]
+
     @property
     def others(self) -> bool:
         """Whether another process may be at work on the run."""
@@ -89,7 +97,6 @@ class RecordedRun:
 
         Those that another process has claimed meanwhile are left out, and those beyond ``total`` trials of the run.
         """
-        known = self.run.all_trials
         wanted = []
         for proposal in proposals:
             own = [self._record(0, proposal.candidate, StageResult(CLAIM, DONE, ""), proposal.label, True)]
@@ -98,7 +105,7 @@ class RecordedRun:
                     self._record(0, proposal.candidate, StageResult(PROPOSAL, DONE, "", dict(proposal.expected)))
                 )
             wanted.append(own)
-        won = self._records.claim(wanted, known[-1].number + 1 if known else 0, total)
+        won = self._records.claim(wanted, self.run.next_number, total)
         self._observe(self.run.add(record for own in won for record in own))
         return [self.run.any_trial(own[0].trial) for own in won]
 

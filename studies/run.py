@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from .study import Study
 
 AT_ONCE = 500  # trials that are compared with one another and with the front at a time
-CHANGING = ("all_trials", "trials", "reference", "_numbered", "_front", "corners", "bar")  # made from the trials
+CHANGING = ("all_trials", "trials", "reference", "_front", "corners", "bar")  # made from the trials
 
 
 class Run:
@@ -104,13 +105,9 @@ class Run:
                 self.corners = self._corners_of(known["corners"], measured)
         return changed
 
-    @cached_property
-    def _numbered(self) -> dict[int, Trial]:
-        return {trial.number: trial for trial in self.all_trials}
-
     def any_trial(self, number: int) -> Trial:
         """Return a trial by its number, finished or not; KeyError where there is none."""
-        return self._numbered[number]
+        return self._kept.numbered(number)
 
     def of_key(self, key: str) -> Trial | None:
         """Return the trial of a candidate's key, finished or not; None where there is none."""
@@ -130,19 +127,40 @@ class Run:
         """The measured, the failed and the trials that were not timed, by number."""
         return [trial for trial in self.all_trials if trial.state != "started"]
 
+    @property
+    def started(self) -> list[Trial]:
+        """The trials whose stages are not all done, by number."""
+        return self._kept.started()
+
+    @property
+    def count(self) -> int:
+        """How many trials there are, those included whose stages are not all done."""
+        return self._kept.count
+
+    @property
+    def next_number(self) -> int:
+        """The number of the next trial."""
+        return self._kept.next_number
+
+    @property
+    def finished(self) -> int:
+        """How many trials are finished."""
+        return self.count - len(self.started)
+
     @cached_property
     def reference(self) -> Trial:
         """The uncompressed model. Raises `InputError` where it is not measured yet."""
-        for trial in self.trials:
-            if trial.measured and trial.candidate == Candidate():
-                return trial
+        trial = self.known(Candidate())
+        if trial is not None and trial.measured:
+            return trial
         raise InputError(f"{self.folder} has no measured candidate yet; run the search again to continue it")
 
     def trial(self, number: int) -> Trial:
         """Return a trial by its number. Raises `InputError` where there is none."""
-        found = self._numbered.get(number)
-        if found is not None and found.state != "started":
-            return found
+        with suppress(KeyError):
+            found = self.any_trial(number)
+            if found.state != "started":
+                return found
         numbers = [trial.number for trial in self.trials]
         known = f"it has trials {min(numbers)} to {max(numbers)}" if numbers else "it has none yet"
         raise InputError(f"there is no trial {number} in {self.folder}; {known}")

@@ -119,6 +119,9 @@ class Trials:
         self._records: dict[str, list[Record]] = {}
         self._candidates: dict[str, Candidate] = {}
         self._trials: dict[str, Trial] = {}
+        self._keys: dict[int, str] = {}  # by number
+        self._started: set[int] = set()
+        self._next_number = 0
         self._reference: str | None = None
         self._reference_ms: float | None = None
 
@@ -145,12 +148,36 @@ class Trials:
         for key in before:
             own = self._records[key]
             standing = _standing(own, self._environment)
-            self._trials[key] = _trial(self._candidates[key], own, standing, self._reference_ms)
+            self._put(_trial(self._candidates[key], own, standing, self._reference_ms))
         return before
+
+    def _put(self, trial: Trial) -> None:
+        self._trials[trial.candidate.key] = trial
+        self._keys[trial.number] = trial.candidate.key
+        self._next_number = max(self._next_number, trial.number + 1)
+        (self._started.add if trial.state == "started" else self._started.discard)(trial.number)
 
     def of(self, key: str) -> Trial | None:
         """Return the trial of a candidate's key; None where there is none."""
         return self._trials.get(key)
+
+    def numbered(self, number: int) -> Trial:
+        """Return a trial by its number; KeyError where there is none."""
+        return self._trials[self._keys[number]]
+
+    def started(self) -> list[Trial]:
+        """Return the trials whose stages are not all done, by number."""
+        return [self.numbered(number) for number in sorted(self._started)]
+
+    @property
+    def next_number(self) -> int:
+        """The number of the next trial: one more than the highest."""
+        return self._next_number
+
+    @property
+    def count(self) -> int:
+        """How many trials there are."""
+        return len(self._trials)
 
     def all(self) -> list[Trial]:
         """Return all trials, by number."""

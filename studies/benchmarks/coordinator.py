@@ -20,8 +20,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from slimfront.objectives.protocol import Reading
-from slimfront.search import coordinator as coordinator_module
-from slimfront.search import loop
+from slimfront.search import loop, preparation
 from slimfront.search.evaluate import Evaluator, StageResult
 from slimfront.search.work import Kind, Results, Told, Work
 from slimfront.studies.run import Run
@@ -49,9 +48,7 @@ def main() -> None:
         print(f"{len([axis for axis in study.space.axes if len(axis.options) > 1])} parameters")
         watch = Watch(arguments.trials, arguments.workers)
         loop._pool_opener = watch.opener  # type: ignore[assignment]
-        coordinator_module.LEAST_CALIBRATED = (
-            arguments.trials + 1
-        )  # what workers find is drawn: nothing is to be predicted
+        preparation.LEAST_CALIBRATED = arguments.trials + 1  # what workers find is drawn: nothing is to be predicted
         run_dir = Path(folder) / "run"
         storage = arguments.storage
         loop.search(study, arguments.trials, run_dir, sampler=arguments.sampler, storage=storage, progress=watch)

@@ -19,7 +19,7 @@ from searches import folder_of_runs, run_of, search_parser
 from zoo import Model, load
 
 from slimfront.objectives.predictor import Predictor
-from slimfront.search import coordinator
+from slimfront.search import preparation
 from slimfront.spaces.errors import BuildError
 from slimfront.studies.records import read_records
 from slimfront.studies.run import Run
@@ -64,7 +64,7 @@ def searched(model: Model, name: str, seed: int, trials: int, folder: Path, pred
 @contextmanager
 def measured(seconds: list[float]) -> Iterator[None]:
     """Note the seconds of each calibration."""
-    real = coordinator.calibrate
+    real = preparation.calibrate
 
     def timed(*arguments: object) -> int:
         begun = time.monotonic()
@@ -73,7 +73,7 @@ def measured(seconds: list[float]) -> Iterator[None]:
         finally:
             seconds.append(time.monotonic() - begun)
 
-    with patch.object(coordinator, "calibrate", timed):
+    with patch.object(preparation, "calibrate", timed):
         yield
 
 

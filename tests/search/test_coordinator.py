@@ -6,7 +6,9 @@ from dataclasses import replace
 import pytest
 
 from slimfront.search import coordinator as coordinator_module
-from slimfront.search.coordinator import MOST_LOSSES, TRIES
+from slimfront.search import preparation
+from slimfront.search.agenda import TRIES
+from slimfront.search.coordinator import MOST_LOSSES
 from slimfront.search.loop import search
 from slimfront.search.pool import OwnProcess
 from slimfront.search.progress import Silent
@@ -212,7 +214,7 @@ def test_pending_candidates_are_not_proposed_again(search_with):
 
 
 def test_timings_that_agree_with_no_prediction_wait_for_others_but_never_for_ever(search_with, monkeypatch):
-    monkeypatch.setattr(coordinator_module, "LEAST_CALIBRATED", 1000)
+    monkeypatch.setattr(preparation, "LEAST_CALIBRATED", 1000)
     _, pool = search_with(trials=6)
     timed = [numbers for kind, numbers in pool.submitted if kind is Kind.TIME]
     assert sorted(number for numbers in timed for number in numbers) == [1, 2, 3, 4, 5]

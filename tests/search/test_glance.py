@@ -10,7 +10,7 @@ from scipy import stats
 
 from slimfront.objectives.protocol import OpenModel, Reading, Subject
 from slimfront.objectives.quality import Quality
-from slimfront.search import coordinator, glance
+from slimfront.search import glance, preparation
 from slimfront.search.doubt import Bar, hopeless
 from slimfront.search.glance import SURE, Line, Look
 from slimfront.search.loop import search
@@ -109,7 +109,7 @@ def test_a_glance_tells_of_the_first_images_and_they_are_inferred_once(study, ti
 
 @pytest.fixture
 def search_it(study, tmp_path, monkeypatch, quick_timing):
-    monkeypatch.setattr(coordinator, "CALIBRATION", 0.02)
+    monkeypatch.setattr(preparation, "CALIBRATION", 0.02)
 
     def searched(name, trials=60):
         return search(study(), trials=trials, run_dir=tmp_path / name, sampler="random")

@@ -10,7 +10,7 @@ import pytest
 from slimfront.objectives.predictor import Predictor
 from slimfront.objectives.protocol import Reading
 from slimfront.search import evaluate as evaluate_module
-from slimfront.search.coordinator import TIMED_AGAIN
+from slimfront.search.agenda import TIMED_AGAIN
 from slimfront.search.evaluate import evaluate
 from slimfront.search.loop import search
 from slimfront.spaces.candidate import Candidate, LayerChoice

@@ -219,7 +219,7 @@ def change_recorded(module: Any) -> None:
     module.RecordedRun._append = logged
 
 
-def change_coordinator(module: Any) -> None:
+def change_preparation(module: Any) -> None:
     """Calibrate nothing."""
     module.calibrate = lambda *_: None
 
@@ -243,7 +243,7 @@ def change_study(module: Any) -> None:
 CHANGES = {
     "slimfront.search.evaluate": change_evaluate,
     "slimfront.search.recorded": change_recorded,
-    "slimfront.search.coordinator": change_coordinator,
+    "slimfront.search.preparation": change_preparation,
     "slimfront.search.ray_pool": change_pool,
     "slimfront.objectives.predictor": change_predictor,
     "slimfront.studies.study": change_study,

@@ -112,7 +112,7 @@ def test_a_search_whose_ray_is_lost_ends_with_one_line_and_keeps_what_it_found(
         [sys.executable, "-c", QUICKLY + SEARCH, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     records = run / "records.jsonl"
-    while ran.poll() is None and not (records.exists() and records.read_bytes().count(b"\n") >= 15):
+    while ran.poll() is None and not (records.exists() and records.read_bytes().count(b'"quality"') >= 2):
         time.sleep(0.05)
     os.kill(head.head_node.all_processes[process][0].process.pid, signal.SIGKILL)
     _, err = ran.communicate(timeout=120)

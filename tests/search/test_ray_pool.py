@@ -235,7 +235,7 @@ def test_a_node_that_joins_and_fails_or_is_silent_is_left_out_while_others_work(
     assert not list((tmp_path / "models").glob(".*"))
 
 
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("threads", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_nothing_else_runs_on_a_node_that_times(nodes, faulty, study_folder, tmp_path, threads):
     with (study_folder / "study.toml").open("a") as file:
         file.write(f"[target]\nthreads = {threads}\n")
@@ -243,9 +243,7 @@ def test_nothing_else_runs_on_a_node_that_times(nodes, faulty, study_folder, tmp
     two = nodes.add_node(num_cpus=2, resources={cluster.SLOT: 1})
     progress = Notes()
     try:
-        run = search(
-            load_study(study_folder), trials=14, run_dir=tmp_path / "run", ray=nodes.address, progress=progress
-        )
+        run = search(load_study(study_folder), trials=8, run_dir=tmp_path / "run", ray=nodes.address, progress=progress)
     finally:
         nodes.remove_node(two)
     assert lacking(run) == []

@@ -35,7 +35,7 @@ class Trial:
         readings: of all stages, by name.
         reference_ms: the run's time of the reference; latencies are this over the speedup.
         timings: how often its file was timed.
-        claims: how often its evaluation was begun.
+        claims: how often its evaluation was begun since one came to its end.
     """
 
     number: int
@@ -242,7 +242,7 @@ def _trial(candidate: Candidate, own: list[Record], standing: dict[str, Record],
         readings=readings,
         reference_ms=reference_ms,
         timings=len(timings),
-        claims=sum(record.stage == CLAIM for record in own),
+        claims=_claims(own),
     )
 
 
@@ -254,6 +254,14 @@ def _timings(own: list[Record], last: Record) -> list[Reading]:
         if (record.stage, record.state, record.sha256, record.environment)
         == ("timing", DONE, last.sha256, last.environment)
     ]
+
+
+def _claims(own: list[Record]) -> int:
+    """Return how often an evaluation was begun since one came to its end."""
+    claims = 0
+    for record in own:
+        claims = 0 if record.stage == "timing" else claims + (record.stage == CLAIM)
+    return claims
 
 
 def _stage(record: Record) -> dict[str, Any]:

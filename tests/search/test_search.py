@@ -139,7 +139,7 @@ def test_timings_of_another_environment_are_kept_and_made_again(study, tmp_path,
     second = search(study, trials=3, run_dir=tmp_path / "run", progress=listener)
     assert (first.folder / "records.jsonl").read_bytes()[: len(before)] == before
     here = list(read_records(first.folder / "records.jsonl"))[len(before.splitlines()) :]
-    assert {record.stage for record in here} <= {"prediction", "timing"}
+    assert {record.stage for record in here} <= {"claim", "prediction", "timing"}
     assert len({record.key for record in here if record.stage == "timing"}) == 3
     assert any("another environment" in note and "are not compared" in note for note in listener.notes)
     assert len(second.environments()) == 2

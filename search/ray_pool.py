@@ -324,7 +324,10 @@ class RayPool:
         )
         lost = isinstance(error, gone) or (task.told is None and cause is None and not self.roster.answers(task.node))
         blameless = lost or (not task.began and (task.told is not None or cause is not None))
-        if blameless and not lost:
+        if lost:
+            self.roster.doubt(task.node)
+            self._release()
+        elif blameless:
             self._leave_out(task.node, task.told or f"{type(cause).__name__}: {cause}")
         if task.told is not None:
             reason = task.told

@@ -99,6 +99,10 @@ class Roster:
         """Whether a node is still there; not, as far as anybody can tell, where the cluster's head is away."""
         return self._connection.head_answers() and cluster.answers(node.id)
 
+    def doubt(self, node: Node) -> None:
+        """Give no work to a node until it has told once more what it is: Ray lists one for a while that is gone."""
+        self.nodes.pop(node.id, None)
+
     def leave_out(self, node: Node | Silent, why: str) -> None:
         """Give no more work to a node."""
         if node.id not in self._refused:

@@ -52,12 +52,12 @@ def main() -> None:
         study = arguments.study or str(small_study(folder / "study"))
         wanted = ["--trials", str(arguments.trials), "--sampler", arguments.sampler, "--storage", storage]
         begun = time.perf_counter()
-        both = [
-            subprocess.Popen([*CLI, "search", study, "--run", str(folder / name), *wanted, "--quiet", "--json"],
-                             stdout=subprocess.DEVNULL)
-            for name in NAMES
-        ]  # fmt: skip
-        owners = watched(storage, load_study(study).digest, both)
+        both = [searching(study, folder / name, wanted) for name in NAMES]
+        try:
+            owners = watched(storage, load_study(study).digest, both)
+        finally:
+            for process in both:
+                process.terminate()
         seconds = time.perf_counter() - begun
         records = read_table(storage, load_study(study).digest)
         fronts = [front(folder / name, storage) for name in NAMES]
@@ -111,6 +111,12 @@ def small_study(folder: Path) -> Path:
         '[data]\ncalibration = "calibration.npz"\nevaluation = "evaluation.npz"\n'
     )
     return folder
+
+
+def searching(study: str, run: Path, wanted: list[str]) -> subprocess.Popen[bytes]:
+    """Start a search."""
+    command = [*CLI, "search", study, "--run", str(run), *wanted, "--quiet", "--json"]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL)
 
 
 def watched(storage: str, study: str, processes: list[subprocess.Popen[bytes]]) -> dict[int, str]:

@@ -30,6 +30,7 @@ OPENING_SECONDS = 600.0  # a worker has to open the study in
 LEAST_SECONDS = {"build": 1800.0, "quality": 600.0, "timing": 600.0}  # a stage may always take
 FACTOR = 30.0  # times what it took with the reference, where that is more
 MEMORY = 0.9  # of a node's memory, for all of its workers together
+KNOWLEDGE_SECONDS = 20.0  # from one time that what the predictor has learned is sent to the next
 UNLIKE = 1.25  # times as fast: people are told of such nodes
 
 
@@ -82,6 +83,8 @@ class RayPool:
         self._waits_since: float | None = None  # for a node
         self._timed: set[str] = set()  # ids of nodes that have timed
         self._knowledge: tuple[int, Any] = (0, None)
+        self._learned = False  # something that was not sent yet
+        self._taught = float("-inf")  # when it was sent last
         try:
             self._gather()
         except BaseException:
@@ -228,6 +231,7 @@ class RayPool:
 
         while True:
             self._look()
+            self._send_knowledge()
             self._reserve()
             told = self._timed_here()
             if self._held:
@@ -397,9 +401,17 @@ class RayPool:
         self._release()
 
     def teach(self) -> None:
-        """Let workers know what the predictor has learned."""
+        """Let workers know what the predictor has learned: it is sent once a while, since each node fetches it anew."""
+        self._learned = True
+        self._send_knowledge()
+
+    def _send_knowledge(self) -> None:
         import ray
 
+        now = time.monotonic()
+        if not self._learned or now - self._taught < KNOWLEDGE_SECONDS:
+            return
+        self._learned, self._taught = False, now
         self.roster.check()
         self._knowledge = self._knowledge[0] + 1, ray.put(remote.knowledge_of(self.study.predictor))
 

@@ -91,6 +91,7 @@ class Sleeping:
     def __init__(self, workers: int) -> None:
         self.workers = workers
         self.notes: list[str] = []
+        self.environments: dict[str, dict[str, object]] = {}
         self.slept = 0.0
         self._random = np.random.default_rng(0)
         self._due: list[tuple[float, int, Work]] = []

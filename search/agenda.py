@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
-from ..studies.records import PREDICTED
 from ..studies.trial import Trial
-from .glance import QUALITY, Glances
+from .glance import Glances
 from .pace import Pace
 from .plan import Plan
 from .pool import Pool
@@ -109,9 +108,11 @@ class Agenda:
 
     def _next_begun(self) -> Trial | None:
         """Return a trial that another process had begun; its evaluation is begun once more."""
-        if not self.begun_before or self.time_is_over():
-            return None
-        return self.recorded.begin_again(self.begun_before.pop(0))
+        while self.begun_before and not self.time_is_over():
+            trial = self.recorded.run.any_trial(self.begun_before.pop(0).number)
+            if trial.state == "started" and self.recorded.mine(trial):  # else others were faster
+                return self.recorded.begin_again([trial])[0]
+        return None
 
     def _judge(self, trial: Trial) -> Work:
         """Return the work of judging a trial, in a process of its own where processes have ended on it."""
@@ -129,14 +130,22 @@ class Agenda:
         """Return timings of what may be on the front, several at once: they share the reference's time."""
         if self._timers_are_busy or self.pace.is_over(0):
             return None
+        if self.queue.due:  # judged on all images just now
+            return self.next_due()
         trials = self.queue.postponed(self.at_work_on)
         if not trials:
             return None
         self.progress.prepare("timing what may be on the front", 1.0 / (1 + len(trials)))
-        unjudged = [trial for trial in trials if trial.stages[QUALITY]["state"] == PREDICTED]
+        unjudged = [trial for trial in trials if trial.estimated]
         if unjudged:
-            return Work(Kind.JUDGE, (unjudged[0],))
-        return Work(Kind.TIME, tuple(trials[: self.pace.at_once]))
+            return self._once_more(Kind.JUDGE, unjudged[:1])
+        return self._once_more(Kind.TIME, trials[: self.pace.at_once])
+
+    def _once_more(self, kind: Kind, trials: Sequence[Trial]) -> Work:
+        """Return work on finished trials, begun in the records, so that it shows if processes end on it."""
+        begun = self.recorded.begin_again(trials)
+        suspicious = [trial for trial in begun if _may_end_processes(trial)]
+        return Work(kind, tuple(suspicious[:1]), apart=True) if suspicious else Work(kind, tuple(begun))
 
     def next_in_doubt(self) -> Work | None:
         """Return timings of members of the front in doubt, once more."""
@@ -149,7 +158,7 @@ class Agenda:
         self._doubts = numbers
         self.progress.prepare("timing again who is in doubt", 1.0 - self._left / self._most_timed_again)
         self._left -= len(found)
-        return Work(Kind.TIME_AGAIN, tuple(found))
+        return self._once_more(Kind.TIME_AGAIN, found)
 
     @property
     def at_work_on(self) -> set[int]:
@@ -179,4 +188,4 @@ class Agenda:
 
 
 def _may_end_processes(trial: Trial) -> bool:
-    return trial.claims > TRIES
+    return trial.claims >= TRIES

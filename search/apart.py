@@ -6,6 +6,7 @@ search was merely killed by how a process ends that does nothing else.
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 import signal
@@ -23,14 +24,16 @@ MEMORY = 0.9  # of the machine's memory
 WRONG_INPUT = 2
 
 
-def perform_apart(study: Study, models: Path, work: Work, seconds: float = SECONDS) -> Told:
+def perform_apart(study: Study, models: Path, work: Work, left: float = math.inf) -> Told:
     """Do a piece of work in a new process; return what was found, or how the process ended.
+
+    It may take `search.stage_timeout` of the study, by default `SECONDS`.
 
     Args:
         study: with its builder prepared.
         models: folder of the model files.
         work: what is to be done.
-        seconds: that it may take.
+        left: seconds after which it is ended unfinished, through no fault of its own.
 
     Raises:
         InputError: the disk cannot be written to.
@@ -43,11 +46,13 @@ def perform_apart(study: Study, models: Path, work: Work, seconds: float = SECON
     machine = study.environment.machine
     order = remote.Order(digest, "", work, place, machine=machine, knowledge=1, memory=memory)
     given = pickle.dumps((order, remote.knowledge_of(study.predictor)))
+    limit = study.settings.search.stage_seconds or SECONDS
     command = [sys.executable, "-c", "from slimfront.search.apart import main; main()"]
     try:
-        done = subprocess.run(command, input=given, capture_output=True, timeout=seconds, check=False)
+        done = subprocess.run(command, input=given, capture_output=True, timeout=min(limit, left), check=False)
     except subprocess.TimeoutExpired:
-        return Told(work, over=True, lost=f"it took longer than {seconds:.0f} s in a process of its own")
+        late = f"it took longer than {limit:.0f} s in a process of its own"
+        return Told(work, over=True, lost=late if limit <= left else None)
     if done.returncode == WRONG_INPUT:
         raise InputError(_last_line(done.stderr))
     if done.returncode:

@@ -21,6 +21,7 @@ from ..studies.standing import Standing
 from ..studies.trial import REFERENCE_LABEL, STAGES, Trial
 from .agenda import TRIES, Agenda
 from .evaluate import TIMING, Evaluator, StageResult
+from .glance import QUALITY
 from .mirror import Mirror
 from .pace import Pace
 from .plan import Plan
@@ -28,6 +29,7 @@ from .pool import OwnProcess, Pool
 from .preparation import prepare
 from .progress import Progress
 from .recorded import Proposal, RecordedRun
+from .timing_queue import TimingQueue
 from .work import Kind, Told, Work
 
 MOST_LOSSES = 10  # of a candidate's workers, whatever ended them: it may be what takes nodes down
@@ -69,7 +71,7 @@ class Coordinator:
         self.pace = pace
         self.until_converged = until_converged
         self.evaluator = Evaluator(self.study, recorded.folder / "models", predictor=self.study.predictor)
-        self.pool: Pool = OwnProcess(self.evaluator)
+        self.pool: Pool = OwnProcess(self.evaluator, pace)
         self._open_pool = open_pool
         self.under_way: dict[Work, float] = {}  # since when
         self._tries: Counter[int] = Counter()
@@ -103,7 +105,11 @@ class Coordinator:
         self._tell_at_the_end()
 
     def _more_to_do(self) -> bool:
-        return bool(self.recorded.begun(self.pace.total)) or self.run.count < self.pace.total
+        return self.run.count < self.pace.total or self._to_finish()
+
+    def _to_finish(self) -> bool:
+        """Whether trials of this process's are not evaluated to their end, or may be on the front and are not timed."""
+        return bool(self.recorded.begun(self.pace.total) or TimingQueue(self.recorded, False).postponed())
 
     def _inherited(self) -> bool:
         """Wait until it is known who of the others lives that began trials; return whether some are this one's by now."""
@@ -114,7 +120,7 @@ class Coordinator:
         while (left := len(self.recorded.left_to_others())) and self.pace.of_timeout(1.0) > 0.0:
             if self.recorded.adopt():
                 self.recorded.refresh()
-                if self.recorded.begun(self.pace.total):
+                if self._to_finish():
                     return True
                 continue
             waited = time.monotonic() - asked
@@ -146,6 +152,7 @@ class Coordinator:
             self._work_off(self.agenda.next_in_doubt)
         finally:
             self.pool.close()
+            self._tell_standing(ended=True)
         self._clean()
         self.plan.write_account()
         self.study.predictor.save()
@@ -197,16 +204,17 @@ class Coordinator:
             while self.pool.notes:
                 self.progress.note(self.pool.notes.pop(0))
 
-    def _tell_standing(self) -> None:
-        """Tell what workers are at, where there are several."""
+    def _tell_standing(self, ended: bool = False) -> None:
+        """Tell what workers are at, where there are several and somebody listens; of none when they have ended."""
         now = time.monotonic()
-        if self.pool.workers > 1 and now - self._told >= STANDING_SECONDS:
-            self._told = now
-            doing = tuple(self.pool.doing)
-            timed = sum(len(each.trials) for each in doing if each.stage == TIMING)
-            self.progress.standing(
-                Standing(self.pool.workers, doing, self.agenda.waiting - timed, self.pace.per_minute)
-            )
+        listener = getattr(self.progress, "standing", None)
+        if listener is None or self.pool.workers < 2 or (now - self._told < STANDING_SECONDS and not ended):
+            return
+        self._told = now
+        doing = () if ended else tuple(self.pool.doing)
+        timed = sum(len(each.trials) for each in doing if each.stage == TIMING)
+        workers = 0 if ended else self.pool.workers
+        listener(Standing(workers, doing, self.agenda.waiting - timed, self.pace.per_minute))
 
     def _keep_environments(self) -> None:
         """Keep what the digests of the nodes' environments stand for."""
@@ -243,7 +251,7 @@ class Coordinator:
                 if told.lost is not None:
                     self._take_lost(told)
                 elif told.work.kind is Kind.JUDGE:
-                    self._judged(told.work.trials[0].number, seconds)
+                    self._judged(told.work, seconds)
                 elif told.work.kind is Kind.TIME:
                     self._finished([self.run.any_trial(number) for number in told.work.numbers])
 
@@ -257,16 +265,20 @@ class Coordinator:
         if lessons:
             self.pool.teach()
 
-    def _judged(self, number: int, seconds: float) -> None:
+    def _judged(self, work: Work, seconds: float) -> None:
         """Decide whether a trial that was built and judged is timed now."""
-        trial = self.run.any_trial(number)
-        (self.pace.candidates if trial.candidate.repair == "static" else self.pace.twins).append(seconds)
-        self.agenda.glances.take(trial)
-        if trial.state != FAILED and self.recorded.mine(trial):
+        before = work.trials[0]
+        trial = self.run.any_trial(before.number)
+        if QUALITY not in trial.stages and trial.state != FAILED:  # the time was over, or it was others' meanwhile
+            return
+        if _is_judged(trial) and not _is_judged(before):  # what a glance has ended, or was judged before, is no measure
+            (self.pace.candidates if trial.candidate.repair == "static" else self.pace.twins).append(seconds)
+            self.agenda.glances.take(trial)
+        if trial.state in ("started", "predicted") and self.recorded.mine(trial):
             result = self.agenda.queue.judged(trial)
             if result is None:
                 return
-            trial = self.recorded.add([(number, result)])[0]
+            trial = self.recorded.add([(trial.number, result)])[0]
         self._finished([trial])
 
     def _take_lost(self, told: Told) -> None:
@@ -291,7 +303,7 @@ class Coordinator:
 
     def _finished(self, trials: Sequence[Trial]) -> None:
         """Tell of finished trials, and throw away the files that nobody needs any more; others' are theirs to tell of."""
-        trials = [trial for trial in trials if self.recorded.mine(trial)]
+        trials = [trial for trial in trials if self.recorded.mine(trial) and trial.state != "started"]
         self.pace.finished(len(trials))
         if self.mirror:
             self.mirror.add(self.run, trials)
@@ -328,3 +340,7 @@ class Coordinator:
         pending = len(self.recorded.left_to_others())
         if pending:
             self.progress.note(f"other processes are still evaluating {pending} candidates of the run")
+
+
+def _is_judged(trial: Trial) -> bool:
+    return bool(trial.stages.get(QUALITY, {}).get("state") == DONE)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -103,7 +102,7 @@ class Glances:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self._pairs: dict[str, deque[tuple[float, float]]] = {name: deque(maxlen=REMEMBERED) for name in READ}
+        self._pairs: dict[int, dict[str, tuple[float, float]]] = {}  # by trial
         self._lines: dict[str, Line] = {}
         for trial in run.all_trials:
             self.take(trial)
@@ -113,16 +112,18 @@ class Glances:
         judged = trial.stages.get(QUALITY, {}).get("state") == DONE and GLANCE in trial.stages
         if not judged or trial.candidate == Candidate():
             return
-        for name, pairs in self._pairs.items():
-            if READ[name] in trial.readings:
-                pairs.append((trial.value(READ[name]), trial.value(name)))
+        self._pairs[trial.number] = {name: (trial.value(seen), trial.value(name)) for name, seen in READ.items()}
+        if len(self._pairs) > REMEMBERED:
+            del self._pairs[next(iter(self._pairs))]
         self._lines = {}
 
     @property
     def look(self) -> Look | None:
         """What workers are told; None where too little is known yet."""
         bar = Bar.of(self.run)
-        if bar is None or any(len(pairs) < LEAST for pairs in self._pairs.values()):
+        if bar is None or len(self._pairs) < LEAST:
             return None
-        self._lines = self._lines or {name: Line.through(pairs) for name, pairs in self._pairs.items()}
+        self._lines = self._lines or {
+            name: Line.through([pairs[name] for pairs in self._pairs.values()]) for name in READ
+        }
         return Look(bar, self._lines)

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from ..studies.standing import Doing
 from .evaluate import Evaluator
+from .pace import Pace
 from .work import Results, Told, Work, perform
 
 
@@ -82,10 +83,11 @@ class OwnProcess:
     workers = 1
     timers = 1
 
-    def __init__(self, evaluator: Evaluator) -> None:
+    def __init__(self, evaluator: Evaluator, pace: Pace | None = None) -> None:
         self.notes: list[str] = []
         self.environments: dict[str, Mapping[str, Any]] = {}
         self._evaluator = evaluator
+        self._pace = pace
         self._under_way: tuple[Work, Iterator[Results]] | None = None
 
     @property
@@ -126,7 +128,8 @@ class OwnProcess:
         from .apart import perform_apart
 
         self._under_way = None
-        return [perform_apart(self._evaluator.study, self._evaluator.models, work)]
+        left = self._pace.of_timeout(1.0) if self._pace is not None else float("inf")
+        return [perform_apart(self._evaluator.study, self._evaluator.models, work, left)]
 
     def teach(self) -> None:
         """The predictor is the study's own."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from ..studies.standing import Standing
 from ..studies.trial import Trial
 
 
 class Progress(Protocol):
-    """Is told what a search does, after what it tells is on disk."""
+    """Is told what a search does, after what it tells is on disk.
+
+    One that has a method `standing` is told as well what the workers are at, where there are several: it is called with a
+    `studies.standing.Standing` every second or so, and with one of no workers when they are gone.
+    """
 
     def note(self, text: str) -> None:
         """Take a warning or a remark, one line."""
@@ -41,10 +44,6 @@ class Progress(Protocol):
         """
         ...
 
-    def standing(self, standing: Standing) -> None:
-        """Take what the workers are at, where there are several: every second or so."""
-        ...
-
 
 class Silent:
     """A `Progress` that drops everything."""
@@ -64,7 +63,4 @@ class Silent:
         trial: Trial,
         gain_ahead: float | None = None,
     ) -> None:
-        """Drop it."""
-
-    def standing(self, standing: Standing) -> None:
         """Drop it."""

@@ -77,6 +77,8 @@ def propose(
         told: list[str] = []
         copies = copies_of(run.folder, records, given_place(run.folder, study.name, None), told.append)
         recorded = RecordedRun(study, run.folder, records, copies)
+        if recorded.adopt():  # what the model finds best may be what a search died over
+            recorded.refresh()
         notes = _propose(recorded, wanted, prefer, progress)
         recorded.settle_copies()
         notes += told

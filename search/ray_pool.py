@@ -25,6 +25,7 @@ from .roster import Roster
 from .work import Kind, Results, Told, Work
 
 TICK = 0.5  # seconds from one look at nodes and clocks to the next
+WAIT_SECONDS = 1.0  # for something to be told of
 PATIENCE = 300.0  # seconds that a search waits for a node where none is left
 OPENING_SECONDS = 600.0  # a worker has to open the study in
 LEAST_SECONDS = {"build": 1800.0, "quality": 600.0, "timing": 600.0}  # a stage may always take
@@ -226,9 +227,10 @@ class RayPool:
         return {file.name: file.read_bytes() for file in found}
 
     def wait(self) -> list[Told]:
-        """Return what was found since the last call; wait for it where there is nothing yet."""
+        """Return what was found since the last call; wait for it a little where there is nothing yet."""
         import ray
 
+        end = time.monotonic() + WAIT_SECONDS
         while True:
             self._look()
             self._send_knowledge()
@@ -245,7 +247,7 @@ class RayPool:
                     streams = list(self._tasks)
                     ready, _ = ray.wait(streams, num_returns=len(streams), timeout=0, fetch_local=False)
             self._end_what_hangs()
-            if told or self.notes or not self.busy:
+            if told or self.notes or not self.busy or time.monotonic() > end:
                 return told
 
     def _wait_for_a_node(self) -> None:

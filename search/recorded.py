@@ -15,6 +15,7 @@ from ..studies.run import Run
 from ..studies.study import Study
 from ..studies.trial import CLAIM, PROPOSAL, Trial
 from .copies import Copies
+from .doubt import hopeless
 from .evaluate import StageResult
 from .proposers import Observation
 from .task import observation_of
@@ -72,8 +73,9 @@ class RecordedRun:
         return [trial for trial in self.run.started if trial.number < total and self.mine(trial)]
 
     def left_to_others(self) -> list[Trial]:
-        """Return the trials whose stages are not all done and are another process's to finish."""
-        return [trial for trial in self.run.started if not self.mine(trial)]
+        """Return the trials that are another process's to finish: whose stages are not all done, or that may be on the front."""
+        postponed = [t for t in self.run.trials if t.predicted and hopeless(self.run, t.readings) is None]
+        return [trial for trial in (*self.run.started, *postponed) if not self.mine(trial)]
 
     @property
     def others(self) -> bool:
@@ -109,9 +111,9 @@ class RecordedRun:
         self._observe(self.run.add(record for own in won for record in own))
         return [self.run.any_trial(own[0].trial) for own in won]
 
-    def begin_again(self, trial: Trial) -> Trial:
-        """Record that a trial, which a process that ended had begun, is evaluated again; return it as it is now."""
-        return self.add([(trial.number, StageResult(CLAIM, DONE, ""))])[0]
+    def begin_again(self, trials: Sequence[Trial]) -> list[Trial]:
+        """Record that something is done with trials once more; return them as they are now."""
+        return self.add([(trial.number, StageResult(CLAIM, DONE, "")) for trial in trials])
 
     def add(self, results: Iterable[tuple[int, StageResult]], node: str = "", environment: str = "") -> list[Trial]:
         """Record stages of trials; return the trials as they are now.

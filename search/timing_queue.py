@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 
-from ..objectives.protocol import Reading
 from ..studies.front import nondominated
 from ..studies.records import PREDICTED
 from ..studies.run import Run
@@ -41,22 +40,24 @@ class TimingQueue:
         waiting = {trial.number for trial in self.run.trials if trial.predicted and mine(trial)}
         self._waiting = waiting - set(self.due)
 
-    def untimed(self, label: str, found: Mapping[str, Reading]) -> str | None:
+    def _untimed(self, trial: Trial) -> str | None:
         """Return why a candidate is not timed now: it is hopeless, or so well predicted that its timing can wait."""
-        reason = hopeless(self.run, found)
-        if reason is None and not label and self.predicts and sure_enough(found):
+        reason = hopeless(self.run, trial.readings)
+        if reason is None and not trial.label and self.predicts and sure_enough(trial.readings):
             return POSTPONED
         return reason
 
     def judged(self, trial: Trial) -> StageResult | None:
         """Take a trial that is built and judged; return what is to be recorded where it is not timed now."""
-        reason = trial.stages[QUALITY]["reason"] or self.untimed(trial.label, trial.readings)
-        if reason is None:
-            self._waiting.discard(trial.number)
-            self.due.append(trial.number)
-            return None
-        self._waiting.add(trial.number)
-        return StageResult(TIMING, PREDICTED, trial.sha256, reason=reason)
+        reason = trial.stages[QUALITY]["reason"] or self._untimed(trial)
+        if reason is not None:
+            self._waiting.add(trial.number)
+            return StageResult(TIMING, PREDICTED, trial.sha256, reason=reason)
+        self._waiting.discard(trial.number)
+        self.due.append(trial.number)
+        if trial.predicted:  # until then
+            return StageResult(TIMING, PREDICTED, trial.sha256, reason=POSTPONED)
+        return None
 
     def postponed(self, besides: Collection[int] = ()) -> list[Trial]:
         """Return the trials that were not timed and may be on the front, the most promising first.

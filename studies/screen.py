@@ -124,9 +124,9 @@ class SearchProgress:
         from .search_bar import standing_line, standing_view
 
         if self._bar is not None:
-            self._bar.below = standing_view(standing)
+            self._bar.below = standing_view(standing) if standing.workers else None
             self._bar.refresh()
-        elif time.monotonic() - self._stood >= LINES_SECONDS:
+        elif standing.workers and time.monotonic() - self._stood >= LINES_SECONDS:
             self._stood = time.monotonic()
             self._print(standing_line(standing), "dim")
 

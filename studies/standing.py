@@ -13,7 +13,7 @@ class Doing:
 
     Attributes:
         node: where it is; empty in the search's own process.
-        stage: "prediction", "build", "glance", "quality" or "timing"; "opening" before the first.
+        stage: "prediction", "build", "quality" or "timing"; "opening" before the first.
         trials: their numbers: one, or several that are timed together.
         seconds: since when it is at the stage.
     """
@@ -29,7 +29,7 @@ class Standing:
     """What all workers are at.
 
     Attributes:
-        workers: how many there are.
+        workers: how many there are; 0 when they are gone.
         doing: what those are at that have work.
         waiting: trials that wait to be timed.
         per_minute: trials that were finished in the last minute.

@@ -27,7 +27,8 @@ class Trial:
     Attributes:
         number: its place in the run, from 0 (the reference).
         candidate: the point of the space.
-        state: "measured", "failed", "predicted" where it was not timed, or "started" where stages are still missing.
+        state: "measured", "failed", "predicted" where it was not timed, or not even judged on all images, or "started" where
+            stages are still missing.
         reason: why it failed, or was not timed.
         stages: what is on disk, by stage: state, environment, seconds, time and readings as plain data.
         label: "reference", "uniform 4/8" or empty.
@@ -35,7 +36,7 @@ class Trial:
         readings: of all stages, by name.
         reference_ms: the run's time of the reference; latencies are this over the speedup.
         timings: how often its file was timed.
-        claims: how often its evaluation was begun since one came to its end.
+        claims: how often in a row its evaluation was begun by processes that ended before they had found anything.
     """
 
     number: int
@@ -65,6 +66,11 @@ class Trial:
         return self.state == "predicted"
 
     @property
+    def estimated(self) -> bool:
+        """Whether its quality is only estimated, by its first images: it is dominated anyway."""
+        return self.stages.get("quality", {}).get("state") == PREDICTED
+
+    @property
     def speedup(self) -> Reading:
         """The measured speedup, or the predicted one of a trial that was not timed."""
         return self.readings["predicted_speedup" if self.predicted else "speedup"]
@@ -75,7 +81,7 @@ class Trial:
         return (self.reference_ms or 0.0) / self.speedup.value
 
     def row(self) -> dict[str, Any]:
-        """Return the JSON form of a measured candidate; what was not measured is None."""
+        """Return the JSON form of a candidate; what was not measured is None, and so is quality by a few images."""
         speedup = self.readings.get("speedup")
         size = self._or_none("size_bytes")
         return {
@@ -90,8 +96,8 @@ class Trial:
             "latency_low_ms": self._latency(speedup.high if speedup else None),
             "latency_high_ms": self._latency(speedup.low if speedup else None),
             "predicted_speedup": self._or_none("predicted_speedup"),
-            "psnr_db": self._or_none("psnr_db"),
-            "fidelity_db": self._or_none("fidelity_db"),
+            "psnr_db": None if self.estimated else self._or_none("psnr_db"),
+            "fidelity_db": None if self.estimated else self._or_none("fidelity_db"),
             "ssim": self._or_none("ssim"),
             "worst_psnr_db": self._or_none("worst_psnr_db"),
         }
@@ -209,11 +215,21 @@ def _standing(records: list[Record], environment: str | None) -> dict[str, Recor
             if "build" in standing and standing["build"].sha256 != record.sha256:
                 standing = {stage: kept for stage, kept in standing.items() if stage in WITHOUT_FILE}
             standing["build"] = record
+        elif _only_predicted(record) and _is_done(standing.get("timing")):
+            continue  # a process that had lost the candidate meanwhile
         elif record.sha256 == standing.get("build", record).sha256 and (
             record.stage != "timing" or record.environment == environment or record.state == FAILED
         ):
             standing[record.stage] = record
     return standing
+
+
+def _only_predicted(record: Record) -> bool:
+    return (record.stage, record.state) == ("timing", PREDICTED)
+
+
+def _is_done(record: Record | None) -> bool:
+    return record is not None and record.state == DONE
 
 
 def _trial(candidate: Candidate, own: list[Record], standing: dict[str, Record], reference_ms: float | None) -> Trial:
@@ -257,10 +273,12 @@ def _timings(own: list[Record], last: Record) -> list[Reading]:
 
 
 def _claims(own: list[Record]) -> int:
-    """Return how often an evaluation was begun since one came to its end."""
+    """Return how often in a row an evaluation was begun that found nothing."""
     claims = 0
-    for record in own:
-        claims = 0 if record.stage == "timing" else claims + (record.stage == CLAIM)
+    for record in reversed(own):
+        if record.stage != CLAIM:
+            break
+        claims += 1
     return claims
 
 

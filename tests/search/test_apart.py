@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from slimfront.search import apart
 from slimfront.search.apart import perform_apart
 from slimfront.search.work import Kind, Work
 from slimfront.spaces.candidate import Candidate, LayerChoice
@@ -82,8 +83,11 @@ def test_how_its_process_ended_is_told(study, tmp_path, make_harmful):
     assert told.lost == "its process was ended by SIGSEGV"
 
 
-def test_who_hangs_is_ended(study, tmp_path):
-    assert "longer than 0 s" in (perform_apart(study, tmp_path / "models", work(), seconds=0.01).lost or "")
+def test_who_hangs_is_ended_and_who_runs_out_of_time_is_not_to_blame(study, tmp_path, monkeypatch):
+    monkeypatch.setattr(apart, "SECONDS", 0.01)
+    assert "longer than 0 s" in (perform_apart(study, tmp_path / "models", work()).lost or "")
+    told = perform_apart(study, tmp_path / "models", work(), left=0.001)
+    assert told.over and told.lost is None and not told.results
 
 
 @pytest.mark.slow

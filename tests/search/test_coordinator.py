@@ -123,6 +123,7 @@ def test_what_workers_are_at_is_told(search_with, monkeypatch):
     monkeypatch.setattr(coordinator_module, "STANDING_SECONDS", 0.0)
     progress = Listening()
     search_with(progress=progress)
+    assert progress.told.pop().workers == 0, "they are gone at the end"
     assert {standing.workers for standing in progress.told} == {3}
     assert max(len(standing.doing) for standing in progress.told) == 2, "one of three has just told what it found"
     assert any(standing.waiting for standing in progress.told)
@@ -134,7 +135,6 @@ def test_a_candidate_is_claimed_before_anything_is_found_of_it(search_with):
     claimed = set()
     for number, stage, _ in stages_of(run):
         if stage == "claim":
-            assert number not in claimed
             claimed.add(number)
         assert number in claimed
 
@@ -203,7 +203,7 @@ def test_a_worker_lost_between_two_stages_begins_where_the_first_one_ended(searc
 
     monkeypatch.setattr(Scripted, "wait", wait)
     run, _ = search_with()
-    done = [(number, stage) for number, stage, _ in stages_of(run) if stage != "timing"]
+    done = [(number, stage) for number, stage, _ in stages_of(run) if stage not in ("claim", "timing")]
     assert len(set(done)) == len(done)
     assert all(trial.measured or trial.predicted for trial in run.trials)
 

@@ -17,7 +17,7 @@ from ..objectives.quality import Quality
 from ..objectives.reference_times import ReferenceTimes
 from ..objectives.size import Size
 from ..objectives.timing import Timing
-from ..spaces.build import Built, file_hash
+from ..spaces.build import Built, built_hash
 from ..spaces.candidate import Candidate
 from ..spaces.errors import BuildError, InputError
 from ..spaces.groups import fitting
@@ -248,7 +248,7 @@ class Evaluator:
             if built.sha256 != trial.sha256:
                 return False
             save_model_file(built, path)
-        return file_hash(path) == trial.sha256
+        return built_hash(path) == trial.sha256
 
     @property
     def _timing(self) -> Any:

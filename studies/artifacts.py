@@ -13,6 +13,7 @@ import os
 import uuid
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,21 +34,30 @@ EXAMPLES = "give s3://bucket/folder, gs://bucket/folder, sftp://user@host/folder
 class Place:
     """Where one run's model files are kept.
 
-    Methods raise whatever the file system's driver raises, which is not always an `OSError`.
+    It is opened when it is first used. Methods raise whatever the file system's driver raises, which is not always an
+    `OSError`, and `InputError` where the URL cannot be read, its driver is not installed, or does not come to the place.
 
     Args:
         url: of the place, with what its driver needs to open it.
         folder: name of the run's folder there.
-
-    Raises:
-        InputError: the URL cannot be read, its driver is not installed, or does not come to the place.
     """
 
     def __init__(self, url: str, folder: str) -> None:
         self.whole_url = url
         self.url = without_secrets(url)  # as it may be shown
         self.folder = folder
-        self._files, self._root = _opened(url)
+
+    @cached_property
+    def _opened(self) -> tuple[Any, str]:
+        return _open(self.whole_url)
+
+    @property
+    def _files(self) -> Any:
+        return self._opened[0]
+
+    @property
+    def _root(self) -> str:
+        return self._opened[1]
 
     @property
     def facts(self) -> dict[str, str]:
@@ -155,7 +165,9 @@ def without_secrets(url: str) -> str:
 
 
 def given_place(folder: Path, study_name: str, url: str | None) -> Place | None:
-    """Return the place for a run's models after writing to it; None where nothing was given and run.json knows of none.
+    """Return the place for a run's models; None where nothing was given and run.json knows of none.
+
+    One that is given is written to first; one that run.json knows may be away: a search goes on without it.
 
     Args:
         folder: the run folder, which may not be there yet.
@@ -163,7 +175,8 @@ def given_place(folder: Path, study_name: str, url: str | None) -> Place | None:
         url: what was given.
 
     Raises:
-        InputError: the run's models are kept at another place, or this one cannot be written to or needs a driver.
+        InputError: the run's models are kept at another place, or the one that is given cannot be written to or needs a
+            driver.
     """
     known = read_run_file(folder) if (folder / RUN_FILE).exists() else {}
     if url is None and URL not in known:
@@ -174,7 +187,8 @@ def given_place(folder: Path, study_name: str, url: str | None) -> Place | None:
         _check_same(f"{folder} keeps its models", known[URL], without_secrets(url))
     whole = url or _complete(str(known[URL]))
     place = Place(whole, str(known.get(FOLDER) or f"{study_name}-{uuid.uuid4().hex[:12]}"))
-    place.try_out()
+    if url is not None:
+        place.try_out()
     return place
 
 
@@ -187,7 +201,7 @@ def agree(folder: Path, records: Records, place: Place | None) -> Place | None:
         place: of `given_place`.
 
     Raises:
-        InputError: others keep their models at another place, or theirs cannot be written to.
+        InputError: others keep their models at another place.
     """
     facts = records.agreed({} if place is None else place.facts)
     if URL not in facts:
@@ -196,7 +210,6 @@ def agree(folder: Path, records: Records, place: Place | None) -> Place | None:
         _check_same("other searches of this study keep their models", facts[URL], place.url)
     if place is None or place.folder != facts[FOLDER]:
         place = Place(_complete(facts[URL]) if place is None else place.whole_url, facts[FOLDER])
-        place.try_out()
     about = read_run_file(folder)
     if not about.items() >= place.facts.items():
         with writing_to(folder):
@@ -249,7 +262,7 @@ def _complete(url: str) -> str:
     return given if given and without_secrets(given) == url else url
 
 
-def _opened(url: str) -> tuple[Any, str]:
+def _open(url: str) -> tuple[Any, str]:
     """Return the file system of a URL, and the place's path there without a slash at its end."""
     from fsspec.core import url_to_fs
 

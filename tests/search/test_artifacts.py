@@ -242,6 +242,17 @@ def test_a_place_that_stays_away_is_told_of_and_filled_by_the_same_command(study
     assert not [note for note in again.notes if "moody" in note]
 
 
+def test_a_search_goes_on_without_a_place_that_is_gone(study_folder, tmp_path):
+    place = tmp_path / "place"
+    search(load_study(study_folder), trials=4, run_dir=tmp_path / "run", artifacts=place)
+    shutil.rmtree(place)
+    place.touch()
+    listener = Listener()
+    run = search(load_study(study_folder), trials=6, run_dir=tmp_path / "run", progress=listener)
+    assert len(run.trials) == 6
+    assert any(note.startswith(f"models cannot be kept in file://{place}") for note in listener.notes)
+
+
 def test_a_reader_builds_again_what_a_place_that_is_away_does_not_give(study_folder, tmp_path, moody):
     run = search(load_study(study_folder), trials=3, run_dir=tmp_path / "run", artifacts=moody)
     elsewhere = moved(run, tmp_path / "elsewhere")

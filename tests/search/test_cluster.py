@@ -58,6 +58,7 @@ def test_a_port_that_takes_connections_and_says_nothing_is_told_of_in_time(monke
     assert not ray.is_initialized()
 
 
+@pytest.mark.slow
 def test_a_ray_that_was_started_here_takes_work_from_nobody_without_its_token(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv(cluster.AUTH_MODE, raising=False)
@@ -98,6 +99,7 @@ def command_lines():
     return subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("process", "words"),
     [("gcs_server", "does not answer any more"), ("raylet", "Ray on this machine has ended")],

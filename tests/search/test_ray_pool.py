@@ -154,7 +154,8 @@ def lacking(run):
 
 def stages_once(run):
     """Return how often a stage of a trial is on record where it should be there once."""
-    done = [(r.trial, r.stage, r.sha256) for r in read_records(run.folder / "records.jsonl") if r.stage != "timing"]
+    records = read_records(run.folder / "records.jsonl")
+    done = [(r.trial, r.stage, r.sha256) for r in records if r.stage not in ("claim", "timing")]
     return len(done) - len(set(done))
 
 
@@ -201,6 +202,7 @@ def test_nodes_that_share_nothing_get_and_give_what_is_needed(nodes, pools, apar
     assert sorted(note.split()[2] for note in compared) == sorted(timers)
 
 
+@pytest.mark.slow
 def test_a_node_that_joins_and_fails_or_is_silent_is_left_out_while_others_work(
     nodes, apart, study_folder, tmp_path, monkeypatch
 ):
@@ -274,6 +276,7 @@ def test_who_crashes_hangs_or_eats_memory_fails_and_the_search_goes_on(nodes, fa
     assert stages_once(run) == 0
 
 
+@pytest.mark.slow
 def test_who_crashes_once_is_evaluated_again(nodes, faulty, study_folder, tmp_path):
     once = {("judge", 2): "a", ("judge", 5): "b", ("time", 1): "c"}
     faulty({where: ("segfault", str(tmp_path / mark)) for where, mark in once.items()})
@@ -301,6 +304,7 @@ def test_a_node_that_is_lost_costs_nothing_but_time(nodes, study_folder, tmp_pat
     assert stages_once(run) == 0
 
 
+@pytest.mark.slow
 def test_without_a_node_like_this_one_timings_are_made_here(nodes, pools, study_folder, tmp_path, monkeypatch):
     from slimfront.studies import environment as environment_module
 
@@ -349,7 +353,7 @@ def test_a_search_that_is_ended_leaves_no_process_and_goes_on(study_folder, tmp_
     assert done.stdout.startswith(b"{")
     after = list(read_records(records))
     assert after[: len(before)] == before
-    once = [(record.trial, record.stage) for record in after if record.stage != "timing"]
+    once = [(record.trial, record.stage) for record in after if record.stage not in ("claim", "timing")]
     assert len(set(once)) == len(once)
     assert len({record.trial for record in after}) == 12
 

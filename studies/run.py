@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,8 +98,9 @@ class Run:
         before = self._kept.add(records)
         changed = [trial for key in before if (trial := self._kept.of(key)) is not None]
         known = {name: vars(self).pop(name) for name in CHANGING if name in vars(self)}
-        if not any(trial is not None and trial.measured for trial in before.values()):
-            measured = [trial for trial in changed if trial.measured]
+        old = {key: trial for key, trial in before.items() if trial is not None and trial.measured}
+        if all(_same_readings(trial, self._kept.of(key)) for key, trial in old.items()):
+            measured = [trial for trial in changed if trial.measured and trial.candidate.key not in old]
             if "_front" in known:
                 self._front = self._undominated([*known["_front"], *measured])
             if "corners" in known:
@@ -348,6 +350,11 @@ class Run:
         """Return the environments that stages were measured in, by digest."""
         files = sorted((self.folder / "environments").glob("*.json"))
         return {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in files}
+
+
+def _same_readings(before: Trial, now: Trial | None) -> bool:
+    """Whether a trial is as it was, but for evaluations that were begun."""
+    return now is not None and replace(before, claims=now.claims) == now
 
 
 def time_interval(trial: Trial) -> tuple[float, float]:

@@ -66,6 +66,7 @@ def line(study: Study, folder: Path, count: int, rounds: int) -> str:
     drawn = draw(grid.lengths, np.random.default_rng(0), count)
     trials = [Trial(number, grid.decode(vector), "started") for number, vector in enumerate(drawn, start=1)]
     with cluster.connected(2, None, study.settings.target.threads):
+        opened(study, run, folder / "opened", 2).close()  # both processes have opened the study from now on
         seconds: dict[int, list[float]] = {1: [], 2: []}
         for number in range(rounds):
             for workers in (1, 2):

@@ -103,7 +103,7 @@ class Agenda:
         if self._checking and (work := self.next_postponed()) is not None:
             return work
         self._checking = self._checking and self._timers_are_busy
-        trial = self._next_begun() or self.plan.next(lambda: self.recorded.run.started, pool.room, self.time_is_over)
+        trial = self._next_begun() or self.plan.next(pool.room, self.time_is_over)
         return self.next_due() if trial is None else self._judge(trial)
 
     def _next_begun(self) -> Trial | None:

@@ -14,13 +14,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ..spaces.errors import InputError
+from ..spaces.errors import InputError, last_line
 from ..studies.study import Study
 from . import parcel, remote
 from .work import Results, Told, Work
 
 SECONDS = 3600.0  # that the work may take: a hang is no fault that a search should wait for
-MEMORY = 0.9  # of the machine's memory
 WRONG_INPUT = 2
 
 
@@ -41,7 +40,7 @@ def perform_apart(study: Study, models: Path, work: Work, left: float = math.inf
     digest = parcel.digest_of(study)
     if not parcel.is_here(digest):
         parcel.unpack(digest, parcel.pack(study, []))
-    memory = int(MEMORY * remote.memory())
+    memory = int(remote.MEMORY * remote.memory())
     place = str(models.resolve())
     machine = study.environment.machine
     order = remote.Order(digest, "", work, place, machine=machine, knowledge=1, memory=memory)
@@ -54,21 +53,17 @@ def perform_apart(study: Study, models: Path, work: Work, left: float = math.inf
         late = f"it took longer than {limit:.0f} s in a process of its own"
         return Told(work, over=True, lost=late if limit <= left else None)
     if done.returncode == WRONG_INPUT:
-        raise InputError(_last_line(done.stderr))
+        raise InputError(last_line(done.stderr.decode(errors="replace")))
     if done.returncode:
-        return Told(work, over=True, lost=f"its process {_end(done.returncode, done.stderr)}")
+        return Told(work, over=True, lost=f"its process {_end(done.returncode, done.stderr.decode(errors='replace'))}")
     return Told(work, pickle.loads(done.stdout), over=True)
 
 
-def _end(status: int, errors: bytes) -> str:
+def _end(status: int, errors: str) -> str:
     """Say how a process ended."""
     if status < 0:
         return f"was ended by {signal.Signals(-status).name}"
-    return f"failed: {_last_line(errors) or f'exit status {status}'}"
-
-
-def _last_line(errors: bytes) -> str:
-    return (errors.decode(errors="replace").strip().splitlines() or [""])[-1]
+    return f"failed: {last_line(errors) or f'exit status {status}'}"
 
 
 def main() -> None:

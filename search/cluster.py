@@ -18,7 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ..spaces.errors import InputError
+from ..spaces.errors import InputError, last_line
 from . import remote
 
 SLOT = "slimfront_timing"  # one on each node that may time
@@ -92,7 +92,7 @@ def join(address: str) -> None:
     except ConnectionError as error:
         raise _nobody(address) from error
     except (RuntimeError, ValueError, ray.exceptions.RaySystemError) as error:
-        raise InputError(f"cannot join the Ray cluster at {address!r}: {last_line(error)}") from error
+        raise InputError(f"cannot join the Ray cluster at {address!r}: {what_failed(error)}") from error
 
 
 def may_grow() -> bool:
@@ -316,7 +316,6 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def last_line(error: BaseException) -> str:
+def what_failed(error: BaseException) -> str:
     """Return the last line of what an error says: the cause, in Ray's."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    return last_line(str(error)) or type(error).__name__

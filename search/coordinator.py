@@ -18,10 +18,9 @@ from ..studies.records import DONE, FAILED
 from ..studies.run import Run
 from ..studies.run_folder import PREDICTOR_FILE, keep_environment, writing_to
 from ..studies.standing import Standing
-from ..studies.trial import REFERENCE_LABEL, STAGES, Trial
+from ..studies.trial import QUALITY, REFERENCE_LABEL, STAGES, Trial
 from .agenda import TRIES, Agenda
 from .evaluate import TIMING, Evaluator, StageResult
-from .glance import QUALITY
 from .mirror import Mirror
 from .pace import Pace
 from .plan import Plan
@@ -29,7 +28,6 @@ from .pool import OwnProcess, Pool
 from .preparation import prepare
 from .progress import Progress
 from .recorded import Proposal, RecordedRun
-from .timing_queue import TimingQueue
 from .work import Kind, Told, Work
 
 MOST_LOSSES = 10  # of a candidate's workers, whatever ended them: it may be what takes nodes down
@@ -105,11 +103,7 @@ class Coordinator:
         self._tell_at_the_end()
 
     def _more_to_do(self) -> bool:
-        return self.run.count < self.pace.total or self._to_finish()
-
-    def _to_finish(self) -> bool:
-        """Whether trials of this process's are not evaluated to their end, or may be on the front and are not timed."""
-        return bool(self.recorded.begun(self.pace.total) or TimingQueue(self.recorded, False).postponed())
+        return self.run.count < self.pace.total or bool(self.recorded.left(self.pace.total))
 
     def _inherited(self) -> bool:
         """Wait until it is known who of the others lives that began trials; return whether some are this one's by now."""
@@ -120,7 +114,7 @@ class Coordinator:
         while (left := len(self.recorded.left_to_others())) and self.pace.of_timeout(1.0) > 0.0:
             if self.recorded.adopt():
                 self.recorded.refresh()
-                if self._to_finish():
+                if self.recorded.left(self.pace.total):
                     return True
                 continue
             waited = time.monotonic() - asked
@@ -271,7 +265,7 @@ class Coordinator:
         trial = self.run.any_trial(before.number)
         if QUALITY not in trial.stages and trial.state != FAILED:  # the time was over, or it was others' meanwhile
             return
-        if _is_judged(trial) and not _is_judged(before):  # what a glance has ended, or was judged before, is no measure
+        if trial.judged and not before.judged:  # what a glance has ended, or was judged before, is no measure
             (self.pace.candidates if trial.candidate.repair == "static" else self.pace.twins).append(seconds)
             self.agenda.glances.take(trial)
         if trial.state in ("started", "predicted") and self.recorded.mine(trial):
@@ -340,7 +334,3 @@ class Coordinator:
         pending = len(self.recorded.left_to_others())
         if pending:
             self.progress.note(f"other processes are still evaluating {pending} candidates of the run")
-
-
-def _is_judged(trial: Trial) -> bool:
-    return bool(trial.stages.get(QUALITY, {}).get("state") == DONE)

@@ -9,12 +9,10 @@ import numpy as np
 
 from ..objectives.protocol import Reading
 from ..spaces.candidate import Candidate
-from ..studies.records import DONE
 from ..studies.run import Run
 from ..studies.trial import GLANCE, Trial
 from .doubt import Bar
 
-QUALITY = "quality"
 READ = {"psnr_db": "glance_psnr_db", "fidelity_db": "glance_fidelity_db"}  # of all images, and of the first
 LEAST = 12  # candidates that were judged on all images, before the first few are relied on
 REMEMBERED = 200  # the latest of them
@@ -109,8 +107,7 @@ class Glances:
 
     def take(self, trial: Trial) -> None:
         """Learn from a trial that was judged, where it was glanced at before."""
-        judged = trial.stages.get(QUALITY, {}).get("state") == DONE and GLANCE in trial.stages
-        if not judged or trial.candidate == Candidate():
+        if not trial.judged or GLANCE not in trial.stages or trial.candidate == Candidate():
             return
         self._pairs[trial.number] = {name: (trial.value(seen), trial.value(name)) for name, seen in READ.items()}
         if len(self._pairs) > REMEMBERED:

@@ -123,7 +123,7 @@ class Questions:
         try:
             facts = ray.get(answer)
         except ray.exceptions.RayError as error:
-            return Silent(node["NodeID"], node["NodeManagerAddress"], cluster.last_line(error))
+            return Silent(node["NodeID"], node["NodeManagerAddress"], cluster.what_failed(error))
         resources = node["Resources"]
         facts = {**facts, "shares": [str(Path(path).parent) for path in facts["shares"]]}
         return Node(node["NodeID"], name, int(resources.get("CPU", 0)), int(resources.get(cluster.SLOT, 0)), facts)

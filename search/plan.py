@@ -53,19 +53,16 @@ class Plan:
         self._claimed: list[Trial] = []
         self._ended = False
 
-    def next(
-        self, pending: Callable[[], Sequence[Trial]], wanted: int, time_is_over: Callable[[], bool]
-    ) -> Trial | None:
+    def next(self, wanted: int, time_is_over: Callable[[], bool]) -> Trial | None:
         """Return a trial that is to be judged; None where there are no more.
 
         Args:
-            pending: returns the trials whose evaluation is under way.
             wanted: how many can be begun at once; so many are proposed together.
             time_is_over: whether another one would end too late.
         """
         while not self._claimed and not self._ended:
             left = self.pace.total - self.recorded.run.count
-            proposals = self._proposals(pending(), min(wanted, left), time_is_over)
+            proposals = self._proposals(min(wanted, left), time_is_over)
             if not proposals:
                 break
             self._claimed = self.recorded.claim(proposals, self.pace.total)
@@ -73,7 +70,7 @@ class Plan:
                 self.recorded.refresh()
         return self._claimed.pop(0) if self._claimed else None
 
-    def _proposals(self, pending: Sequence[Trial], wanted: int, time_is_over: Callable[[], bool]) -> list[Proposal]:
+    def _proposals(self, wanted: int, time_is_over: Callable[[], bool]) -> list[Proposal]:
         if wanted <= 0:
             return []
         if time_is_over():
@@ -86,7 +83,8 @@ class Plan:
         watch = self._watch
         if watch is not None and watch.little_is_left(self.recorded.run, history) and self.until_converged:
             return self._end(f"little is left to gain: {watch}")
-        known = [*history, *(Observation(trial.candidate, None, pending=True) for trial in pending)]
+        under_way = self.recorded.run.started
+        known = [*history, *(Observation(trial.candidate, None, pending=True) for trial in under_way)]
         found: list[Candidate] = []
         while len(found) < wanted:
             twin = self._twin(known) if len(known) % EVERY == 0 else None

@@ -60,7 +60,7 @@ class Pool(Protocol):
         ...
 
     def wait(self) -> list[Told]:
-        """Return what was found since the last call; wait for it where there is nothing yet, not even a note.
+        """Return what was found since the last call; where there is nothing yet, not even a note, wait for it a while.
 
         Raises:
             InputError: the disk cannot be written to, or all workers are gone for good.

@@ -30,7 +30,6 @@ PATIENCE = 300.0  # seconds that a search waits for a node where none is left
 OPENING_SECONDS = 600.0  # a worker has to open the study in
 LEAST_SECONDS = {"build": 1800.0, "quality": 600.0, "timing": 600.0}  # a stage may always take
 FACTOR = 30.0  # times what it took with the reference, where that is more
-MEMORY = 0.9  # of a node's memory, for all of its workers together
 KNOWLEDGE_SECONDS = 20.0  # from one time that what the predictor has learned is sent to the next
 UNLIKE = 1.25  # times as fast: people are told of such nodes
 
@@ -207,7 +206,7 @@ class RayPool:
             returns=not shared and work.kind is Kind.JUDGE,
             machine=self.environment.machine,
             knowledge=self._knowledge[0],
-            memory=int(MEMORY * node.facts["memory"] / (self.slots(node) if work.kind is Kind.JUDGE else 1)),
+            memory=int(remote.MEMORY * node.facts["memory"] / (self.slots(node) if work.kind is Kind.JUDGE else 1)),
         )
         self.roster.check()
         task = cluster.task(remote.work).options(
@@ -287,7 +286,6 @@ class RayPool:
             return self._lost(task, error)
         task.since, task.began, task.stages = time.monotonic(), True, task.stages + bool(step.results)
         for name, content in step.files.items():
-            self.models.mkdir(exist_ok=True)
             remote.write_whole(self.models / name, content)
         self._compare(task.node, step.results)
         return self._told(task, results=step.results) if step.results else None

@@ -72,10 +72,17 @@ class RecordedRun:
         """Return the trials with numbers below a total whose stages are not all done and are this process's to finish."""
         return [trial for trial in self.run.started if trial.number < total and self.mine(trial)]
 
+    def postponed(self) -> list[Trial]:
+        """Return the trials, whosever they are, that were not timed and may be on the front."""
+        return [t for t in self.run.trials if t.predicted and hopeless(self.run, t.readings) is None]
+
+    def left(self, total: int) -> list[Trial]:
+        """Return what is left for this process to finish of trials that were begun, of those with numbers below a total."""
+        return [*self.begun(total), *(trial for trial in self.postponed() if self.mine(trial))]
+
     def left_to_others(self) -> list[Trial]:
-        """Return the trials that are another process's to finish: whose stages are not all done, or that may be on the front."""
-        postponed = [t for t in self.run.trials if t.predicted and hopeless(self.run, t.readings) is None]
-        return [trial for trial in (*self.run.started, *postponed) if not self.mine(trial)]
+        """Return what is left for other processes to finish."""
+        return [trial for trial in (*self.run.started, *self.postponed()) if not self.mine(trial)]
 
     @property
     def others(self) -> bool:

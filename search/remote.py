@@ -19,10 +19,12 @@ from ..objectives.predictor_file import take_predictor, write_predictor
 from ..objectives.target import OnnxRuntime
 from ..spaces.cache import cache_folder
 from ..spaces.candidate import Candidate
+from ..studies.run_folder import placing, writing_to
 from . import parcel
 from .evaluate import Evaluator
 from .work import Results, Work, perform
 
+MEMORY = 0.9  # of a machine's memory, for all of its workers together
 PACKAGES = (
     "slimfront",
     "onnxruntime",
@@ -202,7 +204,6 @@ def _limit_memory(size: int) -> None:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a model file so that it is there whole or not at all."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_bytes(content)
-    part.replace(path)
+    """Write a model file so that it is there whole or not at all. Raises `InputError` where the disk has no room."""
+    with writing_to(path.parent.parent), placing(path) as part:
+        part.write_bytes(content)

@@ -158,7 +158,7 @@ class Roster:
             try:
                 ray.get(answer)
             except ray.exceptions.RayError as error:
-                self.leave_out(node, f"it cannot be sent the study: {cluster.last_line(error)}")
+                self.leave_out(node, f"it cannot be sent the study: {cluster.what_failed(error)}")
             else:
                 self._welcome(node)
         now = time.monotonic()

@@ -7,10 +7,9 @@ from collections.abc import Collection, Iterable
 from ..studies.front import nondominated
 from ..studies.records import PREDICTED
 from ..studies.run import Run
-from ..studies.trial import Trial
+from ..studies.trial import QUALITY, Trial
 from .doubt import POSTPONED, doubtful, hopeless, sure_enough
 from .evaluate import TIMING, StageResult
-from .glance import QUALITY
 from .recorded import RecordedRun
 
 

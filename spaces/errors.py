@@ -30,6 +30,11 @@ def some_of(names: Sequence[str], what: str = "", most: int = 4) -> str:
     return ", ".join(names[:most]) + (f" and {left} more{what and ' '}{what}" if left > 0 else "")
 
 
+def last_line(text: str) -> str:
+    """Return the last line of a text that is not empty, where a program usually says what it failed of; empty if none is."""
+    return (text.strip().splitlines() or [""])[-1].strip()
+
+
 def one_line(error: BaseException, most: int = 300) -> str:
     """Return an error's text as one line of at most ``most`` characters; its type where it has no text."""
     text = " ".join(str(error).split()) or type(error).__name__

@@ -147,7 +147,7 @@ class Run:
     @property
     def finished(self) -> int:
         """How many trials are finished."""
-        return self.count - len(self.started)
+        return self._kept.finished
 
     @cached_property
     def reference(self) -> Trial:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..objectives.protocol import OpenModel
 from ..spaces.build import file_hash
-from ..spaces.errors import InputError, SlimfrontError
+from ..spaces.errors import InputError, SlimfrontError, last_line
 from . import bundle
 from .card import card
 from .output import cannot_write
@@ -179,7 +179,7 @@ def _measure_afresh(study: Study, part: Path) -> dict[str, Any]:
         command = [sys.executable, "-P", "-m", "slimfront.studies.verify", str(part), data]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        reason = last_line(done.stderr) or "no message"
         raise SlimfrontError(f"the file cannot be measured in a fresh process: {reason}")
     document = json.loads(done.stdout)
     failed = [f"{check['name']}: {check['found']}" for check in document["checks"] if not check["holds"]]

@@ -13,6 +13,7 @@ from ..spaces.candidate import Candidate
 from .records import DONE, FAILED, PREDICTED, Record
 
 STAGES = ("build", "quality", "timing")  # in this order; a trial with all of them is measured
+QUALITY = "quality"
 GLANCE = "glance"  # a look at a few images, between build and quality
 PROPOSAL = "proposal"  # what a model expected of the candidate when it was proposed
 CLAIM = "claim"  # somebody is about to evaluate it
@@ -66,9 +67,18 @@ class Trial:
         return self.state == "predicted"
 
     @property
+    def judged(self) -> bool:
+        """Whether its quality was measured on all images."""
+        return self._quality == DONE
+
+    @property
     def estimated(self) -> bool:
         """Whether its quality is only estimated, by its first images: it is dominated anyway."""
-        return self.stages.get("quality", {}).get("state") == PREDICTED
+        return self._quality == PREDICTED
+
+    @property
+    def _quality(self) -> str | None:
+        return self.stages.get(QUALITY, {}).get("state")
 
     @property
     def speedup(self) -> Reading:
@@ -184,6 +194,11 @@ class Trials:
     def count(self) -> int:
         """How many trials there are."""
         return len(self._trials)
+
+    @property
+    def finished(self) -> int:
+        """How many of them have all their stages."""
+        return len(self._trials) - len(self._started)
 
     def all(self) -> list[Trial]:
         """Return all trials, by number."""

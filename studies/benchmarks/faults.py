@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from disturbed import Disturbed, Fault, Front, Verdict, ended_well, front_of
+from server import postgres
 
 from slimfront.search.cluster import SLOT
 from slimfront.search.sweeper import marked
@@ -43,7 +44,9 @@ NODE_STAGE_SECONDS = 0.3  # that a stage lasts at least, so that a node is lost 
 TITLES = tuple(f"ray::{kind}" for kind in Kind)  # of workers that work for a search
 DISK = "2m"
 LAYERS, CHANNELS = 4, 48  # so many weights that fewer bits make a smaller file: a front of many candidates
-POSTGRES = Path(__file__).parents[2] / "tests" / "search"  # where the server of the tests is
+
+Process = subprocess.Popen[str]
+Disturb = Callable[[Disturbed, Process], Process]  # returns the process that goes on
 
 
 @dataclass
@@ -113,24 +116,33 @@ class Bench:
 # Coordinators.
 
 
-def coordinator_killed(bench: Bench, count: int, *flags: str) -> Verdict:
-    """Kill the search's process again and again, at random moments, until it comes to its end."""
+def at_random_moments(bench: Bench, count: int, disturb: Disturb, flags: Callable[[], Sequence[str]]) -> Verdict:
+    """Disturb searches, each with flags of its own, at random moments until they come to their end, so often in all."""
     total = Verdict()
     while total.faults < count:
-        search = bench.search(flags=flags)
+        search = bench.search(flags=flags())
         process = search.start()
         while total.faults + search.faults < count and search.until_some(process, bench.chance):
-            search.kill(process)
-            process = search.start()
+            process = disturb(search, process)
         ended_well(process)
         total += search.verdict(bench.front)
     return total
 
 
+def coordinator_killed(bench: Bench, count: int, *flags: str) -> Verdict:
+    """Kill the search's process again and again."""
+
+    def kill(search: Disturbed, process: Process) -> Process:
+        search.kill(process)
+        return search.start()
+
+    return at_random_moments(bench, count, kill, lambda: flags)
+
+
 def one_of_two_killed(bench: Bench, count: int) -> Verdict:
     """Kill one of two coordinators that share a database, again and again."""
     total = Verdict()
-    with postgres(bench) as server:
+    with postgres() as server:
         while total.faults < count:
             search = bench.search(flags=("--storage", server.database()))
             runs = [search.run, search.folder / "other"]
@@ -148,35 +160,17 @@ def one_of_two_killed(bench: Bench, count: int) -> Verdict:
 
 
 def database_stopped(bench: Bench, count: int) -> Verdict:
-    """Stop PostgreSQL at random moments, without a word to anyone, and start it a while later."""
-    total = Verdict()
-    with postgres(bench) as server:
-        while total.faults < count:
-            search = bench.search(flags=("--storage", server.database()))
-            process = search.start()
-            while total.faults + search.faults < count and search.until_some(process, bench.chance):
-                server.stop()
-                time.sleep(bench.chance.uniform(0.0, 2.0))
-                server.start()
-                search.note()
-            ended_well(process)
-            total += search.verdict(bench.front)
-    return total
+    """Stop PostgreSQL without a word to anyone, and start it a while later."""
+    with postgres() as server:
 
-
-@contextmanager
-def postgres(bench: Bench) -> Iterator[Any]:
-    """Give a server, whose data are in the system's temporary folder: its user has to reach them."""
-    sys.path.insert(0, str(POSTGRES))
-    import postgres as servers
-
-    with tempfile.TemporaryDirectory(prefix="slimfront-postgres-") as folder:
-        Path(folder).chmod(0o755)
-        server = servers.Server(Path(folder) / "server")
-        try:
-            yield server
-        finally:
+        def stop(search: Disturbed, process: Process) -> Process:
             server.stop()
+            time.sleep(bench.chance.uniform(0.0, 2.0))
+            server.start()
+            search.note()
+            return process
+
+        return at_random_moments(bench, count, stop, lambda: ("--storage", server.database()))
 
 
 # A full disk.

@@ -27,6 +27,7 @@ def bench(tmp_path_factory, write_study):
     made.close()
 
 
+@pytest.mark.slow
 def test_a_worker_killed_in_each_stage_costs_nothing(bench):
     keys = bench.keys(4, timed=True)
     planned = [Fault("kill", key, stage, at="done") for key, stage in zip(keys, STAGES, strict=True)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -15,6 +17,7 @@ from slimfront.search.doubt import Bar, hopeless
 from slimfront.search.glance import SURE, Line, Look
 from slimfront.search.loop import search
 from slimfront.studies.records import read_records
+from slimfront.studies.run import Run
 from slimfront.studies.study import load_study
 
 BAR = Bar([7], np.array([[1000.0, 1.0, 0.25]]), 30.0, True)  # 1000 bytes, 1 dB below, 4 times as fast
@@ -117,6 +120,19 @@ def search_it(study, tmp_path, monkeypatch, quick_timing):
     return searched
 
 
+@pytest.fixture
+def speeds_decide_nothing(monkeypatch):
+    """The front is taken for a thousand times as fast as it is: speeds change from run to run."""
+    measured = Bar.of
+
+    def fast(run: Run) -> Bar | None:
+        bar = measured(run)
+        return bar and replace(bar, rows=bar.rows * [1.0, 1.0, 1e-3])
+
+    monkeypatch.setattr(Bar, "of", fast)
+
+
+@pytest.mark.usefixtures("speeds_decide_nothing")
 def test_who_is_hopeless_by_a_glance_is_told_so_and_never_on_the_front(search_it, study, tmp_path):
     run = search_it("run")
     stopped = [trial for trial in run.trials if trial.stages["quality"]["state"] == "predicted"]

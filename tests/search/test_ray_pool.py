@@ -287,6 +287,7 @@ def test_who_crashes_once_is_evaluated_again(nodes, faulty, study_folder, tmp_pa
     assert stages_once(run) == 0
 
 
+@pytest.mark.slow
 def test_a_node_that_is_lost_costs_nothing_but_time(nodes, study_folder, tmp_path):
     lost = nodes.add_node(num_cpus=2)
     killed = []

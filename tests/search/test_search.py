@@ -451,7 +451,7 @@ def test_a_continued_run_offers_the_widths_that_it_was_begun_with(tiny_model, pi
     assert any(trial.candidate.groups for trial in run.trials)
 
 
-@pytest.mark.parametrize("sampler", ["frontier", "tpe"])
+@pytest.mark.parametrize("sampler", ["frontier", "random"])
 def test_bits_and_ratios_are_searched_together(tiny_model, pictures, tmp_path, monkeypatch, sampler):
     from slimfront.studies import study as study_module
 
@@ -461,5 +461,4 @@ def test_bits_and_ratios_are_searched_together(tiny_model, pictures, tmp_path, m
     assert all(trial.state != "failed" for trial in run.trials)
     chosen = [trial.candidate for trial in run.trials]
     assert any(candidate.groups and candidate.layers for candidate in chosen)
-    assert any(candidate.repair == "sequential" for candidate in chosen)
     assert any(choice.sparsity for candidate in chosen for choice in candidate.layers.values())

@@ -317,6 +317,7 @@ def test_both_kinds_of_storage_number_and_keep_alike(table, tmp_path):
         assert file.news() == []
 
 
+@pytest.mark.slow
 def test_two_coordinators_share_a_study_and_evaluate_nothing_twice(study_folder, tmp_path, url):
     both = [searcher(study_folder, tmp_path / name, url, 30) for name in ("a", "b")]
     fronts = [done(process).splitlines()[-1] for process in both]

@@ -64,7 +64,8 @@ class Agenda:
         self.again: list[Work] = []
         self._checkpoint = recorded.run.finished // self._rhythm
         self._checking = False
-        self._doubts: set[int] = set()  # trials that were asked for last
+        self._in_doubt: list[int] = []  # members of the front that are to be timed again, the most urgent first
+        self._doubts: set[tuple[int, int]] = set()  # who they were when it was last looked, and how often timed
         self._left = self._most_timed_again - sum(max(trial.timings - 1, 0) for trial in recorded.run.trials)
 
     @property
@@ -148,17 +149,21 @@ class Agenda:
         return Work(kind, tuple(suspicious[:1]), apart=True) if suspicious else Work(kind, tuple(begun))
 
     def next_in_doubt(self) -> Work | None:
-        """Return timings of members of the front in doubt, once more."""
+        """Return timings of members of the front in doubt, once more: all who are, before it is looked again who is."""
         if self._left <= 0 or self._timers_are_busy or self.pace.is_over(0):
             return None
-        found = self.queue.in_doubt(self.at_work_on)[: min(self._left, self.pace.at_once)]
-        numbers = {trial.number for trial in found}
-        if not found or (not self.workers.under_way and numbers == self._doubts):
-            return None  # the same again: their files cannot be had any more
-        self._doubts = numbers
+        waiting = [trial for trial in map(self.recorded.run.any_trial, self._in_doubt) if self.recorded.mine(trial)]
+        if not waiting:
+            waiting = self.queue.in_doubt(self.at_work_on)[: self._left]
+            doubts = {(trial.number, trial.timings) for trial in waiting}
+            if not waiting or (not self.workers.under_way and doubts == self._doubts):
+                return None  # there are none, or they were not timed: their files cannot be had any more
+            self._doubts = doubts
+        trials, rest = waiting[: self.pace.at_once], waiting[self.pace.at_once :]
+        self._in_doubt = [trial.number for trial in rest]
         self.progress.prepare("timing again who is in doubt", 1.0 - self._left / self._most_timed_again)
-        self._left -= len(found)
-        return self._once_more(Kind.TIME_AGAIN, found)
+        self._left -= len(trials)
+        return self._once_more(Kind.TIME_AGAIN, trials)
 
     @property
     def at_work_on(self) -> set[int]:

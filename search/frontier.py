@@ -16,7 +16,7 @@ from ..studies.front import WORST, nondominated
 from .additive import fitted
 from .grid import Grid, distinct
 from .layout import Layout, Vectors
-from .proposers import Observation, Task
+from .proposers import Observation, Task, keys_of
 from .solve import SWEEPS, Solved, choose, solve
 from .vectors import unseen
 
@@ -36,7 +36,6 @@ class Frontier:
     def propose(self, history: Sequence[Observation], n: int) -> list[Candidate]:
         """Return ``n`` unseen candidates, the most promising first; what is pending counts as the model expects it."""
         random = np.random.default_rng([self.task.seed, len(history)])
-        known = [observation.candidate for observation in history]
         solved = self.solve([observation for observation in history if not observation.pending])
         ranked: list[Candidate] = []
         if solved is not None:
@@ -46,7 +45,7 @@ class Frontier:
             rows = choose(solved, new, points, self.worst, n, len(history))
             ranked = [self.grid.decode(solved.pool[row]) for row in rows]
         draw = iter(ranked)
-        return distinct(lambda: next(draw, None), self.grid, known, n, random)
+        return distinct(lambda: next(draw, None), self.grid, keys_of(history), n, random)
 
     def _expected(self, solved: Solved, history: Sequence[Observation]) -> NDArray[np.float64]:
         """Return what the model expects of candidates that are pending ``[N, 3]``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -64,7 +64,7 @@ class Grid:
 def distinct(
     draw: Callable[[], Candidate | None],
     grid: Grid,
-    known: Iterable[Candidate],
+    seen: set[str],
     n: int,
     random: np.random.Generator,
     redraws: int = REDRAWS,
@@ -77,31 +77,30 @@ def distinct(
     Args:
         draw: proposes a candidate, or None where it has no more.
         grid: the space.
-        known: candidates that are not to come again.
+        seen: keys of candidates that are not to come again; those that are found are added.
         n: how many are wanted.
         random: for the points taken at random.
         redraws: draws in vain, in all, before a point is taken at random.
     """
-    seen = set(known)
     found: list[Candidate] = []
     while len(found) < n:
         candidate = draw() if redraws > 0 else None
-        if candidate in seen:
+        if candidate is not None and candidate.key in seen:
             redraws -= 1
             continue
         candidate = candidate or _unseen(grid, seen, random)
         if candidate is None:
             break
-        seen.add(candidate)
+        seen.add(candidate.key)
         found.append(candidate)
     return found
 
 
-def _unseen(grid: Grid, seen: set[Candidate], random: np.random.Generator) -> Candidate | None:
+def _unseen(grid: Grid, seen: Collection[str], random: np.random.Generator) -> Candidate | None:
     for vector in drawn(grid.lengths, random, REDRAWS):
         candidate = grid.decode(vector)
-        if candidate not in seen:
+        if candidate.key not in seen:
             return candidate
     if np.prod(grid.lengths.astype(float)) > ENUMERABLE:
         return _unseen(grid, seen, random)
-    return next((candidate for candidate in grid.walk() if candidate not in seen), None)
+    return next((candidate for candidate in grid.walk() if candidate.key not in seen), None)

@@ -8,6 +8,7 @@ from collections import deque
 
 MINUTE = 60.0
 AT_ONCE = 6  # candidates that are timed in turn with one another
+LATEST = 500  # candidates, and timings, that tell how long the next ones take
 TWIN_SECONDS = 60.0  # what sequential repair is taken to last before one was measured
 
 
@@ -19,17 +20,17 @@ class Pace:
         deadline: of the monotonic clock, or None.
 
     Attributes:
-        candidates: seconds that each candidate took, those of sequential repair apart.
+        candidates: seconds that each of the latest candidates took, those of sequential repair apart.
         twins: seconds of those.
-        timings: seconds that each timing took.
+        timings: seconds that each of the latest timings took.
     """
 
     def __init__(self, total: int, deadline: float | None) -> None:
         self.total = total
         self.deadline = deadline
-        self.candidates: list[float] = []
-        self.twins: list[float] = []
-        self.timings: list[float] = []
+        self.candidates: deque[float] = deque(maxlen=LATEST)
+        self.twins: deque[float] = deque(maxlen=LATEST)
+        self.timings: deque[float] = deque(maxlen=LATEST)
         self._begun = time.monotonic()
         self._finished: deque[float] = deque()  # when
 
@@ -48,7 +49,7 @@ class Pace:
         """
         if self.deadline is None or not self.candidates:
             return False
-        later = waiting * statistics.median(self.timings or [0.0])
+        later = waiting * (statistics.median(self.timings) if self.timings else 0.0)
         return self._left < statistics.median(self.candidates) + later
 
     @property

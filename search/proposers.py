@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -43,6 +44,11 @@ class Observation:
     violation: float = 0.0
     predicted: bool = False
     pending: bool = False
+
+
+def keys_of(history: Iterable[Observation]) -> set[str]:
+    """Return the keys of the candidates of a history."""
+    return set(map(attrgetter("candidate.key"), history))
 
 
 @dataclass(frozen=True)
@@ -104,14 +110,12 @@ class Random:
 
     def propose(self, history: Sequence[Observation], n: int) -> list[Candidate]:
         """Return ``n`` unseen candidates."""
-        known = {observation.candidate for observation in history}
+        seen = keys_of(history)
         found: list[Candidate] = []
         for number in range(len(history), len(history) + n):
             random = np.random.default_rng([self.seed, number])
             drawn = partial(draw, self.grid.lengths, random, 1)
-            new = distinct(lambda drawn=drawn: self.grid.decode(drawn()[0]), self.grid, known, 1, random)  # type: ignore[misc]
-            known.update(new)
-            found += new
+            found += distinct(lambda drawn=drawn: self.grid.decode(drawn()[0]), self.grid, seen, 1, random)  # type: ignore[misc]
         return found
 
 
@@ -145,11 +149,11 @@ class OptunaProposer:
             return make_candidate([*self.grid.held, *asked])
 
         random = np.random.default_rng([self.task.seed, len(history)])
-        known = [observation.candidate for observation in history]
+        seen = keys_of(history)
         if self.sampler != "gp":
-            return distinct(ask, self.grid, known, n, random)
+            return distinct(ask, self.grid, seen, n, random)
         with one_torch_thread():
-            return distinct(ask, self.grid, known, n, random, redraws=2)
+            return distinct(ask, self.grid, seen, n, random, redraws=2)
 
     def _sampler(self, asked: int) -> optuna.samplers.BaseSampler:
         import warnings

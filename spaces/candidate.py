@@ -184,14 +184,19 @@ class Candidate:
         )
 
     @classmethod
-    def from_canonical(cls, data: Mapping[str, Any]) -> Candidate:
-        """Read what `to_json` wrote, several times as fast as `from_json`: only the values of choices are checked."""
+    def from_canonical(cls, data: Mapping[str, Any], key: str) -> Candidate:
+        """Read what `to_json` wrote, many times as fast as `from_json`: only the values of choices are checked.
+
+        Args:
+            data: as `to_json` wrote it.
+            key: what it was kept under, by this version; it is not worked out again.
+        """
         if data.keys() - {"groups"} != CANONICAL or (data["version"], data["base"]) != (VERSION, "reference"):
             return cls.from_json(data)
         layers = {sys.intern(name): _canonical_choice(tuple(choice.items())) for name, choice in data["layers"].items()}
         groups = {name: choice["pruning_ratio"] for name, choice in data.get("groups", {}).items()}
         candidate = cls.__new__(cls)
-        vars(candidate).update(layers=layers, groups=groups, base=data["base"], repair=data["repair"])
+        vars(candidate).update(layers=layers, groups=groups, base=data["base"], repair=data["repair"], key=key)
         return candidate
 
 

@@ -146,7 +146,7 @@ class Trials:
         changed: set[str] = set()
         for record in records:
             if record.candidate is not None:
-                self._candidates.setdefault(record.key, Candidate.from_canonical(record.candidate))
+                self._candidates.setdefault(record.key, Candidate.from_canonical(record.candidate, record.key))
                 record = replace(record, candidate=None)  # a hundred layers as JSON take more room than all else
             self._records.setdefault(record.key, []).append(record)
             changed.add(record.key)

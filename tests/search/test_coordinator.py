@@ -1,21 +1,26 @@
 """The coordinator with workers that do what the test says: order of work, what is lost, what is recorded."""
 
+from collections import Counter
 from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
 
+from slimfront.search import agenda as agenda_module
 from slimfront.search import coordinator as coordinator_module
 from slimfront.search import preparation
 from slimfront.search.agenda import TRIES
 from slimfront.search.coordinator import MOST_LOSSES
+from slimfront.search.evaluate import Evaluator
 from slimfront.search.loop import search
 from slimfront.search.pool import OwnProcess
 from slimfront.search.progress import Silent
+from slimfront.search.timing_queue import TimingQueue
 from slimfront.search.work import Kind, Told
 from slimfront.studies.records import read_records
 from slimfront.studies.standing import Doing
 from slimfront.studies.study import load_study
+from slimfront.studies.trial import REFERENCE_LABEL
 
 pytestmark = pytest.mark.usefixtures("quick_timing")
 
@@ -226,3 +231,30 @@ def test_a_record_says_where_it_was_made(search_with):
     nodes = {(record.trial > 0, record.stage): record.node for record in read_records(run.folder / "records.jsonl")}
     assert nodes[False, "build"] == ""
     assert nodes[True, "quality"] == "there"
+
+
+def test_all_in_doubt_are_timed_again_before_anyone_is_a_third_time(search_with, monkeypatch):
+    monkeypatch.setattr(agenda_module, "TIMED_AGAIN", 1.3)  # 13 timings
+    looked = []
+
+    def five(queue, besides=()):
+        looked.append(set(besides))
+        return [trial for trial in queue.run.trials if trial.measured and trial.label != REFERENCE_LABEL][:5]
+
+    monkeypatch.setattr(TimingQueue, "in_doubt", five)
+    run, pool = search_with()
+    again = [numbers for kind, numbers in pool.submitted if kind is Kind.TIME_AGAIN]
+    counts = Counter(number for numbers in again for number in numbers)
+    assert sorted(counts.values()) == [2, 2, 3, 3, 3]
+    assert len(looked) == 3, "once for each time round"
+    for number in counts:
+        assert run.trial(number).timings == 1 + counts[number]
+
+
+def test_who_cannot_be_timed_again_is_not_asked_for_over_and_over(search_with, monkeypatch):
+    monkeypatch.setattr(
+        TimingQueue, "in_doubt", lambda queue, besides=(): [trial for trial in queue.run.trials if trial.measured][:1]
+    )
+    monkeypatch.setattr(Evaluator, "time_again", lambda self, trials: [])
+    _, pool = search_with()
+    assert [numbers for kind, numbers in pool.submitted if kind is Kind.TIME_AGAIN] == [(0,)]

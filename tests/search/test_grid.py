@@ -70,7 +70,9 @@ def test_distinct_finds_every_point_of_a_small_space_and_then_ends(drawn):
         "random": lambda: grid.decode(draw(grid.lengths, random, 1)[0]),
     }
     known = [grid.decode([1, 1])]
-    found = distinct(draws[drawn], grid, known, 100, random)
+    seen = {candidate.key for candidate in known}
+    found = distinct(draws[drawn], grid, seen, 100, random)
+    assert seen == {candidate.key for candidate in [*known, *found]}
     assert len(found) == len(set(found)) == 24
     assert not set(found) & set(known)
 

@@ -213,7 +213,7 @@ class Run:
 
     @cached_property
     def corners(self) -> NDArray[np.float64]:
-        """The points of measured trials that no other dominates ``[N, 3]``: who has one is on the front, whatever its interval."""
+        """The points of measured trials that no other dominates ``[N, 3]``: who has one is on the front."""
         return self._corners_of(np.zeros((0, 3)), self._front)
 
     def _corners_of(self, corners: NDArray[np.float64], measured: Iterable[Trial]) -> NDArray[np.float64]:

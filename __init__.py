@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .search.evaluate import evaluate
     from .search.frontier_sampler import FrontierSampler
     from .search.loop import search
+    from .search.polish import polish
     from .search.propose import propose
     from .spaces.candidate import Candidate, LayerChoice
     from .spaces.errors import InputError, SlimfrontError
@@ -46,6 +47,7 @@ _HOMES = {
     "evaluate": "search.evaluate",
     "load_study": "studies.study",
     "open_run": "studies.run",
+    "polish": "search.polish",
     "propose": "search.propose",
     "report": "studies.report",
     "verify": "studies.verify",
@@ -66,6 +68,7 @@ __all__ = [
     "evaluate",
     "load_study",
     "open_run",
+    "polish",
     "propose",
     "report",
     "search",

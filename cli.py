@@ -293,6 +293,31 @@ def pick(
     screen.hint(f"next: slimfront ship {shlex.quote(str(run))} --trial {chosen.number} -o bundle")
 
 
+@app.command(epilog="Example: slimfront polish runs/painting --trial 12")
+def polish(
+    run: RunFolder,
+    trial: Annotated[int, typer.Option(help="The number of the trial that is trained on.")],
+    steps: Annotated[int, typer.Option(help="Training steps, of one batch each.")] = 2000,
+    seed: Annotated[int, typer.Option(help="Of the order and the variation of the samples.")] = 0,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a candidate on, by distillation from the reference; what it becomes is measured and added to the run.
+
+    Interrupted, the same command goes on.
+    """
+    from .search.polish import polish as train
+    from .studies.run import open_run
+    from .studies.show import candidate_view
+
+    screen = Screen(json, quiet)
+    with screen.steps() as progress:
+        found, notes = train(open_run(run), trial, steps, seed, progress)
+    screen.note(*notes)
+    screen.result(found.row(), candidate_view)
+    screen.hint(f"next: slimfront front {shlex.quote(str(run))}")
+
+
 @app.command(epilog="Example: slimfront explain runs/painting --trial 12")
 def explain(
     run: RunFolder,

@@ -13,7 +13,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -205,7 +205,9 @@ def stop() -> None:
         ray.shutdown()
     _read_anew()
     if _sweeper is not None and _sweeper.stdin is not None:
-        _sweeper.stdin.close()
+        with suppress(OSError):
+            _sweeper.stdin.write(b"ended")
+            _sweeper.stdin.close()
         _sweeper.wait()
     _sweeper = None
 

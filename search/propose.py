@@ -8,25 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..objectives.predictor import Predictor
-from ..objectives.predictor_file import take_predictor, write_predictor
 from ..spaces.candidate import Candidate
 from ..spaces.errors import BuildError, InputError
 from ..spaces.statistics import Progress
-from ..studies.artifacts import given_place
 from ..studies.front import full_drop_db
 from ..studies.limits import Limits, given_limits
 from ..studies.pick import check_preference, pick, preferred
 from ..studies.run import Run
-from ..studies.run_folder import PREDICTOR_FILE, writing_to
-from ..studies.storage import database_of, open_records
-from ..studies.study import Study
 from ..studies.trial import Trial
 from .account import Watch, expected
-from .copies import copies_of
-from .evaluate import Evaluator
+from .addition import Addition, adding_to
 from .frontier import Frontier
 from .proposers import Observation
-from .recorded import Proposal, RecordedRun
+from .recorded import Proposal
 from .solve import Solved, refine
 from .task import history_of, limits_of, task_of
 
@@ -70,41 +64,18 @@ def propose(
     """
     check_preference(prefer)
     wanted = given_limits(max_size, max_latency, min_psnr, max_drop, min_speedup).over(run.limits)
-    study = run.load()
-    study.check()
-    with open_records(run.folder, study, database_of(run.folder, None)) as records:
-        _check_environment(run, study)
-        told: list[str] = []
-        copies = copies_of(run.folder, records, given_place(run.folder, study.name, None), told.append)
-        recorded = RecordedRun(study, run.folder, records, copies)
-        if recorded.adopt():  # what the model finds best may be what a search died over
-            recorded.refresh()
-        notes = _propose(recorded, wanted, prefer, progress)
-        recorded.settle_copies()
-        notes += told
+    with adding_to(run) as addition:
+        _propose(addition, wanted, prefer, progress)
     try:
-        return pick(recorded.run, wanted, prefer), notes
+        return pick(addition.recorded.run, wanted, prefer), addition.notes
     except InputError as error:
-        raise InputError("; ".join([str(error), *notes])) from None
+        raise InputError("; ".join([str(error), *addition.notes])) from None
 
 
-def _check_environment(run: Run, study: Study) -> None:
-    """Raise `InputError` where what was timed here, with these versions, is not what the run's front is made of."""
-    here = Run(run.folder, study.environment.digest)
-    if [trial.number for trial in here.trials if trial.measured] != [t.number for t in run.trials if t.measured]:
-        raise InputError(
-            f"{run.folder} was timed in another environment (another machine, or other versions): propose there, or "
-            "continue the search here first, which times its candidates again"
-        )
-
-
-def _propose(recorded: RecordedRun, wanted: Limits, prefer: str, progress: Progress | None) -> list[str]:
-    """Evaluate what the model finds best, one after another; return a note for each, or why there is none."""
-    study, folder = recorded.study, recorded.folder
+def _propose(addition: Addition, wanted: Limits, prefer: str, progress: Progress | None) -> None:
+    """Evaluate what the model finds best, one after another; note each, or why there is none."""
+    study, recorded = addition.study, addition.recorded
     study.prepare(study.space.rounded, study.space.pruned, progress)
-    ignored = take_predictor(study.predictor, folder / PREDICTOR_FILE)
-    notes = [ignored] if ignored is not None else []
-    evaluator = Evaluator(study, folder / "models", predictor=study.predictor)
     frontier = Frontier(task_of(study, recorded.run, "frontier", study.settings.search.seed, progress))
     for number in range(PROPOSALS):
         if progress is not None:
@@ -112,37 +83,18 @@ def _propose(recorded: RecordedRun, wanted: Limits, prefer: str, progress: Progr
         history = history_of(recorded.run)
         solved = frontier.solve(history, SWEEPS, whole=True)
         if solved is None:
-            raise InputError(f"{folder} has too few measured candidates to learn from; search on")
+            raise InputError(f"{recorded.folder} has too few measured candidates to learn from; search on")
         candidate = best_unmeasured(frontier, solved, recorded.run, history, wanted, prefer, study.predictor)
         if candidate is None:
-            notes.append("the run's model finds nothing new that is in reach and better than what is measured")
+            addition.notes.append("the run's model finds nothing new that is in reach and better than what is measured")
             break
         told = expected(recorded.run, frontier, solved, history, candidate)
-        trial = evaluated(recorded, evaluator, Proposal(candidate, expected=told))
+        trial = addition.evaluated(Proposal(candidate, expected=told))
         keeps = trial.measured and recorded.run.violation(trial, wanted) == 0.0
-        notes.append(_told(trial, keeps))
+        addition.notes.append(_told(trial, keeps))
         if keeps:
             break
-    recorded.keep_files([])
     Watch(frontier).write_account(recorded.run)
-    study.predictor.save()
-    with writing_to(folder):
-        write_predictor(study.predictor, folder / PREDICTOR_FILE)
-    return notes
-
-
-def evaluated(recorded: RecordedRun, evaluator: Evaluator, proposal: Proposal) -> Trial:
-    """Evaluate a candidate, or what of it is missing; return its trial."""
-    known = recorded.run.known(proposal.candidate)
-    claimed = [known] if known is not None else recorded.claim([proposal])
-    if not claimed or not recorded.mine(claimed[0]):
-        raise InputError("another search is evaluating just what the model finds best; ask again when it is done")
-    trial = claimed[0]
-    for result in evaluator.whole(trial):
-        trial = recorded.add([(trial.number, result)])[0]
-        if result.lesson is not None:
-            recorded.study.predictor.take(result.lesson)
-    return trial
 
 
 def best_unmeasured(

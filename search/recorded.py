@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from ..objectives.protocol import Reading
@@ -13,6 +14,7 @@ from ..studies.artifacts import key_of
 from ..studies.records import DONE, Record, Records
 from ..studies.run import Run
 from ..studies.study import Study
+from ..studies.trained_weights import read_trained
 from ..studies.trial import CLAIM, PROPOSAL, Trial
 from .copies import Copies
 from .doubt import hopeless
@@ -55,6 +57,7 @@ class RecordedRun:
         self._records = records
         self._copies = copies
         self._environment = study.environment.digest
+        study.builder.trained = partial(read_trained, folder)
         self.run = Run(folder, self._environment, records.news())
         self._observed: dict[int, Observation] = {}
         self._observe(self.run.trials)

@@ -28,7 +28,11 @@ def sequential_twin(history: Sequence[Observation], worst: Sequence[float]) -> C
     points = {o.candidate: o.point for o in history if o.point is not None}
     known = {o.candidate for o in history}
     front = [c for c, stays in zip(points, nondominated(list(points.values())), strict=True) if stays]
-    untried = [c for c in front if c.repair == "static" and c.repaired and replace(c, repair="sequential") not in known]
+    untried = [
+        c
+        for c in front
+        if c.repair == "static" and c.repaired and not c.weights and replace(c, repair="sequential") not in known
+    ]
     untried = [c for c in untried if points[c][2] > LEAST_DROP and all(np.less(points[c], worst))]
     if not untried:
         return None

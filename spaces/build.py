@@ -17,7 +17,7 @@ from .cache import Store, content_hash
 from .candidate import NATIVE, Candidate, LayerChoice
 from .domains import can_run_integer, integer_nodes
 from .equalise import equalised
-from .errors import InputError
+from .errors import BuildError, InputError
 from .forms import FORMS, formed, formed_entries, forms_of
 from .graph import EXTERNAL_ABOVE_BYTES, Graph, model_bytes, save_model, serialized
 from .groups import fitting
@@ -31,9 +31,12 @@ from .rounding import Rounding
 from .session import infer, open_session
 from .skeleton import skeleton_lowering
 from .statistics import Progress, Statistics
+from .trained import Trained
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+
+    from .trainee import Trainee
 
 COMPARED_PARAMETERS = 10_000_000
 EQUALISATION = "equalisation-7"  # part of the cache key: raise it when the lowering changes
@@ -170,6 +173,9 @@ class Builder:
         rounding: name of a rounding method (`rounding.METHODS`).
         importance: name of a criterion for channels (`importance.METHODS`).
         sparsify: name of a method that chooses which single weights are zeroed (`sparsity.METHODS`).
+
+    Attributes:
+        trained: returns trained weights by their content id; who has some says where they are.
     """
 
     def __init__(
@@ -186,6 +192,7 @@ class Builder:
         self.rounding = rounding
         self.importance = importance
         self.sparsify = sparsify
+        self.trained: Callable[[str], Trained] = _no_trained
         self._formed: dict[str, StaticRepair] = {}
 
     @cached_property
@@ -286,12 +293,23 @@ class Builder:
         candidate = fitting(self.graph, candidate)
         return _built(candidate, skeleton_lowering(self.graph, candidate, self.plain.range))
 
+    def to_torch(self, candidate: Candidate) -> Trainee:
+        """Return a candidate as a PyTorch module, rounded as its file is; its weights can be trained.
+
+        Raises:
+            InputError, BuildError: as `build`; or an op has no form in PyTorch here, and is named.
+        """
+        from .trainee import Trainee
+
+        return Trainee(self.lower(fitting(self.graph, candidate)))
+
     def lower(self, candidate: Candidate) -> Lowering:
         """Return the lowering of a candidate, not yet run."""
         graph = self.graph_of(candidate)
         removed = self.removed(candidate)
+        trained = self.trained(candidate.weights) if candidate.weights else None
         repair = self._repair(candidate)
-        return lowering_of(graph, candidate, removed, repair, lambda name: self.statistics.range(name))
+        return lowering_of(graph, candidate, removed, repair, lambda name: self.statistics.range(name), trained)
 
     def graph_of(self, candidate: Candidate) -> Graph:
         """Return the float graph that a candidate is made from, all channels there: its layers have their forms."""
@@ -323,6 +341,12 @@ class Builder:
 
             return sequential_repair(self, candidate).__getitem__
         return lambda name: self.static_layer(candidate, name)
+
+
+def _no_trained(weights: str) -> Trained:
+    raise BuildError(
+        f"the trained weights {weights} are not at hand: they lie in the run whose search or polish made them"
+    )
 
 
 def _built(candidate: Candidate, lowering: Lowering) -> Built:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sys
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
@@ -19,6 +20,7 @@ ACTIVATION_BITS = (8, 32)
 REPAIRS = ("static", "sequential")
 NATIVE = "native"  # a layer written as it came
 FORM_NAMES = (NATIVE, "phases")  # what the others are: `forms`
+TRAINED = re.compile("sha256:[0-9a-f]{64}")  # trained weights, by their content
 SHARE_DIGITS = 6  # of ratios and sparsities: enough for groups of any size
 
 
@@ -95,14 +97,18 @@ class Candidate:
         groups: pruning ratios by channel group; a group that is absent keeps all its channels.
         base: "reference", or the content id of another graph that the run holds.
         repair: how rounding and pruning are made good: "static" or "sequential".
+        weights: "sha256:..." of trained weights that replace the built ones; empty where there are none.
     """
 
     layers: Mapping[str, LayerChoice] = field(default_factory=dict)
     groups: Mapping[str, float] = field(default_factory=dict)
     base: str = "reference"
     repair: str = "static"
+    weights: str = ""
 
     def __post_init__(self) -> None:
+        if self.weights and not TRAINED.fullmatch(self.weights):
+            raise InputError(f"weights must be 'sha256:' and 64 hexadecimal digits, but got {self.weights!r}")
         if self.repair not in REPAIRS:
             raise InputError(f"repair must be one of {', '.join(REPAIRS)}, but got {self.repair!r}")
         kept = {name: choice for name, choice in sorted(self.layers.items()) if not _is_uncompressed(choice)}
@@ -157,6 +163,8 @@ class Candidate:
         layers = {name: dict(_choice_json(choice)) for name, choice in self.layers.items()}
         groups = {name: {"pruning_ratio": ratio} for name, ratio in self.groups.items()}
         data = {"version": VERSION, "base": self.base, "layers": layers, "groups": groups, "repair": self.repair}
+        if self.weights:
+            data["weights"] = self.weights
         return data if groups else {key: value for key, value in data.items() if key != "groups"}
 
     @classmethod
@@ -167,9 +175,8 @@ class Candidate:
         _check_keys("candidate", data, ("version", "base", "layers", "groups", "repair", "student", "weights"))
         if data.get("version", VERSION) != VERSION:
             raise InputError(f"candidate version must be {VERSION}, but got {data['version']!r}")
-        for later in ("student", "weights"):
-            if data.get(later):
-                raise InputError(f"candidate key {later!r} is not supported by this version of slimfront")
+        if data.get("student"):
+            raise InputError("candidate key 'student' is not supported by this version of slimfront")
         if data.get("base", "reference") != "reference":
             raise InputError(f"candidate base must be 'reference', but got {data['base']!r}")
         layers, groups = data.get("layers", {}), data.get("groups", {})
@@ -181,6 +188,7 @@ class Candidate:
             groups={name: _ratio(name, choice) for name, choice in groups.items()},
             base=data.get("base", "reference"),
             repair=data.get("repair", "static"),
+            weights=_weights(data.get("weights", "")),
         )
 
     @classmethod
@@ -196,7 +204,8 @@ class Candidate:
         layers = {sys.intern(name): _canonical_choice(tuple(choice.items())) for name, choice in data["layers"].items()}
         groups = {name: choice["pruning_ratio"] for name, choice in data.get("groups", {}).items()}
         candidate = cls.__new__(cls)
-        vars(candidate).update(layers=layers, groups=groups, base=data["base"], repair=data["repair"], key=key)
+        own = {"layers": layers, "groups": groups, "base": data["base"], "repair": data["repair"], "weights": ""}
+        vars(candidate).update(own, key=key)
         return candidate
 
 
@@ -209,6 +218,12 @@ def _choice_json(choice: LayerChoice) -> tuple[tuple[str, Any], ...]:
 @lru_cache(maxsize=4096)
 def _canonical_choice(data: tuple[tuple[str, Any], ...]) -> LayerChoice:
     return LayerChoice(**dict(data))
+
+
+def _weights(data: Any) -> str:
+    if not isinstance(data, str):
+        raise InputError(f"candidate key 'weights' must be a text, but got {data!r}")
+    return data
 
 
 def _layer_choice(name: str, data: Any) -> LayerChoice:

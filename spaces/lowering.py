@@ -6,7 +6,7 @@ inputs in the domain in which they run; conversions are written where they are f
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,8 @@ from .graph import Graph
 from .integer_ops import OPS, clip_range
 from .narrow import Removed, kept_inputs
 from .prune import pruned, with_weights
-from .repaired import RoundedLayer
+from .repaired import FloatLayer, RoundedLayer
+from .trained import Trained
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -57,6 +58,10 @@ class Lowering:
         tensor_range: (low, high) of a tensor by name.
         rounded: a layer's rounded weights, by layer name (for layers with weight bits 2-8).
 
+        grids: scale and zero point by tensor, where training has found them; others follow from the tensor's range.
+
+        refitted: layers whose float weights the graph has exchanged already, and moved their biases.
+
     After `run`, ``grids`` holds scale and zero point of each captured tensor that was quantised, and ``integer_weights`` the
     node and the weights of each convolution and matrix product that has to run in integers.
     """
@@ -68,12 +73,15 @@ class Lowering:
         integer: frozenset[str],
         tensor_range: Callable[[str], tuple[float, float]],
         rounded: Callable[[str], RoundedLayer],
+        grids: Mapping[str, tuple[float, int]] | None = None,
+        refitted: Mapping[str, FloatLayer] | None = None,
     ) -> None:
         self.graph = graph
         self.candidate = candidate
         self.integer = integer
         self.tensor_range = tensor_range
         self.rounded = rounded
+        self.refitted = refitted or {}
         self.emitter = Emitter(max(OPSET, graph.model.graph.opset_imports.get("", OPSET)))
         self.consumers: dict[str, list[ir.Node]] = {}
         for node in graph.model.graph:
@@ -88,6 +96,7 @@ class Lowering:
         self._quantised: dict[str, Quant] = {}
         self._dequantised: dict[str, ir.Value] = {}
         self.weights: dict[str, ir.Value] = {}
+        self._trained_grids = grids or {}
         self.grids: dict[str, tuple[float, int]] = {}
         self.integer_products: set[str] = set()
         self.integer_weights: list[tuple[str, ir.Value]] = []
@@ -155,13 +164,14 @@ class Lowering:
 
     def quantise(self, tensor: str, value: ir.Value) -> None:
         """Write the Q node of a tensor whose float value was just computed."""
-        low, high = self._range(tensor)
-        self._quantised[tensor] = self.requantise(value, low, high)
-        self.grids[tensor] = (self._quantised[tensor].scale, self._quantised[tensor].zero)
+        self.grids[tensor] = self._trained_grids.get(tensor) or quantisation(*self._range(tensor))
+        self._quantised[tensor] = self._on_grid(value, *self.grids[tensor])
 
     def requantise(self, value: ir.Value, low: float, high: float) -> Quant:
         """Write a Q node over [low, high]."""
-        scale, zero = quantisation(low, high)
+        return self._on_grid(value, *quantisation(low, high))
+
+    def _on_grid(self, value: ir.Value, scale: float, zero: int) -> Quant:
         return Quant(self.emitter.op("QuantizeLinear", value, *self.parameters(scale, zero)), scale, zero)
 
     def dequantise(self, quant: Quant) -> ir.Value:
@@ -265,6 +275,7 @@ def lowering_of(
     removed: Removed,
     repair: Callable[[str], Any],
     tensor_range: Callable[[str], tuple[float, float]],
+    trained: Trained | None = None,
 ) -> Lowering:
     """Return the lowering of a candidate, not yet run: channels removed and float weights exchanged first.
 
@@ -275,17 +286,20 @@ def lowering_of(
         repair: a layer's weights, in the shape that is left, by its name: a `RoundedLayer` where it is rounded, else a
             `FloatLayer`. Asked only for layers that change.
         tensor_range: (low, high) of a tensor by name.
+        trained: what training has found: it takes the place of what repair gives.
 
     Raises:
         BuildError: a layer with activation bits 8 that no integer kernel can run.
     """
     narrow = pruned(graph, removed) if removed else graph
+    weights: Callable[[str], Any] = repair if trained is None else trained.layers.__getitem__
     changed = {
-        name: repair(name)
+        name: weights(name)
         for name, layer in graph.layers.items()
         if not candidate.choice(name).rounded
-        and (candidate.choice(name).sparsity or kept_inputs(layer, removed) is not None)
+        and (trained is not None or candidate.choice(name).sparsity or kept_inputs(layer, removed) is not None)
     }
     if changed:
         narrow = with_weights(narrow, changed)
-    return Lowering(narrow, candidate, integer_nodes(narrow, candidate), tensor_range, repair)
+    grids = None if trained is None else trained.grids
+    return Lowering(narrow, candidate, integer_nodes(narrow, candidate), tensor_range, weights, grids, changed)

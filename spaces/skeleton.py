@@ -44,7 +44,7 @@ def structure(candidate: Candidate) -> Candidate:
         else LayerChoice(form=choice.form)
         for name, choice in candidate.layers.items()
     }
-    return replace(candidate, layers=layers, repair="static")
+    return replace(candidate, layers=layers, repair="static", weights="")
 
 
 def skeleton_lowering(

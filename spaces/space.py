@@ -105,7 +105,11 @@ class Space:
 
     def contains(self, candidate: Candidate) -> bool:
         """Whether the search could have proposed this candidate."""
-        known = candidate.repair == "static" and all(name in self.choices for name in candidate.layers)
+        known = (
+            candidate.repair == "static"
+            and not candidate.weights
+            and all(name in self.choices for name in candidate.layers)
+        )
         known = known and all(name in self.ratios for name in candidate.groups)
         return known and all(axis.of(candidate) in axis.options for axis in self.axes)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from .graph import Graph
 
+Edit = Callable[[str, Tensor], Tensor]
 OPS = {**torch_ops.OPS, **torch_shapes.OPS, **torch_images.OPS, **torch_resize.OPS}
 STEPS = ("ArgMax", "ArgMin", "Ceil", "Floor", "Round", "Sign")  # their slope is 0 wherever they have one
 SIZES = ("Shape", "Size")  # what is computed from these hangs on no value
@@ -64,12 +65,21 @@ class TorchView(nn.Module):
         """
         return self.values(inputs)[self.graph.outputs[0].name]
 
-    def values(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return all tensors of the graph, by name; raises as `forward`."""
-        values = {**inputs, **self.weights, **{name: getattr(self, own) for name, own in self._constants.items()}}
+    def values(self, inputs: Mapping[str, Tensor], edited: Edit | None = None) -> dict[str, Tensor]:
+        """Return all tensors of the graph, by name; raises as `forward`.
+
+        Args:
+            inputs: as for `forward`.
+            edited: given a tensor's name and the tensor, weights and inputs too, returns what is taken in its place.
+        """
+        known = {**inputs, **self.weights}
+        values = known if edited is None else {name: edited(name, tensor) for name, tensor in known.items()}
+        values |= {name: getattr(self, own) for name, own in self._constants.items()}
         for node in self.graph.model.graph:
             given = [None if value is None else values[value.name or ""] for value in node.inputs]
-            values |= zip((value.name or "" for value in node.outputs), _outputs(node, given), strict=False)
+            for value, found in zip(node.outputs, _outputs(node, given), strict=False):
+                name = value.name or ""
+                values[name] = found if edited is None else edited(name, found)
         return values
 
 

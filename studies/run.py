@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from .pick import pick
 from .records import Record, many_objects, read_records
 from .run_folder import RECORDS_FILE, check_same_study, read_run_file, save_model_file, use_machine_facts
 from .searched import searched
+from .trained_weights import read_trained
 from .trial import Trial, Trials
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from ..spaces.build import Built
     from ..spaces.statistics import Progress
+    from ..spaces.trainee import Trainee
     from .study import Study
 
 AT_ONCE = 500  # trials that are compared with one another and with the front at a time
@@ -301,7 +303,20 @@ class Run:
         study = load_study(stored if source is None else source)
         check_same_study(self.folder, self._about, study)
         use_machine_facts(self.folder, study)
+        study.builder.trained = partial(read_trained, self.folder)
         return study
+
+    def to_torch(self, trial: int | Trial) -> Trainee:
+        """Return a trial's candidate as a PyTorch module, rounded as its file is; its weights can be trained.
+
+        Raises:
+            InputError: there is no such trial, or the study is not there any more.
+            BuildError: an op has no form in PyTorch here; it is named.
+        """
+        candidate = (trial if isinstance(trial, Trial) else self.trial(trial)).candidate
+        study = self.load()
+        study.prepare(candidate.rounded, candidate.groups)
+        return study.builder.to_torch(candidate)
 
     def model_path(self, trial: Trial) -> Path:
         """Return the path of a trial's ONNX file; one that is not in the run folder is fetched from where the run's models

@@ -1,0 +1,104 @@
+"""A candidate of a run is trained on: what it becomes is evaluated and added to the run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from ..spaces.candidate import Candidate
+from ..spaces.errors import BuildError, InputError
+from ..spaces.statistics import Progress
+from ..studies.run import Run
+from ..studies.study import Study
+from ..studies.trained_weights import write_trained
+from ..studies.trial import Trial
+from .addition import adding_to
+from .recorded import Proposal
+from .training import Schedule, Training
+
+STEPS = 2000
+TRAINING_FOLDER = "training"
+
+
+def polish(
+    run: Run, trial: int | Trial, steps: int = STEPS, seed: int = 0, progress: Progress | None = None
+) -> tuple[Trial, list[str]]:
+    """Train a candidate on and add what it becomes to the run.
+
+    It learns to give what the reference gives, on the calibration data, turned and mirrored; evaluation data is not seen. Bits,
+    channels and zeros stay as they are, so size and speed do; weights, and the steps of their grids and of activations, are
+    learned behind the rounding (`spaces.trainee`). Interrupted, the same call goes on from its checkpoint.
+
+    Args:
+        run: with the trial; the study that it was made of has to be there.
+        trial: which candidate, or its number.
+        steps: of training, one batch of the model's own size each.
+        seed: of the order and the variation of the samples.
+        progress: told what is being done, and the part of it that is done.
+
+    Returns:
+        The new trial, and notes: what became better. Where it has not come nearer to the reference on the calibration data,
+        the trial as it was, and a note that says so.
+
+    Raises:
+        InputError: there is no such trial, nothing of it was changed, it failed, or steps is no number above 0; as for
+            `propose.propose`.
+        BuildError: an op has no form in PyTorch here, or the training fails; it is named.
+    """
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise InputError(f"steps must be a whole number, at least 1, but got {steps!r}")
+    before = trial if isinstance(trial, Trial) else run.trial(trial)
+    _check(before)
+    with adding_to(run) as addition:
+        candidate = _trained(addition.study, run.folder, before.candidate, Schedule(steps, seed=seed), progress)
+        if candidate is None:
+            return before, [
+                *addition.notes,
+                f"trial {before.number} did not become better in {steps} steps: nothing is added",
+            ]
+        if progress is not None:
+            progress("measuring what it has become", 1.0)
+        after = addition.evaluated(Proposal(candidate, f"polished {before.number}"))
+    return after, [*addition.notes, _told(before, after)]
+
+
+def _check(trial: Trial) -> None:
+    """Raise `InputError` where there is nothing to train."""
+    if not trial.candidate.repaired:
+        raise InputError(
+            f"trial {trial.number} has all its weights as they came: there is nothing that training could make good"
+        )
+    if not trial.judged:
+        raise InputError(
+            f"trial {trial.number} was not judged on all images ({trial.reason or trial.state}); choose a trial that was: "
+            "`slimfront front RUN --all` lists them"
+        )
+
+
+def _trained(
+    study: Study, folder: Path, candidate: Candidate, schedule: Schedule, progress: Progress | None
+) -> Candidate | None:
+    """Train a candidate; return it with its weights, which lie in the run from now on; None where they are no better."""
+    from ..spaces.torch_view import TorchView
+
+    study.prepare(candidate.rounded, candidate.groups, progress)
+    try:
+        student, teacher = study.builder.to_torch(candidate), TorchView(study.graph)
+        checkpoint = folder / TRAINING_FOLDER / f"{candidate.key}-{schedule.steps}-{schedule.seed}.pt"
+        low, high = study.settings.data.range
+        training = Training(student, teacher, study.calibration, high - low, schedule, checkpoint)
+        earlier, later = training.run(progress)
+    except BuildError as error:
+        raise BuildError(f"the candidate cannot be trained: {error}") from error
+    checkpoint.unlink(missing_ok=True)
+    return replace(candidate, weights=write_trained(folder, student.trained())) if later < earlier else None
+
+
+def _told(before: Trial, after: Trial) -> str:
+    if not after.judged:
+        return f"trial {after.number}, trained from trial {before.number}: {after.reason or after.state}"
+    gained = after.value("psnr_db") - before.value("psnr_db")
+    return (
+        f"trial {after.number}, trained from trial {before.number}: {before.value('psnr_db'):.2f} → "
+        f"{after.value('psnr_db'):.2f} dB ({gained:+.2f})"
+    )

@@ -1,0 +1,177 @@
+"""A candidate as a PyTorch module that can be trained: its channels, its zeros and its grids stay, their values are learned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .fake_quantise import rounded_tensor, rounded_weight, stored_in_16_bits
+from .repaired import FloatLayer, RoundedLayer
+from .rounding import Grid
+from .torch_view import TorchView
+from .trained import Trained
+from .weights import per_channel
+
+if TYPE_CHECKING:
+    from .candidate import LayerChoice
+    from .graph import Graph, Layer
+    from .lowering import Lowering
+
+LEAST_SCALE = 1e-12
+HALF = 16  # bits of a float weight that is stored so
+
+
+class Trainee(nn.Module):
+    """A candidate in PyTorch, rounded as its file is.
+
+    Weights behind grids and biases are parameters, and so are the steps of the grids, of weights and of activations. What
+    only ONNX Runtime does (the rounding of sums, of biases to whole numbers) is not imitated.
+
+    Args:
+        lowering: of the candidate, not yet run: it says what is rounded and where.
+
+    Raises:
+        BuildError: an op has no form in PyTorch here; it is named.
+    """
+
+    def __init__(self, lowering: Lowering) -> None:
+        super().__init__()
+        lowering.run()
+        graph, candidate = lowering.graph, lowering.candidate
+        self.view = TorchView(graph)
+        for weight in self.view.weights.values():
+            weight.requires_grad_(False)  # normalisations and biases stay: what layers add to them is learned
+        self.layers = nn.ModuleDict()
+        self._by_weight: dict[str, _Layer] = {}
+        self._by_output: dict[str, _Layer] = {}
+        written = {node.name: node.outputs[0].name or "" for node in graph.model.graph}
+        for number, layer in enumerate(graph.layers.values()):
+            choice = candidate.choice(layer.name)
+            found = lowering.rounded(layer.name) if choice.rounded else lowering.refitted.get(layer.name)
+            learned = _Layer(graph, layer, choice, found)
+            self.layers[str(number)] = learned
+            self._by_weight[layer.weight] = learned
+            self._by_output |= {written[node]: learned for node in layer.nodes}
+        self.grids = nn.ModuleDict()
+        self._by_tensor: dict[str, _Tensor] = {}
+        for number, (tensor, (scale, zero)) in enumerate(lowering.grids.items()):
+            self._by_tensor[tensor] = _Tensor(scale, zero)
+            self.grids[str(number)] = self._by_tensor[tensor]
+
+    @property
+    def graph(self) -> Graph:
+        """The candidate's graph in float, with the channels that stay."""
+        return self.view.graph
+
+    def forward(self, *arrays: Tensor, **inputs: Tensor) -> Tensor:
+        """Return the first output.
+
+        Args:
+            arrays: a tensor for each of the model's inputs, in their order,
+            inputs: or by their names.
+        """
+        names = [port.name for port in self.graph.inputs]
+        return self.values({**dict(zip(names, arrays, strict=False)), **inputs})[self.graph.outputs[0].name]
+
+    def values(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return all tensors of the graph, by name, rounded where the candidate's file rounds them."""
+        return self.view.values(inputs, self._edited)
+
+    def _edited(self, name: str, value: Tensor) -> Tensor:
+        if name in self._by_weight:
+            return self._by_weight[name].rounded()
+        if name in self._by_output:
+            value = self._by_output[name].shifted(value)
+        tensor = self._by_tensor.get(name)
+        return value if tensor is None else tensor.rounded(value)
+
+    def trained(self) -> Trained:
+        """Return what the parameters are now, as a build takes it."""
+        layers = {layer.layer.name: layer.found() for layer in self._by_weight.values()}
+        return Trained(layers, {name: tensor.grid() for name, tensor in self._by_tensor.items()})
+
+
+class _Layer(nn.Module):
+    """A layer's weight and what is added to its outputs.
+
+    Args:
+        graph: with the layer's weight in float, and its bias.
+        layer: of the graph.
+        choice: of its bits and zeros.
+        found: what repair, or training, has made of it; None where it is as it came.
+    """
+
+    mask: Tensor | None
+    channels: Tensor
+    zero: Tensor
+
+    def __init__(
+        self, graph: Graph, layer: Layer, choice: LayerChoice, found: RoundedLayer | FloatLayer | None
+    ) -> None:
+        super().__init__()
+        self.layer = layer
+        self.bits = choice.weight_bits
+        self.grid = Grid(choice.weight_bits) if choice.rounded else None
+        rounded = found if isinstance(found, RoundedLayer) else None
+        weight = graph.weight(layer) if rounded is None else rounded.codes * per_channel(layer, rounded.scale)
+        self.weight = nn.Parameter(torch.from_numpy(np.array(weight, np.float32)))
+        nothing = np.zeros(layer.channels, np.float32)
+        begun = nothing if rounded is None else rounded.shift
+        self.shift = nn.Parameter(torch.from_numpy(np.array(begun)), requires_grad=layer.op != "MatMul")
+        self.shifted_before = found.shift if isinstance(found, FloatLayer) else nothing  # the graph's bias holds it
+        self.register_buffer("channels", torch.from_numpy(per_channel(layer, np.arange(layer.channels)).copy()))
+        self.register_buffer("mask", (self.weight.detach() != 0) if choice.sparsity else None)
+        if rounded is not None:
+            self.log_scale = nn.Parameter(torch.from_numpy(np.log(np.maximum(rounded.scale, LEAST_SCALE))))
+            self.register_buffer("zero", torch.from_numpy(np.array(rounded.zero)))
+
+    def rounded(self) -> Tensor:
+        """Return the weight as it is stored."""
+        weight: Tensor = self.weight
+        if self.grid is not None:
+            scale, zero = self._per_channel(self.log_scale.exp()), self._per_channel(self.zero)
+            weight = rounded_weight(weight, scale, zero, self.grid)
+        elif self.bits == HALF:
+            weight = stored_in_16_bits(weight)
+        return weight if self.mask is None else weight * self.mask
+
+    def shifted(self, value: Tensor) -> Tensor:
+        """Return the layer's outputs with what is added to the bias."""
+        if self.layer.op == "MatMul":
+            return value
+        return value + self.shift.reshape([-1 if axis == 1 else 1 for axis in range(value.ndim)])
+
+    def found(self) -> RoundedLayer | FloatLayer:
+        """Return the layer as a build takes it."""
+        with torch.no_grad():
+            shift = self.shift.cpu().numpy().copy()
+            if self.grid is None:
+                return FloatLayer(self.rounded().cpu().numpy().copy(), shift + self.shifted_before)
+            scale = self.log_scale.exp()
+            codes = torch.round(self.rounded() / self._per_channel(scale)).to(torch.int8)
+            return RoundedLayer(codes.cpu().numpy(), scale.cpu().numpy(), self.zero.cpu().numpy(), shift)
+
+    def _per_channel(self, values: Tensor) -> Tensor:
+        """Return a value for each output channel ``[O]`` so that it can be multiplied with the weight."""
+        return values[self.channels]
+
+
+class _Tensor(nn.Module):
+    """The grid of a tensor."""
+
+    def __init__(self, scale: float, zero: int) -> None:
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.tensor(float(np.log(scale)), dtype=torch.float32))
+        self.zero = zero
+
+    def rounded(self, value: Tensor) -> Tensor:
+        """Return the tensor on its grid."""
+        return rounded_tensor(value, self.log_scale.exp(), self.zero)
+
+    def grid(self) -> tuple[float, int]:
+        """Scale and zero point."""
+        return float(np.float32(self.log_scale.detach().exp().item())), self.zero

@@ -1,0 +1,156 @@
+"""Training of a candidate: it learns, goes on from its checkpoint as if nothing had been, and sees calibration data alone."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from slimfront.search import training as module
+from slimfront.search.training import HALVINGS, Schedule, Training
+from slimfront.search.variation import varied
+from slimfront.spaces.build import Builder
+from slimfront.spaces.candidate import Candidate, LayerChoice
+from slimfront.spaces.capture import capture_onnx
+from slimfront.spaces.errors import BuildError
+from slimfront.spaces.torch_view import TorchView
+
+STEPS = 30
+
+
+@pytest.fixture(scope="module")
+def builder(residual_model, pictures):
+    return Builder(capture_onnx(residual_model), {"x": pictures(6, 1)})
+
+
+@pytest.fixture
+def make(builder, tmp_path):
+    def made(steps=STEPS, **more):
+        student = builder.to_torch(Candidate(dict.fromkeys("abcde", LayerChoice(3, 8)), {"b": 0.5}))
+        schedule = Schedule(steps, **more)
+        return Training(
+            student, TorchView(builder.graph), builder.calibration, 1.0, schedule, tmp_path / "training" / "it.pt"
+        )
+
+    return made
+
+
+def error(builder, student, inputs) -> float:
+    with torch.no_grad():
+        wanted = TorchView(builder.graph)({"x": torch.from_numpy(inputs)})
+        return float((student(torch.from_numpy(inputs)) - wanted).square().mean())
+
+
+def weights_of(training) -> bytes:
+    return training.student.trained().to_bytes()
+
+
+def test_it_learns_what_it_was_not_shown(make, builder, pictures):
+    training, others = make(300), pictures(8, 9)
+    before = error(builder, training.student, others)
+    earlier, later = training.run()
+    assert later < earlier
+    assert later == pytest.approx(error(builder, training.student, builder.calibration["x"]), rel=1e-4)
+    assert error(builder, training.student, others) < 0.85 * before
+
+
+@pytest.mark.parametrize("stopped_at", [1, 11, STEPS - 1])
+def test_killed_and_begun_again_it_gives_the_same_weights(make, monkeypatch, stopped_at):
+    whole = make()
+    whole.run()
+    monkeypatch.setattr(module, "SAVED_SECONDS", 0.0)
+
+    def stop(text, part):
+        if round(part * STEPS) == stopped_at:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make().run(stop)
+    again, parts = make(), []
+    again.run(lambda text, part: parts.append(part))
+    assert parts[0] == pytest.approx((stopped_at + 1) / STEPS)
+    assert weights_of(again) == weights_of(whole)
+    assert weights_of(make()) != weights_of(whole)
+
+
+def test_a_checkpoint_of_another_kind_is_no_harm(make, tmp_path):
+    first = make(3)
+    first.run()
+    (tmp_path / "training").mkdir()
+    for content in (b"", b"nothing of the sort"):
+        (tmp_path / "training" / "it.pt").write_bytes(content)
+        again = make(3)
+        again.run()
+        assert weights_of(again) == weights_of(first)
+
+
+def test_a_checkpoint_runs_no_code(make, tmp_path):
+    import pickle
+
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "evil"), "w"))
+
+    (tmp_path / "training").mkdir()
+    torch.save({"step": Evil()}, tmp_path / "training" / "it.pt", pickle_module=pickle)
+    make(1).run()
+    assert not (tmp_path / "evil").exists()
+
+
+def test_a_loss_that_is_no_number_halves_the_rate_from_the_last_checkpoint(make, monkeypatch):
+    training = make(10)
+    real, seen = type(training.student).forward, []
+
+    def spoilt(student, **inputs):
+        seen.append(training.halvings)
+        return real(student, **inputs) * (float("nan") if len(seen) in (9, 12) else 1.0)
+
+    monkeypatch.setattr(type(training.student), "forward", spoilt)
+    training.run()
+    assert training.halvings == 2
+    assert seen == [0] * (6 + 3) + [1] * 3 + [2] * (10 + 6), "from the beginning: nothing was saved"
+    assert training._optimizer.param_groups[0]["lr"] == pytest.approx(
+        training.schedule.rate * training.schedule.part(9) / 4
+    )
+
+
+def test_a_loss_that_is_never_a_number_ends_the_training(make, monkeypatch):
+    training, seen = make(), []
+    monkeypatch.setattr(
+        type(training.student), "forward", lambda student, **inputs: seen.append(1) or inputs["x"] * float("nan")
+    )
+    with pytest.raises(BuildError, match="no number at step 0, at a quarter of the rate too"):
+        training.run()
+    assert len(seen) == 6 + HALVINGS + 1, "six samples before, and then one for each try"
+
+
+def test_the_rate_rises_and_falls_to_nothing():
+    schedule = Schedule(1000)
+    parts = [schedule.part(step) for step in range(1000)]
+    assert parts[0] == pytest.approx(0.02)
+    assert max(parts) == parts[49] > 0.99
+    assert parts[-1] < 1e-5
+    assert Schedule(1).part(0) == 1.0
+
+
+@given(st.integers(0, 100), st.integers(2, 5), st.integers(2, 5))
+def test_inputs_are_turned_alike_and_nothing_of_them_is_lost(seed, height, width):
+    random = np.random.default_rng(seed)
+    shape = (2, 3, height, width)
+    one = random.random(shape)
+    inputs = {"image": one, "mask": one.copy(), "style": random.random((2, 8))}
+    found = varied(inputs, random)
+    assert np.array_equal(found["image"], found["mask"])
+    assert found["image"].shape == shape
+    assert np.array_equal(np.sort(found["image"].reshape(6, -1)), np.sort(one.reshape(6, -1)))
+    assert found["style"] is inputs["style"]
+
+
+def test_all_eight_ways_to_lie_come_up():
+    image = np.arange(9.0).reshape(1, 1, 3, 3)
+    draws = (varied({"x": image}, np.random.default_rng(seed))["x"].tobytes() for seed in range(200))
+    assert len(set(islice(draws, 200))) == 8

@@ -6,12 +6,14 @@ search was merely killed by how a process ends that does nothing else.
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import pickle
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from ..spaces.errors import InputError, last_line
@@ -24,7 +26,7 @@ WRONG_INPUT = 2
 
 
 def perform_apart(study: Study, models: Path, work: Work, left: float = math.inf) -> Told:
-    """Do a piece of work in a new process; return what was found, or how the process ended.
+    """Do a piece of work in a new process; return what was found, and, where it did not do it all, how the process ended.
 
     It may take `search.stage_timeout` of the study, by default `SECONDS`.
 
@@ -49,14 +51,25 @@ def perform_apart(study: Study, models: Path, work: Work, left: float = math.inf
     command = [sys.executable, "-c", "from slimfront.search.apart import main; main()"]
     try:
         done = subprocess.run(command, input=given, capture_output=True, timeout=min(limit, left), check=False)
-    except subprocess.TimeoutExpired:
+    except subprocess.TimeoutExpired as error:
         late = f"it took longer than {limit:.0f} s in a process of its own"
-        return Told(work, over=True, lost=late if limit <= left else None)
+        return Told(work, _found(error.stdout or b""), over=True, lost=late if limit <= left else None)
     if done.returncode == WRONG_INPUT:
         raise InputError(last_line(done.stderr.decode(errors="replace")))
+    found = _found(done.stdout)
     if done.returncode:
-        return Told(work, over=True, lost=f"its process {_end(done.returncode, done.stderr.decode(errors='replace'))}")
-    return Told(work, pickle.loads(done.stdout), over=True)
+        how = _end(done.returncode, done.stderr.decode(errors="replace"))
+        return Told(work, found, over=True, lost=f"its process {how}")
+    return Told(work, found, over=True)
+
+
+def _found(written: bytes) -> Results:
+    """Return the stages that a process has told of, one after another; what it was just writing when it ended is none."""
+    stream, found = io.BytesIO(written), []
+    with suppress(EOFError, pickle.UnpicklingError):
+        while True:
+            found += pickle.load(stream)
+    return tuple(found)
 
 
 def _end(status: int, errors: str) -> str:
@@ -67,15 +80,16 @@ def _end(status: int, errors: str) -> str:
 
 
 def main() -> None:
-    """Take an order from standard input, and write what was found to standard output."""
+    """Take an order from standard input, and write each stage that is finished to standard output."""
     with os.fdopen(os.dup(1), "wb") as out:
         os.dup2(2, 1)  # what libraries print is no result
         order, knowledge = pickle.load(sys.stdin.buffer)
         try:
-            found: Results = tuple(pair for step in remote.work(order, knowledge) for pair in step.results)
+            for step in remote.work(order, knowledge):
+                pickle.dump(step.results, out)
+                out.flush()
         except InputError as error:
             sys.exit(_tell(error))
-        out.write(pickle.dumps(found))
 
 
 def _tell(error: InputError) -> int:

@@ -89,7 +89,7 @@ def search(
             "nothing varies in the study's space: give [space] weight_bits, activation_bits, pruning_ratios or sparsities "
             "more values"
         )
-    with _pool_opener(workers, ray, study.settings) as open_pool:
+    with _pool_opener(workers, ray, study.settings, deadline) as open_pool:
         mirrored = database or storage
         mirror = Mirror(mirrored, study) if mirrored else None
         progress = progress or Silent()
@@ -103,7 +103,9 @@ def search(
 
 
 @contextmanager
-def _pool_opener(workers: int | None, ray: str | None, settings: Settings) -> Iterator[OpenPool | None]:
+def _pool_opener(
+    workers: int | None, ray: str | None, settings: Settings, deadline: float | None
+) -> Iterator[OpenPool | None]:
     """Start Ray here or join a cluster; give what opens the pool, or None where all is done in this process."""
     if workers is None and ray is None:
         yield None
@@ -114,4 +116,4 @@ def _pool_opener(workers: int | None, ray: str | None, settings: Settings) -> It
     with cluster.connected(workers, ray, settings.target.threads):
         if ray is not None:
             nodes.check_all(cluster.alive())
-        yield lambda evaluator, reference: ray_pool.RayPool(evaluator, reference, workers, limit)
+        yield lambda evaluator, reference: ray_pool.RayPool(evaluator, reference, workers, limit, deadline)

@@ -7,6 +7,7 @@ could not be done again.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -55,6 +56,7 @@ class RayPool:
         reference: the run's measured reference: what it took tells what is too long.
         most: workers at once, at most; by default as many as the nodes have processors for.
         stage_seconds: what a stage may take; by default by what the reference took.
+        deadline: of the monotonic clock, after which nobody waits for a node.
 
     Raises:
         InputError: no node can work for the search.
@@ -63,7 +65,12 @@ class RayPool:
     gathered = AT_ONCE
 
     def __init__(
-        self, evaluator: Evaluator, reference: Trial, most: int | None = None, stage_seconds: float | None = None
+        self,
+        evaluator: Evaluator,
+        reference: Trial,
+        most: int | None = None,
+        stage_seconds: float | None = None,
+        deadline: float | None = None,
     ) -> None:
         self.study = evaluator.study
         self.models = evaluator.models.resolve()
@@ -81,6 +88,7 @@ class RayPool:
         self._reserved: dict[str, Work] = {}  # by node, the timing that it is being emptied for
         self._held: list[Work] = []  # that no node is there for
         self._waits_since: float | None = None  # for a node
+        self._deadline = math.inf if deadline is None else deadline
         self._timed: set[str] = set()  # ids of nodes that have timed
         self._knowledge: tuple[int, Any] = (0, None)
         self._learned = False  # something that was not sent yet
@@ -253,7 +261,7 @@ class RayPool:
         """Begin what is held where there is a node again.
 
         Raises:
-            InputError: there has been none for `PATIENCE`.
+            InputError: there has been none for `PATIENCE`, or until the search's time is over.
         """
         now = time.monotonic()
         if self.nodes:
@@ -262,11 +270,12 @@ class RayPool:
                 self.submit(self._held.pop())
         elif self._waits_since is None:
             self._waits_since = now
-            self.notes.append(f"no node is left that could work; waiting up to {PATIENCE / 60:.0f} min for one to join")
-        elif now - self._waits_since > PATIENCE and not self.roster.coming:
+            patience = min(PATIENCE, max(self._deadline - now, 0.0))
+            self.notes.append(f"no node is left that could work; waiting up to {patience / 60:.1g} min for one to join")
+        elif now > self._deadline or (now - self._waits_since > PATIENCE and not self.roster.coming):
             raise InputError(
-                f"no node that could work has joined the cluster in {PATIENCE / 60:.0f} min; once there is one, "
-                f"{cluster.GOES_ON}"
+                f"no node that could work has joined the cluster in {(now - self._waits_since) / 60:.1g} min; once there is "
+                f"one, {cluster.GOES_ON}"
             )
         else:
             time.sleep(TICK)

@@ -80,7 +80,6 @@ class Training:
         self.student = student.to(self.device)
         self.teacher = teacher.to(self.device)
         self.feeds = list(batches(inputs, student.graph.batch))
-        self.output = teacher.graph.outputs[0].name
         self.span = span
         self.schedule = schedule
         self.checkpoint = checkpoint
@@ -93,7 +92,7 @@ class Training:
         """Train to the end; return the mean loss on the samples as they are, before and after.
 
         Raises:
-            BuildError: losses are no numbers, at a quarter of the rate too; or an op fails.
+            BuildError: losses or gradients are no numbers, at a quarter of the rate too; or an op fails.
             InputError: the disk cannot be written to.
         """
         before = self._loss_of_all()
@@ -140,7 +139,7 @@ class Training:
         return torch.optim.Adam(groups, betas=BETAS)
 
     def _one_step(self) -> bool:
-        """Take a step; return whether the loss was a number."""
+        """Take a step; return whether it could be taken: loss and gradient were numbers."""
         import torch
 
         random = np.random.default_rng([self.schedule.seed, self.step])
@@ -151,13 +150,20 @@ class Training:
             group["lr"] = group["rate"] * self.schedule.part(self.step) * 0.5**self.halvings
         self._optimizer.zero_grad()
         loss.backward()
+        slopes = [
+            each.grad for group in self._optimizer.param_groups for each in group["params"] if each.grad is not None
+        ]
+        if not all(bool(torch.isfinite(slope).all()) for slope in slopes):
+            return False
         self._optimizer.step()
         return True
 
     def _go_back(self) -> None:
         """Go on from the last checkpoint with half the rate."""
         if self.halvings == HALVINGS:
-            raise BuildError(f"training fails: the loss is no number at step {self.step}, at a quarter of the rate too")
+            raise BuildError(
+                f"the loss, or its gradient, is no number at step {self.step}, at a quarter of the rate too"
+            )
         halvings = self.halvings + 1
         self._load(self._good)
         self.halvings = halvings

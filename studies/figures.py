@@ -19,7 +19,7 @@ GREY = "#8a949f"
 GRID = "#e8ebee"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
-#: What the functions below read; one row a measured candidate. ``kind``: "reference", "uniform" or "search".
+#: What the functions below read; one row a measured candidate. ``kind``: of `SYMBOLS`.
 COLUMNS = (
     "trial",
     "kind",
@@ -31,8 +31,8 @@ COLUMNS = (
     "speedup_high",
     "psnr_db",
 )
-SYMBOLS = {"reference": "star", "uniform": "diamond", "search": "circle"}
-SIZES = {"reference": 15, "uniform": 11, "search": 9}
+SYMBOLS = {"reference": "star", "uniform": "diamond", "polished": "triangle-up", "search": "circle"}
+SIZES = {"reference": 15, "uniform": 11, "polished": 11, "search": 9}
 VIEWS = {
     "size-speed": ("size_bytes", "speedup"),
     "size-quality": ("size_bytes", "psnr_db"),

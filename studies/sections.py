@@ -111,11 +111,14 @@ def opening(run: Run, front: Sequence[Trial]) -> str:
 
 
 def _views_section(run: Run) -> str:
+    triangle = ('path d="M7 1.5l6 10.5H1z"', figures.ACCENT, "polished: trained on")
+    trained = [triangle] if any(trial.candidate.weights for trial in run.trials) else []
     star = 'path d="M7 .6l1.9 4.1 4.5.5-3.3 3 .9 4.4L7 10.4l-4 2.2.9-4.4-3.3-3 4.5-.5z"'
     marks = (
         ('circle cx="7" cy="7" r="4.5"', figures.ACCENT, "on the front"),
         ('circle cx="7" cy="7" r="4.5"', figures.GREY, "dominated"),
         ('path d="M7 1l6 6-6 6-6-6z"', figures.ACCENT, "uniform: all layers alike"),
+        *trained,
         (star, figures.INK, "reference"),
     )
     legend = "".join(
@@ -222,6 +225,7 @@ def _member(
         f"<b>{number_text(row['ssim'], 4)}</b> <span>SSIM</span>",
     )
     repair = f", {trial.candidate.repair} repair" if trial.candidate.repaired else ""
+    repair = ", trained" if trial.candidate.weights else repair
     command = f"slimfront explain {shlex.quote(str(run.folder))} --trial {trial.number}"
     return (
         f'<article class="member" id="trial-{trial.number}" data-trial="{trial.number}">'

@@ -269,6 +269,8 @@ def _layers_text(candidate: Row) -> str:
     parts += [f"{count} in {form}" for form, count in sorted(forms.items())]
     if candidate.get("repair", "static") != "static":
         parts.append(candidate["repair"])
+    if candidate.get("weights"):
+        parts.append("trained")
     return ", ".join(parts) or "uncompressed"
 
 

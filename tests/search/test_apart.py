@@ -76,10 +76,11 @@ def test_work_apart_finds_the_same_file(study, tmp_path):
     assert told.results[-1][1].sha256 == study.builder.build(CANDIDATE).sha256
 
 
-def test_how_its_process_ended_is_told(study, tmp_path, make_harmful):
+def test_how_its_process_ended_is_told_and_what_it_had_finished(study, tmp_path, make_harmful):
     make_harmful("True")
     told = perform_apart(study, tmp_path / "models", work())
-    assert told.over and not told.results
+    stages = {result.stage: result.state for _, result in told.results}
+    assert told.over and stages["build"] == "done" and "quality" not in stages
     assert told.lost == "its process was ended by SIGSEGV"
 
 

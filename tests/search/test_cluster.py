@@ -154,6 +154,12 @@ def test_a_search_without_any_node_waits_for_one_and_then_ends_with_one_line(hea
     monkeypatch.setattr(ray_pool, "PATIENCE", 1.0)
     with pytest.raises(InputError, match=r"no node that could work has joined .* the same command goes on"):
         search(load_study(study_folder), trials=30, run_dir=tmp_path / "run", ray=head.address, progress=Killer())
+    monkeypatch.setattr(ray_pool, "PATIENCE", 300.0)
+    working, begun = [head.add_node(num_cpus=1)], time.monotonic()
+    limits = {"trials": 30, "timeout": 15.0, "progress": Killer()}
+    with pytest.raises(InputError, match=r"no node that could work has joined .* the same command goes on"):
+        search(load_study(study_folder), run_dir=tmp_path / "run", ray=head.address, **limits)
+    assert time.monotonic() - begun < 60.0, "nobody waits longer than the search may take"
     head.add_node(num_cpus=1)
     run = search(load_study(study_folder), trials=14, run_dir=tmp_path / "run", ray=head.address)
     assert {trial.number for trial in run.trials if trial.measured or trial.predicted} == set(range(14))

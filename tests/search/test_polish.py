@@ -71,6 +71,16 @@ def test_it_ships_and_is_verified(run, coarse, tmp_path):
     bundle = Run(run.folder).ship(after, tmp_path / "bundle")
     assert json.loads((Path(bundle) / "candidate.json").read_text())["candidate"]["weights"] == after.candidate.weights
     assert sf.verify(tmp_path / "bundle")
+    assert "trained" in CliRunner().invoke(cli.app, ["front", str(run.folder), "--all"]).stdout
+
+
+def test_the_report_marks_it(run, coarse, tmp_path):
+    sf.report(run, tmp_path / "before.html")
+    after, _ = polish(run, coarse, steps=STEPS)
+    sf.report(Run(run.folder), tmp_path / "after.html")
+    before, page = ((tmp_path / name).read_text() for name in ("before.html", "after.html"))
+    assert "polished: trained on" in page and "polished: trained on" not in before
+    assert after.label in page
 
 
 def test_training_sees_no_evaluation_sample(run, coarse, monkeypatch):

@@ -118,12 +118,26 @@ def test_a_loss_that_is_no_number_halves_the_rate_from_the_last_checkpoint(make,
     )
 
 
+def test_a_gradient_that_is_no_number_changes_nothing(make, monkeypatch):
+    training, before = make(), weights_of(make())
+    monkeypatch.setattr(torch.Tensor, "backward", lambda loss: spoil(training.student))
+
+    def spoil(student):
+        for parameter in student.parameters():
+            if parameter.requires_grad:
+                parameter.grad = torch.full_like(parameter, float("inf"))
+
+    with pytest.raises(BuildError, match="or its gradient, is no number"):
+        training.run()
+    assert weights_of(training) == before
+
+
 def test_a_loss_that_is_never_a_number_ends_the_training(make, monkeypatch):
     training, seen = make(), []
     monkeypatch.setattr(
         type(training.student), "forward", lambda student, **inputs: seen.append(1) or inputs["x"] * float("nan")
     )
-    with pytest.raises(BuildError, match="no number at step 0, at a quarter of the rate too"):
+    with pytest.raises(BuildError, match="is no number at step 0, at a quarter of the rate too"):
         training.run()
     assert len(seen) == 6 + HALVINGS + 1, "six samples before, and then one for each try"
 

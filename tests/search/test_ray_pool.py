@@ -42,8 +42,8 @@ def pools(monkeypatch):
     """The pools of the test's searches; what they are told of the reference can be changed."""
     made = SimpleNamespace(all=[], reference={})
 
-    def make(evaluator, reference, most, limit):
-        made.all.append(RayPool(evaluator, replace(reference, **made.reference), most, limit))
+    def make(evaluator, reference, *more):
+        made.all.append(RayPool(evaluator, replace(reference, **made.reference), *more))
         return made.all[-1]
 
     monkeypatch.setattr(ray_pool, "RayPool", make)

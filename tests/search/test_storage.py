@@ -413,7 +413,9 @@ def test_a_database_that_is_stopped_and_started_loses_nothing(server, study_fold
     for line in running.stdout:
         if line.startswith("done 5"):
             break
+    running.send_signal(signal.SIGSTOP)  # however fast it is
     server.stop()
+    running.send_signal(signal.SIGCONT)
     time.sleep(2.0)
     server.start()
     out, err = running.communicate(timeout=300)

@@ -148,6 +148,7 @@ def account(run: Run, frontier: Frontier, history: Sequence[Observation]) -> dic
     }
     if solved is None:
         return told | {"random": [], "uniform": []}
+    history = [observation for observation in history if not observation.candidate.weights]  # nobody proposed those
     labels = {trial.candidate: trial.label for trial in run.trials}
     began = [o.point for o in history if o.point is not None and labels.get(o.candidate)]
     lengths, random = frontier.grid.lengths, np.random.default_rng(0)

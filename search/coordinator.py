@@ -242,7 +242,7 @@ class Coordinator:
             self._learn(told)
             if told.over:
                 seconds = time.monotonic() - self.under_way.pop(told.work)
-                if told.lost is not None:
+                if told.lost is not None and not self._is_done(told.work):
                     self._take_lost(told)
                 elif told.work.kind is Kind.JUDGE:
                     self._judged(told.work, seconds)
@@ -274,6 +274,16 @@ class Coordinator:
                 return
             trial = self.recorded.add([(trial.number, result)])[0]
         self._finished([trial])
+
+    def _is_done(self, work: Work) -> bool:
+        """Whether all stages of a single trial's work are on record: its worker ended when it had told of them."""
+        last = QUALITY if work.kind is Kind.JUDGE else TIMING
+        now = [self.run.any_trial(trial.number).stages for trial in work.trials]
+        before = [trial.stages for trial in work.trials]
+        return all(
+            stages.get(last, {}).get("state") not in (None, FAILED) and stages[last] != known.get(last)
+            for stages, known in zip(now, before, strict=True)
+        )
 
     def _take_lost(self, told: Told) -> None:
         """Give work whose worker ended to another; a candidate that does so again and again has failed."""

@@ -49,9 +49,12 @@ def polish(
         raise InputError(f"steps must be a whole number, at least 1, but got {steps!r}")
     before = trial if isinstance(trial, Trial) else run.trial(trial)
     _check(before)
+    schedule = Schedule(steps, seed=seed)
+    checkpoint = run.folder / TRAINING_FOLDER / f"{before.candidate.key}-{steps}-{seed}.pt"
     with adding_to(run) as addition:
-        candidate = _trained(addition.study, run.folder, before.candidate, Schedule(steps, seed=seed), progress)
+        candidate = _trained(addition.study, run.folder, before.candidate, schedule, checkpoint, progress)
         if candidate is None:
+            checkpoint.unlink(missing_ok=True)
             return before, [
                 *addition.notes,
                 f"trial {before.number} did not become better in {steps} steps: nothing is added",
@@ -59,6 +62,7 @@ def polish(
         if progress is not None:
             progress("measuring what it has become", 1.0)
         after = addition.evaluated(Proposal(candidate, f"polished {before.number}"))
+        checkpoint.unlink(missing_ok=True)
     return after, [*addition.notes, _told(before, after)]
 
 
@@ -76,7 +80,12 @@ def _check(trial: Trial) -> None:
 
 
 def _trained(
-    study: Study, folder: Path, candidate: Candidate, schedule: Schedule, progress: Progress | None
+    study: Study,
+    folder: Path,
+    candidate: Candidate,
+    schedule: Schedule,
+    checkpoint: Path,
+    progress: Progress | None,
 ) -> Candidate | None:
     """Train a candidate; return it with its weights, which lie in the run from now on; None where they are no better."""
     from ..spaces.torch_view import TorchView
@@ -84,13 +93,11 @@ def _trained(
     study.prepare(candidate.rounded, candidate.groups, progress)
     try:
         student, teacher = study.builder.to_torch(candidate), TorchView(study.graph)
-        checkpoint = folder / TRAINING_FOLDER / f"{candidate.key}-{schedule.steps}-{schedule.seed}.pt"
         low, high = study.settings.data.range
         training = Training(student, teacher, study.calibration, high - low, schedule, checkpoint)
         earlier, later = training.run(progress)
     except BuildError as error:
         raise BuildError(f"the candidate cannot be trained: {error}") from error
-    checkpoint.unlink(missing_ok=True)
     return replace(candidate, weights=write_trained(folder, student.trained())) if later < earlier else None
 
 

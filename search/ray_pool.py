@@ -16,6 +16,7 @@ from typing import Any
 from ..spaces.errors import InputError
 from ..studies.records import DONE
 from ..studies.standing import Doing
+from ..studies.trained_weights import trained_path
 from ..studies.trial import STAGES, Trial
 from . import cluster, remote
 from .evaluate import TIMING, Evaluator
@@ -210,7 +211,7 @@ class RayPool:
             search=self.roster.search,
             work=work,
             models=str(self.models) if shared else None,
-            files={} if shared or work.kind is Kind.JUDGE else self._files(work.trials),
+            files={} if shared else self._files(work),
             returns=not shared and work.kind is Kind.JUDGE,
             machine=self.environment.machine,
             knowledge=self._knowledge[0],
@@ -228,10 +229,13 @@ class RayPool:
         stream = task.remote(order, self._knowledge[1])
         self._tasks[stream] = _Task(work, node, stream)
 
-    def _files(self, trials: tuple[Trial, ...]) -> dict[str, bytes]:
-        """Return the model files of trials, for a node that does not share the run's folder."""
-        found = [file for trial in trials for file in self.models.glob(f"{trial.candidate.key}.onnx*")]
-        return {file.name: file.read_bytes() for file in found}
+    def _files(self, work: Work) -> dict[str, bytes]:
+        """Return what a node needs that does not share the run's folder: trained weights, and model files to be timed."""
+        candidates = [trial.candidate for trial in work.trials]
+        found = [trained_path(self.models.parent, each.weights) for each in candidates if each.weights]
+        if work.kind is not Kind.JUDGE:
+            found += [file for each in candidates for file in self.models.glob(f"{each.key}.onnx*")]
+        return {file.name: file.read_bytes() for file in found if file.exists()}
 
     def wait(self) -> list[Told]:
         """Return what was found since the last call; wait for it a little where there is nothing yet."""
@@ -271,10 +275,10 @@ class RayPool:
         elif self._waits_since is None:
             self._waits_since = now
             patience = min(PATIENCE, max(self._deadline - now, 0.0))
-            self.notes.append(f"no node is left that could work; waiting up to {patience / 60:.1g} min for one to join")
+            self.notes.append(f"no node is left that could work; waiting up to {patience / 60:.2g} min for one to join")
         elif now > self._deadline or (now - self._waits_since > PATIENCE and not self.roster.coming):
             raise InputError(
-                f"no node that could work has joined the cluster in {(now - self._waits_since) / 60:.1g} min; once there is "
+                f"no node that could work has joined the cluster in {(now - self._waits_since) / 60:.2g} min; once there is "
                 f"one, {cluster.GOES_ON}"
             )
         else:

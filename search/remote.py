@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from ..objectives.target import OnnxRuntime
 from ..spaces.cache import cache_folder
 from ..spaces.candidate import Candidate
 from ..studies.run_folder import placing, writing_to
+from ..studies.trained_weights import TRAINED_SUFFIX, read_trained, trained_path
 from . import parcel
 from .evaluate import Evaluator
 from .work import Results, Work, perform
@@ -45,7 +46,7 @@ class Order:
         search: a name for the search: it has model files of its own on a node that does not share the coordinator's.
         work: what is to be done.
         models: folder of the model files, where the worker's node shares it; else the node has one of its own.
-        files: model files by name, for a node that has a folder of its own.
+        files: model files and trained weights by name, for a node that has a folder of its own.
         returns: whether the worker sends the file that it built.
         machine: fingerprint of the machine whose speed is predicted.
         knowledge: number of the predictor's state.
@@ -151,11 +152,12 @@ def work(order: Order, knowledge: bytes | None) -> Iterator[Step]:
     models = order.models or str(parcel.models_of(order.study, order.search))
     Path(models).mkdir(parents=True, exist_ok=True)
     evaluator = _evaluator(order.study, order.machine, models)
+    evaluator.study.builder.trained = partial(read_trained, Path(models).parent)
     if knowledge is not None and _known.get(order.study) != order.knowledge:
         _learn(evaluator, knowledge)
         _known[order.study] = order.knowledge
     for name, content in order.files.items():
-        write_whole(Path(models) / name, content)
+        write_whole(_place(Path(models), name), content)
     yield Step()
     for results in perform(evaluator, order.work):
         yield Step(results)
@@ -166,6 +168,11 @@ def work(order: Order, knowledge: bytes | None) -> Iterator[Step]:
             file.unlink(missing_ok=True)
         if files:
             yield Step(files=files)
+
+
+def _place(models: Path, name: str) -> Path:
+    """Return where a file that was sent belongs."""
+    return trained_path(models.parent, name) if name.endswith(TRAINED_SUFFIX) else models / name
 
 
 def _files(work: Work, models: Path) -> list[Path]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import io
 import math
 import time
 from collections.abc import Mapping
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 from ..spaces.errors import BuildError
 from ..spaces.session import batches
 from ..spaces.statistics import Progress
-from ..studies.run_folder import writing_to
+from ..studies.run_folder import write_whole, writing_to
 from .variation import varied
 
 if TYPE_CHECKING:
@@ -108,6 +110,7 @@ class Training:
                 self._save()
             if progress is not None:
                 progress("training", self.step / self.schedule.steps)
+        self._save()
         return before, self._loss_of_all()
 
     def _loss_of_all(self) -> float:
@@ -146,6 +149,8 @@ class Training:
         loss = self._loss(varied(self.feeds[random.integers(len(self.feeds))], random))
         if not torch.isfinite(loss):
             return False
+        if not loss.requires_grad:
+            raise BuildError(self._without_gradient())
         for group in self._optimizer.param_groups:
             group["lr"] = group["rate"] * self.schedule.part(self.step) * 0.5**self.halvings
         self._optimizer.zero_grad()
@@ -155,8 +160,15 @@ class Training:
         ]
         if not all(bool(torch.isfinite(slope).all()) for slope in slopes):
             return False
+        if self.step == 0 and not any(bool(slope.any()) for slope in slopes) and float(loss) > 0.0:
+            raise BuildError(self._without_gradient())
         self._optimizer.step()
         return True
+
+    def _without_gradient(self) -> str:
+        from ..spaces.torch_view import steps
+
+        return f"no gradient reaches the weights through {', '.join(steps(self.student.graph)) or 'this graph'}"
 
     def _go_back(self) -> None:
         """Go on from the last checkpoint with half the rate."""
@@ -169,8 +181,6 @@ class Training:
         self.halvings = halvings
 
     def _state(self) -> dict[str, Any]:
-        import copy
-
         return copy.deepcopy(
             {
                 "step": self.step,
@@ -183,17 +193,19 @@ class Training:
     def _load(self, state: Mapping[str, Any]) -> None:
         self.step, self.halvings = state["step"], state["halvings"]
         self.student.load_state_dict(state["student"])
-        self._optimizer.load_state_dict(state["optimizer"])
+        self._optimizer.load_state_dict(
+            copy.deepcopy(state["optimizer"])
+        )  # it works on the very tensors that it is given
 
     def _save(self) -> None:
         import torch
 
         self._good = self._state()
+        written = io.BytesIO()
+        torch.save(self._good, written)
         with writing_to(self.checkpoint.parent.parent):
             self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
-            part = self.checkpoint.with_suffix(".part")
-            torch.save(self._good, part)
-            part.replace(self.checkpoint)
+            write_whole(self.checkpoint, written.getvalue())
 
     def _resume(self) -> None:
         """Go on from the checkpoint, where there is one of this training."""

@@ -308,7 +308,7 @@ class Builder:
         graph = self.graph_of(candidate)
         removed = self.removed(candidate)
         trained = self.trained(candidate.weights) if candidate.weights else None
-        repair = self._repair(candidate)
+        repair = self._repair(candidate) if trained is None else trained.layers.__getitem__
         return lowering_of(graph, candidate, removed, repair, lambda name: self.statistics.range(name), trained)
 
     def graph_of(self, candidate: Candidate) -> Graph:

@@ -218,6 +218,10 @@ class Lowering:
         """Whether a float reader of this tensor gets it from a DQ node (directly, or through ops that ORT looks through)."""
         return tensor not in self._float or tensor in self._from_integer
 
+    def only_in_integers(self, tensor: str) -> bool:
+        """Whether a tensor was written in integers alone, so that float readers get its integers too."""
+        return tensor not in self._float
+
     def feeds_integer(self, tensor: str) -> bool:
         """Whether a Q node may follow this tensor (directly, or through ops that ONNX Runtime looks through)."""
         for node in self.consumers.get(tensor, ()):
@@ -284,17 +288,18 @@ def lowering_of(
         candidate: what to write.
         removed: the entries of each axis that go.
         repair: a layer's weights, in the shape that is left, by its name: a `RoundedLayer` where it is rounded, else a
-            `FloatLayer`. Asked only for layers that change.
+            `FloatLayer`. Asked only for layers that change, which are all where they were trained.
         tensor_range: (low, high) of a tensor by name.
-        trained: what training has found: it takes the place of what repair gives.
+        trained: what training has found, where ``repair`` gives it.
 
     Raises:
-        BuildError: a layer with activation bits 8 that no integer kernel can run.
+        BuildError: a layer with activation bits 8 that no integer kernel can run, or trained weights of another candidate.
     """
     narrow = pruned(graph, removed) if removed else graph
-    weights: Callable[[str], Any] = repair if trained is None else trained.layers.__getitem__
+    if trained is not None:
+        trained.check(narrow, candidate)
     changed = {
-        name: weights(name)
+        name: repair(name)
         for name, layer in graph.layers.items()
         if not candidate.choice(name).rounded
         and (trained is not None or candidate.choice(name).sparsity or kept_inputs(layer, removed) is not None)
@@ -302,4 +307,4 @@ def lowering_of(
     if changed:
         narrow = with_weights(narrow, changed)
     grids = None if trained is None else trained.grids
-    return Lowering(narrow, candidate, integer_nodes(narrow, candidate), tensor_range, weights, grids, changed)
+    return Lowering(narrow, candidate, integer_nodes(narrow, candidate), tensor_range, repair, grids, changed)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .graph import Graph
 
 Edit = Callable[[str, Tensor], Tensor]
+Read = Callable[[str, str, Tensor], Tensor]
 OPS = {**torch_ops.OPS, **torch_shapes.OPS, **torch_images.OPS, **torch_resize.OPS}
 STEPS = ("ArgMax", "ArgMin", "Ceil", "Floor", "Round", "Sign")  # their slope is 0 wherever they have one
 SIZES = ("Shape", "Size")  # what is computed from these hangs on no value
@@ -65,18 +66,22 @@ class TorchView(nn.Module):
         """
         return self.values(inputs)[self.graph.outputs[0].name]
 
-    def values(self, inputs: Mapping[str, Tensor], edited: Edit | None = None) -> dict[str, Tensor]:
+    def values(
+        self, inputs: Mapping[str, Tensor], edited: Edit | None = None, read: Read = lambda node, name, tensor: tensor
+    ) -> dict[str, Tensor]:
         """Return all tensors of the graph, by name; raises as `forward`.
 
         Args:
             inputs: as for `forward`.
             edited: given a tensor's name and the tensor, weights and inputs too, returns what is taken in its place.
+            read: given a node's name, a tensor's and the tensor, returns what this node reads in its place.
         """
         known = {**inputs, **self.weights}
         values = known if edited is None else {name: edited(name, tensor) for name, tensor in known.items()}
         values |= {name: getattr(self, own) for name, own in self._constants.items()}
         for node in self.graph.model.graph:
-            given = [None if value is None else values[value.name or ""] for value in node.inputs]
+            names = [None if value is None else value.name or "" for value in node.inputs]
+            given = [None if name is None else read(node.name or "", name, values[name]) for name in names]
             for value, found in zip(node.outputs, _outputs(node, given), strict=False):
                 name = value.name or ""
                 values[name] = found if edited is None else edited(name, found)

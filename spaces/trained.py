@@ -8,8 +8,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .errors import InputError
+from .candidate import Candidate
+from .errors import BuildError, InputError
+from .graph import Graph
 from .repaired import FloatLayer, RoundedLayer, fields_of
+from .rounding import Grid
+from .weights import per_channel
 
 GRID = "grid"  # of a tensor: its scale and zero point
 BETWEEN = ":"  # a field's name, then that of the layer or tensor
@@ -26,6 +30,28 @@ class Trained:
 
     layers: Mapping[str, RoundedLayer | FloatLayer]
     grids: Mapping[str, tuple[float, int]] = field(default_factory=dict)
+
+    def check(self, graph: Graph, candidate: Candidate) -> None:
+        """Check that these are weights of a candidate.
+
+        Args:
+            graph: with the channels that stay.
+            candidate: which bits its layers have.
+
+        Raises:
+            BuildError: they are another's; the layer is named.
+        """
+        for name, layer in graph.layers.items():
+            found, choice = self.layers.get(name), candidate.choice(name)
+            if isinstance(found, RoundedLayer) and choice.rounded and found.codes.shape == layer.shape:
+                grid = Grid(choice.weight_bits)
+                steps = (found.codes.astype(np.int16) + per_channel(layer, found.zero)) / grid.step
+                on_grid = (steps >= grid.lowest) & (steps <= grid.highest)
+                fits = bool((on_grid | (found.codes == 0)).all())  # zeros that are left out of the file are on no grid
+            else:
+                fits = isinstance(found, FloatLayer) and not choice.rounded and found.weight.shape == layer.shape
+            if not fits:
+                raise BuildError(f"the trained weights are another candidate's: those of layer {name!r} do not fit")
 
     def to_bytes(self) -> bytes:
         """Return the weights as a safetensors file; equal weights give equal bytes."""

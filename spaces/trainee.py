@@ -56,6 +56,8 @@ class Trainee(nn.Module):
             self.layers[str(number)] = learned
             self._by_weight[layer.weight] = learned
             self._by_output |= {written[node]: learned for node in layer.nodes}
+        self._integer = lowering.integer
+        self._whole = {tensor for tensor in lowering.grids if lowering.only_in_integers(tensor)}
         self.grids = nn.ModuleDict()
         self._by_tensor: dict[str, _Tensor] = {}
         for number, (tensor, (scale, zero)) in enumerate(lowering.grids.items()):
@@ -79,14 +81,18 @@ class Trainee(nn.Module):
 
     def values(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return all tensors of the graph, by name, rounded where the candidate's file rounds them."""
-        return self.view.values(inputs, self._edited)
+        return self.view.values(inputs, self._edited, self._read)
 
     def _edited(self, name: str, value: Tensor) -> Tensor:
         if name in self._by_weight:
             return self._by_weight[name].rounded()
         if name in self._by_output:
             value = self._by_output[name].shifted(value)
-        tensor = self._by_tensor.get(name)
+        return self._by_tensor[name].rounded(value) if name in self._whole else value
+
+    def _read(self, node: str, name: str, value: Tensor) -> Tensor:
+        """Return what a node reads: of a tensor that is known in float as well, only nodes in integers read the integers."""
+        tensor = self._by_tensor.get(name) if node in self._integer and name not in self._whole else None
         return value if tensor is None else tensor.rounded(value)
 
     def trained(self) -> Trained:

@@ -9,6 +9,7 @@ from ..spaces.trained import Trained, content_id
 from .run_folder import write_whole, writing_to
 
 FOLDER = "weights"
+TRAINED_SUFFIX = ".safetensors"
 
 
 def write_trained(folder: Path, trained: Trained) -> str:
@@ -20,7 +21,7 @@ def write_trained(folder: Path, trained: Trained) -> str:
     data = trained.to_bytes()
     weights = content_id(data)
     with writing_to(folder):
-        path = _path(folder, weights)
+        path = trained_path(folder, weights)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, data)
     return weights
@@ -32,7 +33,7 @@ def read_trained(folder: Path, weights: str) -> Trained:
     Raises:
         BuildError: the run has them not, or they are not what their name says.
     """
-    path = _path(folder, weights)
+    path = trained_path(folder, weights)
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -45,5 +46,6 @@ def read_trained(folder: Path, weights: str) -> Trained:
         raise BuildError(f"{path}: {error}") from error
 
 
-def _path(folder: Path, weights: str) -> Path:
-    return folder / FOLDER / f"{weights.removeprefix('sha256:')}.safetensors"
+def trained_path(folder: Path, weights: str) -> Path:
+    """Return where a run's folder keeps weights, given their content id or the name of their file."""
+    return folder / FOLDER / f"{weights.removeprefix('sha256:').removesuffix(TRAINED_SUFFIX)}{TRAINED_SUFFIX}"

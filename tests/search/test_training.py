@@ -62,6 +62,7 @@ def test_it_learns_what_it_was_not_shown(make, builder, pictures):
 def test_killed_and_begun_again_it_gives_the_same_weights(make, monkeypatch, stopped_at):
     whole = make()
     whole.run()
+    whole.checkpoint.unlink()
     monkeypatch.setattr(module, "SAVED_SECONDS", 0.0)
 
     def stop(text, part):
@@ -80,7 +81,6 @@ def test_killed_and_begun_again_it_gives_the_same_weights(make, monkeypatch, sto
 def test_a_checkpoint_of_another_kind_is_no_harm(make, tmp_path):
     first = make(3)
     first.run()
-    (tmp_path / "training").mkdir()
     for content in (b"", b"nothing of the sort"):
         (tmp_path / "training" / "it.pt").write_bytes(content)
         again = make(3)
@@ -140,6 +140,31 @@ def test_a_loss_that_is_never_a_number_ends_the_training(make, monkeypatch):
     with pytest.raises(BuildError, match="is no number at step 0, at a quarter of the rate too"):
         training.run()
     assert len(seen) == 6 + HALVINGS + 1, "six samples before, and then one for each try"
+
+
+def test_a_training_that_goes_back_twice_goes_back_to_the_same(make, monkeypatch):
+    monkeypatch.setattr(module, "SAVED_SECONDS", 1e9)
+    training = make(20)
+    for _ in range(5):
+        assert training._one_step()
+        training.step += 1
+    training._save()
+    kept = training._state()["optimizer"]["state"]
+    for _ in range(2):
+        training._go_back()
+        assert training._one_step()
+    again = training._good["optimizer"]["state"]
+    assert all(torch.equal(kept[key]["exp_avg"], again[key]["exp_avg"]) for key in kept)
+
+
+def test_where_no_gradient_comes_from_it_is_told(make, monkeypatch):
+    training = make(3)
+    forward = type(training.student).forward
+    monkeypatch.setattr(
+        type(training.student), "forward", lambda student, **inputs: forward(student, **inputs).detach()
+    )
+    with pytest.raises(BuildError, match="no gradient reaches the weights"):
+        training.run()
 
 
 def test_the_rate_rises_and_falls_to_nothing():

@@ -13,12 +13,15 @@ from typer.testing import CliRunner
 
 import slimfront as sf
 from slimfront import cli
+from slimfront.search import parcel, remote
 from slimfront.search import training as training_module
 from slimfront.search.loop import search
 from slimfront.search.polish import polish
+from slimfront.search.work import Kind, Work
 from slimfront.spaces.errors import BuildError, InputError
 from slimfront.studies.run import Run
 from slimfront.studies.study import Study, load_study
+from slimfront.studies.trial import Trial
 
 STEPS = 300
 
@@ -105,6 +108,27 @@ def test_training_sees_no_evaluation_sample(run, coarse, monkeypatch):
     calibration = run.load().calibration
     assert all(np.array_equal(seen[0][name], array) for name, array in calibration.items())
     assert len(seen) == 1
+
+
+@pytest.mark.parametrize("shares", [True, False])
+def test_a_worker_builds_it_from_its_weights(run, coarse, shares):
+    after, _ = polish(run, coarse, steps=STEPS)
+    study = run.load()
+    digest = parcel.digest_of(study)
+    parcel.unpack(digest, parcel.pack(study, []))
+    weights = next((run.folder / "weights").iterdir())
+    (run.folder / "models" / f"{after.candidate.key}.onnx").unlink(missing_ok=True)
+    order = remote.Order(
+        digest,
+        "a search",
+        Work(Kind.JUDGE, (Trial(after.number, after.candidate, "started"),)),
+        str(run.folder / "models") if shares else None,
+        {} if shares else {weights.name: weights.read_bytes()},
+        machine=study.environment.machine,
+    )
+    found = {result.stage: result for step in remote.work(order, None) for _, result in step.results}
+    assert found["quality"].state == "done"
+    assert found["build"].sha256 == after.sha256
 
 
 def test_interrupted_it_goes_on(run, coarse, monkeypatch):

@@ -276,7 +276,7 @@ class Coordinator:
         self._finished([trial])
 
     def _is_done(self, work: Work) -> bool:
-        """Whether all stages of a single trial's work are on record: its worker ended when it had told of them."""
+        """Whether all that a piece of work was to find is on record: its worker ended when it had told of it."""
         last = QUALITY if work.kind is Kind.JUDGE else TIMING
         now = [self.run.any_trial(trial.number).stages for trial in work.trials]
         before = [trial.stages for trial in work.trials]

@@ -57,9 +57,7 @@ class Lowering:
         integer: names of the nodes that run in integers (`domains.integer_nodes`).
         tensor_range: (low, high) of a tensor by name.
         rounded: a layer's rounded weights, by layer name (for layers with weight bits 2-8).
-
         grids: scale and zero point by tensor, where training has found them; others follow from the tensor's range.
-
         refitted: layers whose float weights the graph has exchanged already, and moved their biases.
 
     After `run`, ``grids`` holds scale and zero point of each captured tensor that was quantised, and ``integer_weights`` the

@@ -46,8 +46,11 @@ def place(digest: str) -> Path:
 
 
 def models_of(digest: str, search: str) -> Path:
-    """Return where the model files of one search of a study lie on a node that does not share the coordinator's folder."""
-    return place(digest) / "models" / search
+    """Return where the model files of one search of a study lie on a node that does not share the coordinator's folder.
+
+    All that the search needs there lies in the folder around it.
+    """
+    return place(digest) / "searches" / search / "models"
 
 
 def is_here(digest: str) -> bool:

@@ -182,8 +182,8 @@ def _files(work: Work, models: Path) -> list[Path]:
 
 
 def clean(study: str, search: str) -> None:
-    """Delete the model files of a search that has ended, on a node that has files of its own."""
-    shutil.rmtree(parcel.models_of(study, search), ignore_errors=True)
+    """Delete the model files and weights of a search that has ended, on a node that has files of its own."""
+    shutil.rmtree(parcel.models_of(study, search).parent, ignore_errors=True)
 
 
 def knowledge_of(predictor: Predictor) -> bytes:

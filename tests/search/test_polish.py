@@ -129,6 +129,8 @@ def test_a_worker_builds_it_from_its_weights(run, coarse, shares):
     found = {result.stage: result for step in remote.work(order, None) for _, result in step.results}
     assert found["quality"].state == "done"
     assert found["build"].sha256 == after.sha256
+    remote.clean(digest, "a search")
+    assert not list(parcel.place(digest).glob("**/*" + weights.suffix))
 
 
 def test_interrupted_it_goes_on(run, coarse, monkeypatch):

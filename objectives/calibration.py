@@ -11,7 +11,7 @@ import numpy as np
 
 from ..spaces.candidate import Candidate
 from ..spaces.errors import BuildError
-from ..spaces.space import Space, make_candidate
+from ..spaces.space import Space
 from ..spaces.statistics import Progress
 from .kernel_profile import KernelProfile
 from .predictor import Prediction, Predictor
@@ -76,7 +76,7 @@ def draw(space: Space, random: np.random.Generator) -> Candidate:
         wanted = [o for o in axis.options if (bool(o) if axis.is_group else o.integer) == compressed]  # type: ignore[union-attr]
         choices = wanted or list(axis.options)
         options.append((axis, choices[int(random.integers(len(choices)))]))
-    return make_candidate(options)
+    return space.make(options)
 
 
 def _sure(judged: Sequence[float]) -> bool:

@@ -23,7 +23,6 @@ from ..spaces.attribution import working_for
 from ..spaces.cache import Store, content_hash
 from ..spaces.candidate import Candidate
 from ..spaces.errors import BuildError
-from ..spaces.groups import fitting
 from ..spaces.skeleton import structure
 from .kernel_times import SHARES, Described, KernelTimes, total
 from .protocol import Reading
@@ -168,15 +167,16 @@ class Predictor:
             InputError: the candidate names a layer or a channel group that the graph has not.
             BuildError: it cannot be built, or the runtime refuses it.
         """
-        candidate = fitting(self.builder.graph, candidate)
+        candidate = self.builder.fitting(candidate)
         key = structure(candidate).key
         if key not in self.samples:
             with tempfile.TemporaryDirectory(prefix="slimfront-") as folder:
                 path = Path(folder) / "model.onnx"
                 built = self.save_model(candidate, path)
-                shapes = {port.name: port.shape for port in self.builder.graph.inputs}
+                graph = self.builder.of(candidate.base).graph
+                shapes = {port.name: port.shape for port in graph.inputs}
                 found = self.target.kernels(path, shapes)
-            nodes = tuple(working_for(found, built, self.builder.graph))
+            nodes = tuple(working_for(found, built, graph))
             self.samples[key] = Sample(candidate, nodes, tuple(self.times.describe(kernel) for kernel in found))
         return self.samples[key].kernels
 

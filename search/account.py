@@ -153,7 +153,9 @@ def account(run: Run, frontier: Frontier, history: Sequence[Observation]) -> dic
     began = [o.point for o in history if o.point is not None and labels.get(o.candidate)]
     lengths, random = frontier.grid.lengths, np.random.default_rng(0)
     drawn = [solved.costs.predict(draw(lengths, random, len(history) - len(began))) for _ in range(SEARCHES)]
-    uniform = [candidate for candidate in uniform_candidates(frontier.task.space) if not labels.get(candidate)]
+    uniform = [
+        candidate for space in frontier.spaces for candidate in uniform_candidates(space) if not labels.get(candidate)
+    ]
     alike = [frontier.grid.encode(candidate) for candidate in uniform]
     vectors = np.array([vector for vector in alike if vector is not None], np.int64).reshape(-1, len(lengths))
     return told | {

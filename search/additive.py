@@ -80,6 +80,10 @@ class AdditiveModel:
         """Return how little the options of candidates were measured before ``[M]``."""
         return self.errors.novelty(vectors)
 
+    def canonical(self, vectors: Vectors) -> Vectors:
+        """Return the vectors: each candidate has one."""
+        return vectors
+
     def sweep(self, random: np.random.Generator, count: int, starts: Vectors) -> Vectors:
         """Return candidates ``[count, L]`` that are nearly best for random weights of the three objectives.
 

@@ -133,6 +133,10 @@ class _Fitted:
         """Return how little the choices of candidates were measured ``[M]``."""
         return self.sums[0].novelty(_based(vectors))
 
+    def canonical(self, vectors: Vectors) -> Vectors:
+        """Return the vectors: each candidate has one."""
+        return vectors
+
     def sweep(self, random: np.random.Generator, count: int, starts: Vectors) -> Vectors:
         """Return candidates ``[count, L]`` that are exactly best for random weights of the objectives."""
         weights = 10.0 ** random.uniform(-2.0, 1.0, size=(count, len(self.sums))) / self.scale

@@ -20,7 +20,6 @@ from ..objectives.timing import Timing
 from ..spaces.build import Built, built_hash
 from ..spaces.candidate import Candidate
 from ..spaces.errors import BuildError, InputError
-from ..spaces.groups import fitting
 from ..spaces.statistics import Progress
 from ..studies.reading_notes import reading_notes
 from ..studies.records import DONE, FAILED, PREDICTED
@@ -282,13 +281,9 @@ def evaluate(study: Study, candidates: Sequence[Candidate], progress: Progress |
         InputError: the study is wrong, or a candidate names a layer or a channel group that the model has not.
         BuildError: a candidate cannot be built or does not run.
     """
-    candidates = [fitting(study.graph, candidate) for candidate in candidates]
+    candidates = [study.builder.fitting(candidate) for candidate in candidates]
     study.check()
-    study.prepare(
-        sorted({name for candidate in candidates for name in candidate.rounded}),
-        sorted({name for candidate in candidates for name in candidate.groups}),
-        progress,
-    )
+    study.prepare(candidates, progress)
     with tempfile.TemporaryDirectory(prefix="slimfront-") as folder:
         evaluator = Evaluator(study, Path(folder))
         timings = [_measure(evaluator, Candidate())[1]]

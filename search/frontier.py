@@ -14,22 +14,30 @@ from numpy.typing import NDArray
 from ..spaces.candidate import Candidate
 from ..studies.front import WORST, nondominated
 from .additive import fitted
-from .grid import Grid, distinct
+from .grid import Grid, Points, distinct
+from .joint import JointCosts, JointGrid
 from .layout import Layout, Vectors
 from .proposers import Observation, Task, keys_of
-from .solve import SWEEPS, Solved, choose, solve
+from .solve import SWEEPS, Costs, Solved, choose, solve
 from .vectors import unseen
 
 STEPS = 50  # the model is fitted anew when the history has grown by this part of it, at first after each trial
 
 
 class Frontier:
-    """Candidates that an additive model of the three objectives finds most promising."""
+    """Candidates that an additive model of the three objectives finds most promising.
 
-    def __init__(self, task: Task) -> None:
+    Args:
+        task: of the reference.
+        students: of the other bases; what promises most of all bases is proposed.
+    """
+
+    def __init__(self, task: Task, *students: Task) -> None:
         self.task = task
-        self.grid = Grid(task.space)
-        self.layout = Layout(self.grid, task)
+        grids = [Grid(each.space) for each in (task, *students)]
+        self.spaces = [each.space for each in (task, *students)]
+        self.layouts = [Layout(*pair) for pair in zip(grids, (task, *students), strict=True)]
+        self.grid: Points = JointGrid(grids) if students else grids[0]
         self.worst = np.minimum(WORST, task.limits)
         self._solved: tuple[tuple[list[Observation], int], Solved | None] = (([], 0), None)
 
@@ -75,11 +83,28 @@ class Frontier:
         return self._solved[1]
 
     def _solve(self, history: Sequence[Observation], sweeps: int) -> Solved | None:
-        measured = [(self.grid.encode(o.candidate), o.point) for o in history if o.point is not None]
-        vectors = np.array([vector for vector, _ in measured if vector is not None])
-        points = np.array([point for vector, point in measured if vector is not None]).reshape(-1, 3)
-        if len(points) < 2 or not len(self.grid.lengths):
+        measured = [(self.grid.encode(o.candidate), o) for o in history if o.point is not None]
+        inside = [(vector, o) for vector, o in measured if vector is not None]
+        if len(inside) < 2 or not len(self.grid.lengths):
             return None
+        vectors, points = np.array([vector for vector, _ in inside]), np.array([o.point for _, o in inside])
         random = np.random.default_rng([self.task.seed, len(history)])
-        costs = fitted(self.layout, vectors, points)
+        costs: Costs
+        if isinstance(self.grid, JointGrid):
+            points[:, 2] = [o.signed_drop for _, o in inside]
+            costs = JointCosts(self.grid, self.layouts, self._anchors(history), vectors, points)
+            if not costs.known:
+                return None
+            points[:, 2] = np.maximum(points[:, 2], 0.0)
+        else:
+            costs = fitted(self.layouts[0], vectors, points)
         return solve(costs, self.grid.lengths, vectors[nondominated(points)], random, sweeps)
+
+    def _anchors(self, history: Sequence[Observation]) -> list[NDArray[np.float64] | None]:
+        """Return what the uncompressed candidates of the bases measured, drops below 0 included; None where it is not known."""
+        found = {
+            o.candidate.base: np.array([*o.point[:2], o.signed_drop])
+            for o in history
+            if o.point is not None and o.candidate == o.candidate.uncompressed
+        }
+        return [found.get(space.base) for space in self.spaces]

@@ -4,18 +4,45 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Collection, Iterable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..spaces.candidate import Candidate
-from ..spaces.space import Axis, Space, make_candidate
+from ..spaces.space import Axis, Space
 from .vectors import draw as drawn
 
 Vector = NDArray[np.int64]
 ENUMERABLE = 100_000  # points of a space that may be walked through one by one
 REDRAWS = 20
+
+
+class Points(Protocol):
+    """The candidates of one space or of several as vectors.
+
+    Attributes:
+        lengths: number of options of each axis ``[L]``.
+    """
+
+    lengths: Vector
+
+    @property
+    def size(self) -> float:
+        """How many candidates there are."""
+        ...
+
+    def encode(self, candidate: Candidate) -> Vector | None:
+        """Return the candidate's vector ``[L]``; None where it lies outside."""
+        ...
+
+    def decode(self, vector: Iterable[int]) -> Candidate:
+        """Return the candidate of a vector ``[L]``."""
+        ...
+
+    def walk(self) -> Iterator[Candidate]:
+        """Yield all candidates."""
+        ...
 
 
 class Grid:
@@ -34,6 +61,11 @@ class Grid:
         self._space = space
         self._encoded: dict[str, Vector | None] = {}
 
+    @property
+    def size(self) -> float:
+        """How many candidates there are."""
+        return float(np.prod(self.lengths.astype(float)))
+
     def encode(self, candidate: Candidate) -> Vector | None:
         """Return the candidate's vector ``[L]``; None where it lies outside the space."""
         if candidate.key not in self._encoded:
@@ -46,7 +78,7 @@ class Grid:
     def decode(self, vector: Iterable[int]) -> Candidate:
         """Return the candidate of a vector ``[L]``."""
         chosen = [(axis, axis.options[i]) for axis, i in zip(self.axes, vector, strict=True)]
-        return make_candidate([*self.held, *chosen])
+        return self._space.make([*self.held, *chosen])
 
     def values(self, value: Callable[[Axis, Any], float]) -> NDArray[np.float64]:
         """Return ``[L, K]``: a number for each axis and option, 0 where an axis has fewer options."""
@@ -63,7 +95,7 @@ class Grid:
 
 def distinct(
     draw: Callable[[], Candidate | None],
-    grid: Grid,
+    grid: Points,
     seen: set[str],
     n: int,
     random: np.random.Generator,
@@ -96,11 +128,11 @@ def distinct(
     return found
 
 
-def _unseen(grid: Grid, seen: Collection[str], random: np.random.Generator) -> Candidate | None:
+def _unseen(grid: Points, seen: Collection[str], random: np.random.Generator) -> Candidate | None:
     for vector in drawn(grid.lengths, random, REDRAWS):
         candidate = grid.decode(vector)
         if candidate.key not in seen:
             return candidate
-    if np.prod(grid.lengths.astype(float)) > ENUMERABLE:
+    if grid.size > ENUMERABLE:
         return _unseen(grid, seen, random)
     return next((candidate for candidate in grid.walk() if candidate.key not in seen), None)

@@ -87,8 +87,8 @@ class Layout:
         found = {}
         for label, candidate in start_points(self.task.space):
             vector = self.grid.encode(candidate)
-            if label.startswith("uniform") and vector is not None and not candidate.groups:
-                found[int(label.split()[1].split("/")[0])] = vector
+            if "uniform" in label and vector is not None and not candidate.groups:
+                found[int(label.split()[-1].split("/")[0])] = vector
         return found
 
     def chosen(self, table: Table, vectors: Vectors) -> Floats:

@@ -16,10 +16,12 @@ from ..studies.run import Run
 from ..studies.run_folder import use_machine_facts
 from ..studies.storage import database_of, open_records
 from ..studies.study import Study, load_study
+from .addition import Addition
 from .coordinator import Coordinator, OpenPool
 from .copies import copies_of
 from .mirror import Mirror
 from .pace import Pace
+from .polish_front import POLISHED, polish_front
 from .progress import Progress, Silent
 from .recorded import RecordedRun
 
@@ -95,9 +97,17 @@ def search(
         progress = progress or Silent()
         with open_records(folder, study, database, progress.note) as records:
             recorded = RecordedRun(study, folder, records, copies_of(folder, records, place, progress.note))
-            pace = Pace(total, deadline)
+            training, seed = study.settings.training, settings.seed if seed is None else seed
+            kept = max(
+                0, round(training.share * total) - sum(t.label.startswith(POLISHED) for t in recorded.run.trials)
+            )
+            pace = Pace(total - kept, deadline)
             coordinator = Coordinator(recorded, mirror, progress, pace, until_converged, open_pool)
-            coordinator.go(sampler, settings.seed if seed is None else seed)
+            coordinator.go(sampler, seed)
+            if kept:
+                addition = Addition(recorded, coordinator.evaluator)
+                polish_front(addition, Pace(total, deadline), training.polish_steps, seed, progress)
+                recorded.keep_files([])
             recorded.settle_copies()
     return Run(folder) if database is None else Run(folder, records=read_table(database, study.digest))
 

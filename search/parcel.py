@@ -15,6 +15,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from ..spaces.cache import cache_folder, content_hash
+from ..studies.holdings import RunHoldings, read_students, write_base, write_students
 from ..studies.study import Study, load_study
 
 FACTS_FILE = "machine.json"
@@ -25,6 +26,9 @@ def pack(study: Study, statistics: Collection[Path]) -> bytes:
     """Return a study, what was measured on this machine and shapes its space, and entries of the cache as one archive."""
     with tempfile.TemporaryDirectory(prefix="slimfront-") as folder:
         study.save(Path(folder))
+        write_students(Path(folder), study.students)
+        for base in study.students:
+            write_base(Path(folder), study.builder.of(base).graph)
         (Path(folder) / FACTS_FILE).write_text(json.dumps(study.machine_facts), encoding="utf-8")
         packed = io.BytesIO()
         with tarfile.open(fileobj=packed, mode="w") as archive:
@@ -37,12 +41,17 @@ def pack(study: Study, statistics: Collection[Path]) -> bytes:
 
 def digest_of(study: Study) -> str:
     """Return what a study's parcel is known by: the study, and what shapes its space on this machine."""
-    return content_hash(study.digest, study.machine_facts)
+    return content_hash(study.digest, study.machine_facts, *study.students)
 
 
 def place(digest: str) -> Path:
     """Return where a study's parcel lies on this node."""
     return cache_folder() / "parcels" / digest
+
+
+def study_of(digest: str) -> Path:
+    """Return where a study's parcel lies on this node, with the graphs of its students."""
+    return place(digest) / "study"
 
 
 def models_of(digest: str, search: str) -> Path:
@@ -94,8 +103,9 @@ def _sweep(parcels: Path) -> None:
 
 def opened(digest: str) -> Study:
     """Return the study of a parcel that was unpacked on this node, its space as where it was packed."""
-    folder = place(digest) / "study"
+    folder = study_of(digest)
     (folder / FACTS_FILE).touch()
     study = load_study(folder)
     study.use_machine_facts(json.loads((folder / FACTS_FILE).read_text(encoding="utf-8")))
+    study.use_students(read_students(folder), RunHoldings(folder))
     return study

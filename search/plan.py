@@ -13,8 +13,8 @@ from .pace import Pace
 from .progress import Progress
 from .proposers import Observation, Proposer, make_proposer
 from .recorded import Proposal, RecordedRun
-from .start import first_points
-from .task import limits_of, task_of
+from .start import first_points_of
+from .task import limits_of, tasks_of
 from .twins import EVERY, sequential_twin
 
 
@@ -48,7 +48,7 @@ class Plan:
         self._proposer: Proposer | None = None
         self._watch: Watch | None = None
         self._starting = [
-            Proposal(candidate, label) for label, candidate in first_points(recorded.study.space, sampler)
+            Proposal(candidate, label) for label, candidate in first_points_of(recorded.study.spaces, sampler)
         ]
         self._claimed: list[Trial] = []
         self._ended = False
@@ -114,8 +114,8 @@ class Plan:
 
     def _make_proposer(self) -> Proposer:
         recorded = self.recorded
-        task = task_of(recorded.study, recorded.run, self.sampler, self.seed, self.progress.prepare)
-        self._proposer = make_proposer(self.sampler, task)
+        tasks = tasks_of(recorded.study, recorded.run, self.sampler, self.seed, self.progress.prepare)
+        self._proposer = make_proposer(self.sampler, *tasks)
         self._watch = Watch(self._proposer) if isinstance(self._proposer, Frontier) else None
         return self._proposer
 

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..spaces.candidate import Candidate
 from ..spaces.errors import BuildError, InputError
 from ..spaces.statistics import Progress
+from ..studies.holdings import write_trained
 from ..studies.run import Run
 from ..studies.study import Study
-from ..studies.trained_weights import write_trained
 from ..studies.trial import Trial
-from .addition import adding_to
+from .addition import Addition, adding_to
+from .distillation import Distillation, Examples
 from .recorded import Proposal
-from .training import Schedule, Training
+from .training import TRAINING_FOLDER, Schedule, Training, device
+
+if TYPE_CHECKING:
+    from ..spaces.trainee import Trainee
 
 STEPS = 2000
-TRAINING_FOLDER = "training"
 
 
 def polish(
@@ -50,20 +54,33 @@ def polish(
     before = trial if isinstance(trial, Trial) else run.trial(trial)
     _check(before)
     schedule = Schedule(steps, seed=seed)
-    checkpoint = run.folder / TRAINING_FOLDER / f"{before.candidate.key}-{steps}-{seed}.pt"
     with adding_to(run) as addition:
-        candidate = _trained(addition.study, run.folder, before.candidate, schedule, checkpoint, progress)
-        if candidate is None:
-            checkpoint.unlink(missing_ok=True)
+        after = polished(addition, before, schedule, progress)
+        if after is None:
             return before, [
                 *addition.notes,
                 f"trial {before.number} did not become better in {steps} steps: nothing is added",
             ]
-        if progress is not None:
-            progress("measuring what it has become", 1.0)
-        after = addition.evaluated(Proposal(candidate, f"polished {before.number}"))
-        checkpoint.unlink(missing_ok=True)
     return after, [*addition.notes, _told(before, after)]
+
+
+def polished(addition: Addition, before: Trial, schedule: Schedule, progress: Progress | None = None) -> Trial | None:
+    """Train a candidate of an open run on and evaluate what it becomes; None where it has come no nearer to the reference.
+
+    Raises:
+        InputError: another process is evaluating it, or the disk cannot be written to.
+        BuildError: an op has no form in PyTorch here, or the training fails; it is named.
+    """
+    folder = addition.recorded.folder
+    checkpoint = folder / TRAINING_FOLDER / f"{before.candidate.key}-{schedule.steps}-{schedule.seed}.pt"
+    candidate = _trained(addition.study, folder, before.candidate, schedule, checkpoint, progress)
+    after = None
+    if candidate is not None:
+        if progress is not None:
+            progress("measuring what it has become,", 1.0)
+        after = addition.evaluated(Proposal(candidate, f"polished {before.number}"))
+    checkpoint.unlink(missing_ok=True)
+    return after
 
 
 def _check(trial: Trial) -> None:
@@ -88,17 +105,27 @@ def _trained(
     progress: Progress | None,
 ) -> Candidate | None:
     """Train a candidate; return it with its weights, which lie in the run from now on; None where they are no better."""
-    from ..spaces.torch_view import TorchView
-
-    study.prepare(candidate.rounded, candidate.groups, progress)
+    study.prepare([candidate], progress)
     try:
-        student, teacher = study.builder.to_torch(candidate), TorchView(study.graph)
-        low, high = study.settings.data.range
-        training = Training(student, teacher, study.calibration, high - low, schedule, checkpoint)
-        earlier, later = training.run(progress)
+        lesson = lesson_of(study, candidate)
+        earlier, later = Training(lesson, schedule, checkpoint).run(progress)
     except BuildError as error:
         raise BuildError(f"the candidate cannot be trained: {error}") from error
-    return replace(candidate, weights=write_trained(folder, student.trained())) if later < earlier else None
+    return replace(candidate, weights=write_trained(folder, lesson.module.trained())) if later < earlier else None
+
+
+def lesson_of(study: Study, candidate: Candidate) -> Distillation[Trainee]:
+    """Return how a candidate, for which the study was prepared, is trained.
+
+    Raises:
+        BuildError: an op has no form in PyTorch here; it is named.
+    """
+    from ..spaces.torch_view import TorchView
+
+    student = study.builder.to_torch(candidate)
+    low, high = study.settings.data.range
+    examples = Examples(TorchView(study.graph).to(device()), study.calibration, study.graph.batch)
+    return Distillation(student, student.graph, examples, high - low)
 
 
 def _told(before: Trial, after: Trial) -> str:

@@ -9,6 +9,7 @@ from ..studies.run_folder import PREDICTOR_FILE
 from .pace import Pace
 from .progress import Progress
 from .recorded import RecordedRun
+from .students import use_students
 
 CALIBRATION = 0.25  # seconds for each trial that is to be timed; and the part of what is left of a timeout
 MOST_CALIBRATION = 60.0
@@ -21,7 +22,9 @@ def prepare(recorded: RecordedRun, pace: Pace, progress: Progress) -> None:
     told = list(study.warnings)
     for warning in told:
         progress.note(warning)
-    study.prepare(study.space.rounded, study.space.pruned, progress.prepare)
+    for note in use_students(study, recorded.folder, progress.prepare):
+        progress.note(note)
+    study.prepare_spaces(progress.prepare)
     for warning in study.warnings[len(told) :]:
         progress.note(warning)
     ignored = take_predictor(study.predictor, recorded.folder / PREDICTOR_FILE)

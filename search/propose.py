@@ -22,7 +22,7 @@ from .frontier import Frontier
 from .proposers import Observation
 from .recorded import Proposal
 from .solve import Solved, refine
-from .task import history_of, limits_of, task_of
+from .task import history_of, limits_of, tasks_of
 
 Floats = NDArray[np.float64]
 
@@ -75,8 +75,8 @@ def propose(
 def _propose(addition: Addition, wanted: Limits, prefer: str, progress: Progress | None) -> None:
     """Evaluate what the model finds best, one after another; note each, or why there is none."""
     study, recorded = addition.study, addition.recorded
-    study.prepare(study.space.rounded, study.space.pruned, progress)
-    frontier = Frontier(task_of(study, recorded.run, "frontier", study.settings.search.seed, progress))
+    study.prepare_spaces(progress)
+    frontier = Frontier(*tasks_of(study, recorded.run, "frontier", study.settings.search.seed, progress))
     for number in range(PROPOSALS):
         if progress is not None:
             progress("solving the model, evaluating what it finds", number / PROPOSALS)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from ..spaces.candidate import NATIVE, Candidate, LayerChoice
-from ..spaces.space import Axis, Option, Space, make_candidate
+from ..spaces.space import Axis, Option, Space
 from ..spaces.threads import one_torch_thread
 from .grid import Grid, distinct
 from .vectors import draw
@@ -36,6 +36,7 @@ class Observation:
         point: (size / reference size, 1 / speedup, drop), minimised; None where it failed.
         violation: by how much it breaks the study's constraints; 0 where it is feasible.
         predicted: whether the speedup is a prediction: the candidate was not timed, or is not yet.
+        signed_drop: the drop, below 0 where it is better than the reference; None where it is the point's.
         pending: whether it is still being evaluated, so that nothing is known of it.
     """
 
@@ -44,6 +45,7 @@ class Observation:
     violation: float = 0.0
     predicted: bool = False
     pending: bool = False
+    signed_drop: float | None = None
 
 
 def keys_of(history: Iterable[Observation]) -> set[str]:
@@ -90,15 +92,49 @@ class Proposer(Protocol):
         ...
 
 
-def make_proposer(sampler: str, task: Task) -> Proposer:
-    """Return the proposer of a sampler's name: frontier, tpe, nsga2, gp or random."""
+def make_proposer(sampler: str, task: Task, *students: Task) -> Proposer:
+    """Return the proposer of a sampler's name: frontier, tpe, nsga2, gp or random.
+
+    Args:
+        sampler: its name.
+        task: of the reference.
+        students: likewise, of the other bases.
+    """
     if sampler == "frontier":
         from .frontier import Frontier
 
-        return Frontier(task)
+        return Frontier(task, *students)
+    if students:
+        return InTurn([make_proposer(sampler, each) for each in (task, *students)], [task, *students])
     if sampler == "random":
         return Random(task)
     return OptunaProposer(sampler, task)
+
+
+class InTurn:
+    """Proposers of several bases, each asked in its turn: they know nothing of one another.
+
+    Args:
+        proposers: one for each base.
+        tasks: theirs.
+    """
+
+    def __init__(self, proposers: Sequence[Proposer], tasks: Sequence[Task]) -> None:
+        self.proposers = dict(zip((task.space.base for task in tasks), proposers, strict=True))
+
+    def propose(self, history: Sequence[Observation], n: int) -> list[Candidate]:
+        """Return ``n`` unseen candidates."""
+        known, bases = list(history), list(self.proposers)
+        found: list[Candidate] = []
+        while len(found) < n and bases:
+            base = bases[len(known) % len(bases)]
+            own = [observation for observation in known if observation.candidate.base == base]
+            new = self.proposers[base].propose(own, 1)
+            if not new:
+                bases.remove(base)
+            found += new
+            known += [Observation(candidate, None, pending=True) for candidate in new]
+        return found
 
 
 class Random:
@@ -146,7 +182,7 @@ class OptunaProposer:
         def ask() -> Candidate:
             params = study.ask(self.distributions).params
             asked = [(axis, parse_option(axis, params[axis.label])) for axis in self.grid.axes]
-            return make_candidate([*self.grid.held, *asked])
+            return self.task.space.make([*self.grid.held, *asked])
 
         random = np.random.default_rng([self.task.seed, len(history)])
         seen = keys_of(history)

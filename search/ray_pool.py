@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..spaces.errors import InputError
+from ..studies.holdings import trained_path
 from ..studies.records import DONE
 from ..studies.standing import Doing
-from ..studies.trained_weights import trained_path
 from ..studies.trial import STAGES, Trial
 from . import cluster, remote
 from .evaluate import TIMING, Evaluator

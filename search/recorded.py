@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 
 from ..objectives.protocol import Reading
 from ..spaces.candidate import Candidate
 from ..studies.artifacts import key_of
+from ..studies.holdings import RunHoldings, read_students
 from ..studies.records import DONE, Record, Records
 from ..studies.run import Run
 from ..studies.study import Study
-from ..studies.trained_weights import read_trained
 from ..studies.trial import CLAIM, PROPOSAL, Trial
 from .copies import Copies
 from .doubt import hopeless
@@ -57,7 +56,7 @@ class RecordedRun:
         self._records = records
         self._copies = copies
         self._environment = study.environment.digest
-        study.builder.trained = partial(read_trained, folder)
+        study.use_students(read_students(folder), RunHoldings(folder))
         self.run = Run(folder, self._environment, records.news())
         self._observed: dict[int, Observation] = {}
         self._observe(self.run.trials)

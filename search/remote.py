@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,8 @@ from ..objectives.predictor_file import take_predictor, write_predictor
 from ..objectives.target import OnnxRuntime
 from ..spaces.cache import cache_folder
 from ..spaces.candidate import Candidate
+from ..studies.holdings import TRAINED_SUFFIX, WEIGHTS_FOLDER, RunHoldings
 from ..studies.run_folder import placing, writing_to
-from ..studies.trained_weights import TRAINED_SUFFIX, read_trained, trained_path
 from . import parcel
 from .evaluate import Evaluator
 from .work import Results, Work, perform
@@ -131,7 +131,7 @@ def unpack(digest: str, packed: bytes) -> bool:
 def _evaluator(digest: str, machine: str, models: str) -> Evaluator:
     """Return what evaluates candidates of a study; it is opened once in a worker's life."""
     study = parcel.opened(digest)
-    study.prepare(study.space.rounded, study.space.pruned)
+    study.prepare_spaces()
     target = study.settings.target
     study.predictor = Predictor(study.builder, OnnxRuntime(machine, target.threads, target.provider))
     return Evaluator(study, Path(models), predictor=study.predictor)
@@ -152,7 +152,7 @@ def work(order: Order, knowledge: bytes | None) -> Iterator[Step]:
     models = order.models or str(parcel.models_of(order.study, order.search))
     Path(models).mkdir(parents=True, exist_ok=True)
     evaluator = _evaluator(order.study, order.machine, models)
-    evaluator.study.builder.trained = partial(read_trained, Path(models).parent)
+    evaluator.study.builder.holdings = RunHoldings(Path(models).parent, parcel.study_of(order.study))
     if knowledge is not None and _known.get(order.study) != order.knowledge:
         _learn(evaluator, knowledge)
         _known[order.study] = order.knowledge
@@ -172,7 +172,7 @@ def work(order: Order, knowledge: bytes | None) -> Iterator[Step]:
 
 def _place(models: Path, name: str) -> Path:
     """Return where a file that was sent belongs."""
-    return trained_path(models.parent, name) if name.endswith(TRAINED_SUFFIX) else models / name
+    return models.parent / WEIGHTS_FOLDER / name if name.endswith(TRAINED_SUFFIX) else models / name
 
 
 def _files(work: Work, models: Path) -> list[Path]:

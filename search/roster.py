@@ -143,7 +143,7 @@ class Roster:
 
     def _statistics(self) -> set[Path]:
         with stores_used() as used:
-            self.study.prepare(self.study.space.rounded, self.study.space.pruned)
+            self.study.prepare_spaces()
         return used
 
     def _finish_sending(self, seconds: float) -> None:

@@ -45,6 +45,10 @@ class Costs(Protocol):
         """Return how little is known of what candidates consist of ``[M]``."""
         ...
 
+    def canonical(self, vectors: Vectors) -> Vectors:
+        """Return vectors in the one form that each candidate has, where there are several."""
+        ...
+
     def sweep(self, random: np.random.Generator, count: int, starts: Vectors) -> Vectors:
         """Return candidates ``[count, L]`` that are nearly best for random weights of the objectives.
 
@@ -89,7 +93,7 @@ def solve(costs: Costs, lengths: Vectors, front: Vectors, random: np.random.Gene
     for _ in range(GENERATIONS):
         parents = pool[nondominated(centre)]
         first, second = (parents[random.integers(0, len(parents), CHILDREN)] for _ in range(2))
-        children = np.concatenate([cross(first, second, random), mutate(lengths, first, random)])
+        children = costs.canonical(np.concatenate([cross(first, second, random), mutate(lengths, first, random)]))
         both = distinct_rows(np.concatenate([pool, children]))
         centre = np.concatenate([centre, costs.predict(both[len(pool) :])])
         pool = both
@@ -110,7 +114,8 @@ def refine(solved: Solved, lengths: Vectors, score: Callable[[Floats], Floats], 
         order = np.argsort(scores, kind="stable")[:PARENTS]
         pool, scores = pool[order], scores[order]
         first, second = (pool[random.integers(0, len(pool), CHILDREN)] for _ in range(2))
-        both = distinct_rows(np.concatenate([pool, cross(first, second, random), mutate(lengths, first, random)]))
+        children = np.concatenate([cross(first, second, random), mutate(lengths, first, random)])
+        both = distinct_rows(np.concatenate([pool, solved.costs.canonical(children)]))
         scores = np.concatenate([scores, score(solved.costs.predict(both[len(pool) :]))])
         pool = both
     return pool[np.argsort(scores, kind="stable")]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..spaces.candidate import Candidate, LayerChoice
+from ..spaces.candidate import REFERENCE, Candidate, LayerChoice
 from ..spaces.space import Space
+from ..studies.texts import student_name
 from ..studies.trial import REFERENCE_LABEL
 
 PRUNED_AT = 7  # most weight bits of the uniform candidates that are pruned as well: no processor saturates these
@@ -17,7 +18,7 @@ def start_points(space: Space) -> list[tuple[str, Candidate]]:
     A layer that does not offer the width takes the next wider one that it offers; activations are 8 bits where it
     offers them. A group takes the offered ratio that is nearest to a quarter, and to a half.
     """
-    points = [(REFERENCE_LABEL, Candidate())]
+    points = [(_base_label(space), space.candidate())]
     widths = sorted(
         {choice.weight_bits for choices in space.choices.values() for choice in choices} - {32}, reverse=True
     )
@@ -27,8 +28,13 @@ def start_points(space: Space) -> list[tuple[str, Candidate]]:
     for ratio in (0.25, 0.5) if space.pruned else ():
         groups = {name: _nearest(ratios, ratio) for name, ratios in space.ratios.items()}
         label = f"{_label(space, at)}, pruned {ratio:g}" if widths else f"pruned {ratio:g}"
-        _add(points, label, Candidate(_uniform(space, at).layers, groups))
+        _add(points, label, space.candidate(_uniform(space, at).layers, groups))
     return points
+
+
+def first_points_of(spaces: Sequence[Space], sampler: str) -> list[tuple[str, Candidate]]:
+    """Return what a search of several bases begins with, the reference first; see `first_points`."""
+    return [point for space in spaces for point in first_points(space, sampler)]
 
 
 def first_points(space: Space, sampler: str) -> list[tuple[str, Candidate]]:
@@ -50,7 +56,7 @@ def uniform_candidates(space: Space) -> list[Candidate]:
     found = []
     for ratio in sorted({round(ratio * 8) / 8 for ratios in space.ratios.values() for ratio in ratios} or {0.0}):
         groups = {name: _nearest(ratios, ratio) for name, ratios in space.ratios.items()}
-        found += [Candidate(_uniform(space, width).layers, groups) for width in widths or [32]]
+        found += [space.candidate(_uniform(space, width).layers, groups) for width in widths or [32]]
     return list(dict.fromkeys(found))
 
 
@@ -61,12 +67,20 @@ def _add(points: list[tuple[str, Candidate]], label: str, candidate: Candidate) 
 
 def _uniform(space: Space, width: int) -> Candidate:
     held = {name: ratios[0] for name, ratios in space.ratios.items()}
-    return Candidate({name: _choice(choices, width) for name, choices in space.choices.items()}, held)
+    return space.candidate({name: _choice(choices, width) for name, choices in space.choices.items()}, held)
 
 
 def _label(space: Space, width: int) -> str:
     integer = any(_choice(choices, width).integer for choices in space.choices.values())
-    return f"uniform {width}/{8 if integer else 32}"
+    student = f"{_base_label(space)}, " if space.base != REFERENCE else ""
+    return f"{student}uniform {width}/{8 if integer else 32}"
+
+
+def _base_label(space: Space) -> str:
+    """Return what the uncompressed candidate of a space is called."""
+    if space.base == REFERENCE:
+        return REFERENCE_LABEL
+    return student_name(space.student) if space.student else f"student {space.base.removeprefix('sha256:')[:8]}"
 
 
 def _nearest(ratios: Sequence[float], wanted: float) -> float:

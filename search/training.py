@@ -1,4 +1,4 @@
-"""Training by distillation: a candidate learns to give what the reference gives, on the calibration data alone."""
+"""Training, whatever is trained: a rate that rises and falls, checkpoints, and what is done about losses that are no numbers."""
 
 from __future__ import annotations
 
@@ -6,48 +6,47 @@ import copy
 import io
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..spaces.errors import BuildError
-from ..spaces.session import batches
 from ..spaces.statistics import Progress
 from ..studies.run_folder import write_whole, writing_to
-from .variation import varied
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor, nn
 
-    from ..spaces.torch_view import TorchView
-    from ..spaces.trainee import Trainee
-
+TRAINING_FOLDER = "training"  # of a run, for checkpoints
 RISE = 0.05  # part of the steps in which the rate rises
 BETAS = (0.9, 0.99)
+MOST_NORM = 1.0  # of all gradients together, where a lesson asks for it
 SAVED_SECONDS = 30.0  # from one checkpoint to the next
 HALVINGS = 2  # of the rate, after losses that are no numbers
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How a candidate is trained.
+    """How something is trained.
 
     Attributes:
-        steps: of one batch each.
+        steps: of one loss each.
         rate: the highest learning rate of Adam (Kingma and Ba, ICLR 2015), for weights; it rises, then falls to zero along
             half a cosine.
         grid_rate: likewise, for the logarithms of the grids' steps.
-        seed: of the order and the variation of the samples.
+        seed: of all that is drawn.
+        clipped: whether gradients whose norm is above `MOST_NORM` are scaled down to it.
     """
 
     steps: int
     rate: float = 3e-4
     grid_rate: float = 1e-3
     seed: int = 0
+    clipped: bool = False
 
     def part(self, step: int) -> float:
         """Return the part of the rate at a step, from 0."""
@@ -55,34 +54,45 @@ class Schedule:
         return min(1.0, (step + 1) / max(RISE * self.steps, 1.0)) * 0.5 * (1.0 + math.cos(math.pi * done))
 
 
+class Lesson(Protocol):
+    """What is trained, and by what loss."""
+
+    @property
+    def module(self) -> nn.Module:
+        """What is trained."""
+        ...
+
+    def loss(self, random: np.random.Generator) -> Tensor:
+        """Return the loss of a step, on samples that are drawn."""
+        ...
+
+    def standing(self) -> float:
+        """Return how far it is from its aim on the samples as they are; less is better."""
+        ...
+
+    def why_no_gradient(self) -> str:
+        """Return why no gradient may have reached a weight."""
+        ...
+
+
+def device() -> str:
+    """Return where training runs: on a GPU where there is one."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 class Training:
-    """A candidate in training; it goes on from its checkpoint.
+    """A lesson that is gone through; it goes on from its checkpoint.
 
     Args:
-        student: what is trained.
-        teacher: the reference.
-        inputs: samples by name, ``[N, ...]``.
-        span: of the output's values, black to white: losses are in parts of it.
+        lesson: what is trained, on `device`.
         schedule: how.
         checkpoint: a file for what there is so far.
     """
 
-    def __init__(
-        self,
-        student: Trainee,
-        teacher: TorchView,
-        inputs: Mapping[str, NDArray],
-        span: float,
-        schedule: Schedule,
-        checkpoint: Path,
-    ) -> None:
-        import torch
-
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.student = student.to(self.device)
-        self.teacher = teacher.to(self.device)
-        self.feeds = list(batches(inputs, student.graph.batch))
-        self.span = span
+    def __init__(self, lesson: Lesson, schedule: Schedule, checkpoint: Path) -> None:
+        self.lesson = lesson
         self.schedule = schedule
         self.checkpoint = checkpoint
         self.step = 0
@@ -91,16 +101,22 @@ class Training:
         self._good = self._state()
 
     def run(self, progress: Progress | None = None) -> tuple[float, float]:
-        """Train to the end; return the mean loss on the samples as they are, before and after.
+        """Train to the end; return the standing before and after.
 
         Raises:
             BuildError: losses or gradients are no numbers, at a quarter of the rate too; or an op fails.
             InputError: the disk cannot be written to.
         """
-        before = self._loss_of_all()
-        self._resume()
+        before = self.lesson.standing()
+        self.go_on(self.schedule.steps, progress)
+        return before, self.lesson.standing()
+
+    def go_on(self, until: int, progress: Progress | None = None) -> None:
+        """Train until a step, from the checkpoint where there is one, and leave a checkpoint; raises as `run`."""
+        if not self.step:
+            self._resume()
         saved = time.monotonic()
-        while self.step < self.schedule.steps:
+        while self.step < until:
             if not self._one_step():
                 self._go_back()
                 continue
@@ -111,27 +127,11 @@ class Training:
             if progress is not None:
                 progress("training", self.step / self.schedule.steps)
         self._save()
-        return before, self._loss_of_all()
-
-    def _loss_of_all(self) -> float:
-        import torch
-
-        with torch.no_grad():
-            return float(np.mean([float(self._loss(feed)) for feed in self.feeds]))
-
-    def _loss(self, feed: Mapping[str, NDArray]) -> torch.Tensor:
-        """Return the mean squared error against the reference's output on a batch, in parts of the span."""
-        import torch
-
-        given = {name: torch.from_numpy(array).to(self.device) for name, array in feed.items()}
-        with torch.no_grad():
-            wanted = self.teacher(given)
-        return ((self.student(**given) - wanted) / self.span).square().mean()
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
         import torch
 
-        named = [(name, each) for name, each in self.student.named_parameters() if each.requires_grad]
+        named = [(name, each) for name, each in self.lesson.module.named_parameters() if each.requires_grad]
         grids = [each for name, each in named if name.endswith("log_scale")]
         others = [each for name, each in named if not name.endswith("log_scale")]
         groups = [
@@ -145,30 +145,28 @@ class Training:
         """Take a step; return whether it could be taken: loss and gradient were numbers."""
         import torch
 
-        random = np.random.default_rng([self.schedule.seed, self.step])
-        loss = self._loss(varied(self.feeds[random.integers(len(self.feeds))], random))
+        loss = self.lesson.loss(np.random.default_rng([self.schedule.seed, self.step]))
         if not torch.isfinite(loss):
             return False
         if not loss.requires_grad:
-            raise BuildError(self._without_gradient())
+            raise BuildError(self.lesson.why_no_gradient())
         for group in self._optimizer.param_groups:
             group["lr"] = group["rate"] * self.schedule.part(self.step) * 0.5**self.halvings
         self._optimizer.zero_grad()
         loss.backward()
-        slopes = [
-            each.grad for group in self._optimizer.param_groups for each in group["params"] if each.grad is not None
-        ]
+        slopes = self._slopes()
         if not all(bool(torch.isfinite(slope).all()) for slope in slopes):
             return False
         if self.step == 0 and not any(bool(slope.any()) for slope in slopes) and float(loss) > 0.0:
-            raise BuildError(self._without_gradient())
+            raise BuildError(self.lesson.why_no_gradient())
+        if self.schedule.clipped:
+            torch.nn.utils.clip_grad_norm_(self.lesson.module.parameters(), MOST_NORM)
         self._optimizer.step()
         return True
 
-    def _without_gradient(self) -> str:
-        from ..spaces.torch_view import steps
-
-        return f"no gradient reaches the weights through {', '.join(steps(self.student.graph)) or 'this graph'}"
+    def _slopes(self) -> Sequence[Tensor]:
+        groups = self._optimizer.param_groups
+        return [each.grad for group in groups for each in group["params"] if each.grad is not None]
 
     def _go_back(self) -> None:
         """Go on from the last checkpoint with half the rate."""
@@ -185,14 +183,14 @@ class Training:
             {
                 "step": self.step,
                 "halvings": self.halvings,
-                "student": self.student.state_dict(),
+                "student": self.lesson.module.state_dict(),
                 "optimizer": self._optimizer.state_dict(),
             }
         )
 
     def _load(self, state: Mapping[str, Any]) -> None:
         self.step, self.halvings = state["step"], state["halvings"]
-        self.student.load_state_dict(state["student"])
+        self.lesson.module.load_state_dict(state["student"])
         self._optimizer.load_state_dict(
             copy.deepcopy(state["optimizer"])
         )  # it works on the very tensors that it is given
@@ -214,7 +212,7 @@ class Training:
         import torch
 
         try:
-            self._load(torch.load(self.checkpoint, map_location=self.device, weights_only=True))
+            self._load(torch.load(self.checkpoint, map_location=device(), weights_only=True))
         except FileNotFoundError:
             return
         except (OSError, RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError):

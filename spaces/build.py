@@ -9,12 +9,12 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from .cache import Store, content_hash
-from .candidate import NATIVE, Candidate, LayerChoice
+from .candidate import NATIVE, REFERENCE, Candidate, LayerChoice
 from .domains import can_run_integer, integer_nodes
 from .equalise import equalised
 from .errors import BuildError, InputError
@@ -164,8 +164,36 @@ def _parts(path: Path) -> list[Path]:
     return [part for part in (path, path.with_name(path.name + ".data")) if part.exists()]
 
 
+class Holdings(Protocol):
+    """What a run holds besides its study, by content id."""
+
+    def graph(self, base: str, shapes: Mapping[str, tuple[int, ...]]) -> Graph:
+        """Return a base's graph, given the shapes to measure at. Raises `BuildError` where it is not at hand."""
+        ...
+
+    def trained(self, weights: str) -> Trained:
+        """Return trained weights. Raises `BuildError` where they are not at hand."""
+        ...
+
+
+class NoHoldings:
+    """Of a study outside any run."""
+
+    def graph(self, base: str, shapes: Mapping[str, tuple[int, ...]]) -> Graph:
+        """Raise `BuildError`."""
+        raise BuildError(f"the base {base} is not at hand: it lies in the run whose search made it")
+
+    def trained(self, weights: str) -> Trained:
+        """Raise `BuildError`."""
+        raise BuildError(
+            f"the trained weights {weights} are not at hand: they lie in the run whose search or polish made them"
+        )
+
+
 class Builder:
-    """Builds candidates of one graph; statistics and rounded weights come from the cache or are made when first needed.
+    """Builds candidates of one graph, and of others by their bases.
+
+    Statistics and rounded weights come from the cache or are made when first needed.
 
     Args:
         graph: the captured reference.
@@ -174,8 +202,8 @@ class Builder:
         importance: name of a criterion for channels (`importance.METHODS`).
         sparsify: name of a method that chooses which single weights are zeroed (`sparsity.METHODS`).
 
-    Attributes:
-        trained: returns trained weights by their content id; who has some says where they are.
+        base: of the candidates that are made from the graph.
+        holdings: graphs of other bases, and trained weights.
     """
 
     def __init__(
@@ -186,14 +214,39 @@ class Builder:
         rounding: str = "second-order",
         importance: str = "output-energy",
         sparsify: str = "second-order",
+        base: str = REFERENCE,
+        holdings: Holdings | None = None,
     ) -> None:
         self.graph = graph
+        self.base = base
+        self.holdings: Holdings = holdings or NoHoldings()
         self.calibration = calibration
         self.rounding = rounding
         self.importance = importance
         self.sparsify = sparsify
-        self.trained: Callable[[str], Trained] = _no_trained
+        self._others: dict[str, Builder] = {}
         self._formed: dict[str, StaticRepair] = {}
+
+    def of(self, base: str) -> Builder:
+        """Return what builds the candidates of a base.
+
+        Raises:
+            BuildError: its graph is not at hand.
+        """
+        if base == self.base:
+            return self
+        if base not in self._others:
+            self._others[base] = Builder(
+                self.holdings.graph(base, {port.name: port.shape for port in self.graph.inputs}),
+                self.calibration,
+                rounding=self.rounding,
+                importance=self.importance,
+                sparsify=self.sparsify,
+                base=base,
+            )
+        other = self._others[base]
+        other.holdings = self.holdings
+        return other
 
     @cached_property
     def plain(self) -> Statistics:
@@ -281,8 +334,12 @@ class Builder:
             InputError: the candidate names a layer or a channel group that the graph has not.
             BuildError: it cannot be built.
         """
-        candidate = fitting(self.graph, candidate)
+        candidate = self.fitting(candidate)
         return _built(candidate, self.lower(candidate))
+
+    def fitting(self, candidate: Candidate) -> Candidate:
+        """Return a candidate with the ratios that its groups really come to; see `groups.fitting`."""
+        return fitting(self.of(candidate.base).graph, candidate)
 
     def skeleton(self, candidate: Candidate) -> Built:
         """Return a model that runs the kernels of a candidate's, without its weights: nothing is rounded or packed.
@@ -290,8 +347,9 @@ class Builder:
         Raises:
             InputError, BuildError: as `build`.
         """
-        candidate = fitting(self.graph, candidate)
-        return _built(candidate, skeleton_lowering(self.graph, candidate, self.plain.range))
+        candidate = self.fitting(candidate)
+        own = self.of(candidate.base)
+        return _built(candidate, skeleton_lowering(own.graph, candidate, own.plain.range))
 
     def to_torch(self, candidate: Candidate) -> Trainee:
         """Return a candidate as a PyTorch module, rounded as its file is; its weights can be trained.
@@ -301,25 +359,29 @@ class Builder:
         """
         from .trainee import Trainee
 
-        return Trainee(self.lower(fitting(self.graph, candidate)))
+        return Trainee(self.lower(self.fitting(candidate)))
 
     def lower(self, candidate: Candidate) -> Lowering:
         """Return the lowering of a candidate, not yet run."""
+        if candidate.base != self.base:
+            return self.of(candidate.base).lower(candidate)
         graph = self.graph_of(candidate)
         removed = self.removed(candidate)
-        trained = self.trained(candidate.weights) if candidate.weights else None
+        trained = self.holdings.trained(candidate.weights) if candidate.weights else None
         repair = self._repair(candidate) if trained is None else trained.layers.__getitem__
         return lowering_of(graph, candidate, removed, repair, lambda name: self.statistics.range(name), trained)
 
     def graph_of(self, candidate: Candidate) -> Graph:
         """Return the float graph that a candidate is made from, all channels there: its layers have their forms."""
-        return formed(self.equalised if candidate.repaired else self.graph, forms_of(candidate))
+        own = self.of(candidate.base)
+        return formed(own.equalised if candidate.repaired else own.graph, forms_of(candidate))
 
     def removed(self, candidate: Candidate) -> Removed:
         """Return the entries of each axis that go with the channels that a candidate removes."""
         if not candidate.groups:
             return {}
-        return formed_entries(self.graph, self.pruner.removed(candidate.groups), forms_of(candidate))
+        own = self.of(candidate.base)
+        return formed_entries(own.graph, own.pruner.removed(candidate.groups), forms_of(candidate))
 
     def static_layer(self, candidate: Candidate, name: str) -> RoundedLayer | FloatLayer:
         """Return a layer's weights, with the channels that stay, as static repair leaves them."""
@@ -341,12 +403,6 @@ class Builder:
 
             return sequential_repair(self, candidate).__getitem__
         return lambda name: self.static_layer(candidate, name)
-
-
-def _no_trained(weights: str) -> Trained:
-    raise BuildError(
-        f"the trained weights {weights} are not at hand: they lie in the run whose search or polish made them"
-    )
 
 
 def _built(candidate: Candidate, lowering: Lowering) -> Built:

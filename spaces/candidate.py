@@ -12,6 +12,7 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from .errors import InputError, nearest
+from .student import Student
 
 VERSION = 1
 CANONICAL = {"version", "base", "layers", "repair"}  # keys of every candidate in JSON
@@ -20,7 +21,8 @@ ACTIVATION_BITS = (8, 32)
 REPAIRS = ("static", "sequential")
 NATIVE = "native"  # a layer written as it came
 FORM_NAMES = (NATIVE, "phases")  # what the others are: `forms`
-TRAINED = re.compile("sha256:[0-9a-f]{64}")  # trained weights, by their content
+REFERENCE = "reference"  # the base that every study has
+CONTENT = re.compile("sha256:[0-9a-f]{64}")  # of another base's graph, and of trained weights
 SHARE_DIGITS = 6  # of ratios and sparsities: enough for groups of any size
 
 
@@ -95,20 +97,24 @@ class Candidate:
     Attributes:
         layers: choices by layer name; a layer that is absent is uncompressed.
         groups: pruning ratios by channel group; a group that is absent keeps all its channels.
-        base: "reference", or the content id of another graph that the run holds.
+        base: "reference", or "sha256:..." of another graph that the run holds.
+        student: the parameters of the base's architecture, where it is a student; for people: the base says it all.
         repair: how rounding and pruning are made good: "static" or "sequential".
         weights: "sha256:..." of trained weights that replace the built ones; empty where there are none.
     """
 
     layers: Mapping[str, LayerChoice] = field(default_factory=dict)
     groups: Mapping[str, float] = field(default_factory=dict)
-    base: str = "reference"
+    base: str = REFERENCE
     repair: str = "static"
     weights: str = ""
+    student: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.weights and not TRAINED.fullmatch(self.weights):
-            raise InputError(f"weights must be 'sha256:' and 64 hexadecimal digits, but got {self.weights!r}")
+        for key, value, other in (("weights", self.weights, ""), ("base", self.base, REFERENCE)):
+            if value != other and not (isinstance(value, str) and CONTENT.fullmatch(value)):
+                or_else = f"{other!r}, or " if other else ""
+                raise InputError(f"{key} must be {or_else}'sha256:' and 64 hexadecimal digits, but got {value!r}")
         if self.repair not in REPAIRS:
             raise InputError(f"repair must be one of {', '.join(REPAIRS)}, but got {self.repair!r}")
         kept = {name: choice for name, choice in sorted(self.layers.items()) if not _is_uncompressed(choice)}
@@ -126,6 +132,16 @@ class Candidate:
     def rounded(self) -> list[str]:
         """Names of the layers whose weights are rounded to integers."""
         return [name for name, choice in self.layers.items() if choice.rounded]
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether this is the study's own model as it came."""
+        return self == Candidate()
+
+    @property
+    def uncompressed(self) -> Candidate:
+        """The base as it is."""
+        return Candidate(base=self.base, student=self.student)
 
     @property
     def repaired(self) -> bool:
@@ -150,7 +166,8 @@ class Candidate:
     @cached_property
     def key(self) -> str:
         """The hash of the canonical form: equal for candidates that build the same model."""
-        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()[:16]
+        data = {key: value for key, value in self.to_json().items() if key != "student"}
+        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
 
     def __hash__(self) -> int:
         return hash(self.key)
@@ -165,6 +182,8 @@ class Candidate:
         data = {"version": VERSION, "base": self.base, "layers": layers, "groups": groups, "repair": self.repair}
         if self.weights:
             data["weights"] = self.weights
+        if self.student:
+            data["student"] = dict(self.student)
         return data if groups else {key: value for key, value in data.items() if key != "groups"}
 
     @classmethod
@@ -175,10 +194,9 @@ class Candidate:
         _check_keys("candidate", data, ("version", "base", "layers", "groups", "repair", "student", "weights"))
         if data.get("version", VERSION) != VERSION:
             raise InputError(f"candidate version must be {VERSION}, but got {data['version']!r}")
-        if data.get("student"):
-            raise InputError("candidate key 'student' is not supported by this version of slimfront")
-        if data.get("base", "reference") != "reference":
-            raise InputError(f"candidate base must be 'reference', but got {data['base']!r}")
+        student = data.get("student") or {}
+        if student:
+            Student.from_json(student)
         layers, groups = data.get("layers", {}), data.get("groups", {})
         for key, value, of in (("layers", layers, "layer"), ("groups", groups, "group")):
             if not isinstance(value, Mapping):
@@ -186,9 +204,10 @@ class Candidate:
         return cls(
             layers={name: _layer_choice(name, choice) for name, choice in layers.items()},
             groups={name: _ratio(name, choice) for name, choice in groups.items()},
-            base=data.get("base", "reference"),
+            base=data.get("base", REFERENCE),
             repair=data.get("repair", "static"),
             weights=_weights(data.get("weights", "")),
+            student=dict(student),
         )
 
     @classmethod
@@ -199,12 +218,13 @@ class Candidate:
             data: as `to_json` wrote it.
             key: what it was kept under, by this version; it is not worked out again.
         """
-        if data.keys() - {"groups"} != CANONICAL or (data["version"], data["base"]) != (VERSION, "reference"):
+        if data.keys() - {"groups"} != CANONICAL or (data["version"], data["base"]) != (VERSION, REFERENCE):
             return cls.from_json(data)
         layers = {sys.intern(name): _canonical_choice(tuple(choice.items())) for name, choice in data["layers"].items()}
         groups = {name: choice["pruning_ratio"] for name, choice in data.get("groups", {}).items()}
         candidate = cls.__new__(cls)
-        own = {"layers": layers, "groups": groups, "base": data["base"], "repair": data["repair"], "weights": ""}
+        own = {"layers": layers, "groups": groups, "base": data["base"], "repair": data["repair"]}
+        own |= {"weights": "", "student": {}}
         vars(candidate).update(own, key=key)
         return candidate
 

@@ -152,6 +152,10 @@ class Graph:
             digest.update(ir.serde.serialize_node(node).SerializeToString(deterministic=True))
         return digest.hexdigest()[:32]
 
+    def to_bytes(self) -> bytes:
+        """Return the captured model as the bytes of an ONNX file."""
+        return serialized(self.model)
+
     def save(self, path: Path) -> None:
         """Write the captured model as an ONNX file."""
         save_model(self.model, path)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from .candidate import ACTIVATION_BITS, NATIVE, REPAIRS, WEIGHT_BITS, Candidate, LayerChoice, share
+from .candidate import ACTIVATION_BITS, NATIVE, REFERENCE, REPAIRS, WEIGHT_BITS, Candidate, LayerChoice, share
 from .domains import can_run_integer
 from .errors import InputError, nearest, some_of
 from .graph import Graph, Layer
@@ -51,12 +51,15 @@ class Space:
     Attributes:
         choices: by layer name.
         ratios: pruning ratios by channel group.
+        base, student: of the candidates (`Candidate`).
         offers: what was measured of layers, by name.
     """
 
     choices: Mapping[str, tuple[LayerChoice, ...]]
     ratios: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     offers: Mapping[str, Offer] = field(default_factory=dict)
+    base: str = REFERENCE
+    student: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def axes(self) -> tuple[Axis, ...]:
@@ -106,24 +109,30 @@ class Space:
     def contains(self, candidate: Candidate) -> bool:
         """Whether the search could have proposed this candidate."""
         known = (
-            candidate.repair == "static"
+            candidate.base == self.base
+            and candidate.repair == "static"
             and not candidate.weights
             and all(name in self.choices for name in candidate.layers)
         )
         known = known and all(name in self.ratios for name in candidate.groups)
         return known and all(axis.of(candidate) in axis.options for axis in self.axes)
 
+    def candidate(
+        self, layers: Mapping[str, LayerChoice] | None = None, groups: Mapping[str, float] | None = None
+    ) -> Candidate:
+        """Return a candidate of the base."""
+        return Candidate(layers or {}, groups or {}, self.base, student=self.student)
 
-def make_candidate(options: Iterable[tuple[Axis, Option]]) -> Candidate:
-    """Return the candidate that takes these options."""
-    layers: dict[str, LayerChoice] = {}
-    groups: dict[str, float] = {}
-    for axis, option in options:
-        if isinstance(option, LayerChoice):
-            layers[axis.name] = option
-        else:
-            groups[axis.name] = option
-    return Candidate(layers, groups)
+    def make(self, options: Iterable[tuple[Axis, Option]]) -> Candidate:
+        """Return the candidate that takes these options."""
+        layers: dict[str, LayerChoice] = {}
+        groups: dict[str, float] = {}
+        for axis, option in options:
+            if isinstance(option, LayerChoice):
+                layers[axis.name] = option
+            else:
+                groups[axis.name] = option
+        return self.candidate(layers, groups)
 
 
 def make_space(

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from ..spaces.candidate import Candidate
 from ..spaces.errors import InputError
-from ..spaces.groups import fitting
 from .output import cannot_write, check_output
 from .trial import Trial
 
@@ -75,7 +74,7 @@ def given_candidates(study: Study, files: Sequence[Path], uniform: str | None) -
 def _fitting(file: Path, study: Study) -> Candidate:
     candidate = read_candidate(file)
     try:
-        return fitting(study.graph, candidate)
+        return study.builder.fitting(candidate)
     except InputError as error:
         raise InputError(f"{file}: {error}; `slimfront space` lists layers and groups") from None
 
@@ -111,9 +110,9 @@ def build_file(
         BuildError: the candidate cannot be built.
     """
     check_output(path)
-    candidate = fitting(study.graph, candidate)
+    candidate = study.builder.fitting(candidate)
     study.check()
-    study.prepare(candidate.rounded, list(candidate.groups), progress)
+    study.prepare([candidate], progress)
     built = study.builder.build(candidate)
     try:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".slimfront-") as folder:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..spaces.candidate import NATIVE, Candidate
 from ..spaces.graph import EXTERNAL_ABOVE_BYTES
 from .bundle import MODEL_FILE
-from .texts import change_text, interval_text, number_text, ratio_text, size_text, time_text
+from .texts import change_text, interval_text, number_text, ratio_text, size_text, student_text, time_text
 
 if TYPE_CHECKING:
     from ..spaces.graph import Graph, Port
@@ -33,7 +33,7 @@ def card(row: Row, facts: Row, study: Study) -> str:
     versus = "the targets" if study.evaluation.target is not None else "the reference's own output"
     return f"""# {facts["study"]["name"]}, trial {facts["trial"]}
 
-{_summary(Candidate.from_json(row["candidate"]), study.graph)}
+{_summary(Candidate.from_json(row["candidate"]), study)}
 
 | | reference | this model | |
 |---|---:|---:|---|
@@ -70,7 +70,14 @@ def _files(size_bytes: int) -> str:
     return MODEL_FILE if size_bytes <= EXTERNAL_ABOVE_BYTES else f"{MODEL_FILE} followed by {MODEL_FILE}.data"
 
 
-def _summary(candidate: Candidate, graph: Graph) -> str:
+def _summary(candidate: Candidate, study: Study) -> str:
+    graph = study.builder.of(candidate.base).graph
+    weights = f"{graph.parameters:,} weights"
+    kind = f"A network of {weights}"
+    if candidate.student:
+        kind = (
+            f"A student of {weights} ({student_text(candidate.student)}; the reference has {study.graph.parameters:,})"
+        )
     bits = Counter(candidate.choice(name).weight_bits for name in graph.layers)
     integer = sum(candidate.choice(name).integer for name in graph.layers)
     widths = ", ".join(f"{count} at {width}" for width, count in sorted(bits.items()))
@@ -80,7 +87,7 @@ def _summary(candidate: Candidate, graph: Graph) -> str:
     forms = Counter(choice.form for choice in candidate.layers.values() if choice.form != NATIVE)
     more += "".join(f" Layers written in {form}: {count}." for form, count in sorted(forms.items()))
     return (
-        f"A network of {graph.parameters:,} weights, compressed by slimfront. It takes and gives what the reference "
+        f"{kind}, compressed by slimfront. It takes and gives what the reference "
         f"does. Weight bits of its {len(graph.layers)} layers: {widths}; {integer} of them run in integer kernels.{more}"
     )
 

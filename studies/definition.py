@@ -16,12 +16,14 @@ from pydantic import (
     Field,
     Tag,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 
 from ..spaces.candidate import ACTIVATION_BITS, FORM_NAMES, WEIGHT_BITS, share
 from ..spaces.errors import InputError, nearest
+from ..spaces.student import BLOCKS, UPSAMPLINGS
 from .limits import Limits, parse_time
 
 SAMPLERS = ("frontier", "tpe", "nsga2", "gp", "random")
@@ -29,6 +31,8 @@ DEFAULT_WEIGHT_BITS = (2, 3, 4, 5, 6, 8, 32)
 DEFAULT_ACTIVATION_BITS = (8, 32)
 DEFAULT_PRUNING_RATIOS = (0.0, 0.125, 0.25, 0.375, 0.5)
 UNCOMPRESSED_ONLY = (32,)
+STUDENTS_WEIGHTS = "students.safetensors"  # of a study in one folder
+DEFAULT_STEPS = 1000  # of training
 
 Positive = Annotated[int, Field(gt=0)]
 Range = tuple[float, float]
@@ -154,6 +158,43 @@ class FixedChoice(Table):
         return self
 
 
+class StudentsTable(Table):
+    """``[space.students]``: other architectures beside the reference."""
+
+    count: Positive = 3
+    weights: str | None = None
+    coarse: tuple[Positive, ...] | None = None
+    fine: tuple[Positive, ...] | None = None
+    width: tuple[Positive, ...] | None = None
+    fine_width: tuple[Positive, ...] | None = None
+    depth: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    fine_depth: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    block: tuple[str, ...] | None = None
+    upsampling: tuple[str, ...] | None = None
+
+    @field_validator("block", "upsampling")
+    @classmethod
+    def _known(cls, values: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
+        allowed = BLOCKS if info.field_name == "block" else UPSAMPLINGS
+        for value in values or ():
+            if value not in allowed:
+                raise ValueError(f"must be of {', '.join(allowed)}, but got {value!r}{nearest(value, allowed)}")
+        return values
+
+    @field_validator("coarse", "fine")
+    @classmethod
+    def _powers(cls, values: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        for value in values or ():
+            if value & (value - 1):
+                raise ValueError(f"must be powers of 2, but got {value}")
+        return values
+
+    @property
+    def family(self) -> dict[str, Any]:
+        """What of the family is not the default."""
+        return self.model_dump(exclude={"count", "weights"}, exclude_none=True)
+
+
 class SpaceTable(Table):
     """``[space]``: what may vary; an absent key does not."""
 
@@ -161,7 +202,10 @@ class SpaceTable(Table):
     activation_bits: tuple[int, ...] = UNCOMPRESSED_ONLY
     pruning_ratios: tuple[float, ...] = (0.0,)
     sparsities: tuple[float, ...] = (0.0,)
-    students: bool | dict[str, Any] = False
+    students: Annotated[
+        Annotated[bool, Tag("bool")] | Annotated[StudentsTable, Tag("table")],
+        Discriminator(lambda value: "bool" if isinstance(value, bool) else "table"),
+    ] = False
     fixed: dict[str, FixedChoice] = {}
 
     @field_validator("weight_bits")
@@ -226,6 +270,29 @@ class SearchTable(Table):
         return None if self.stage_timeout is None else parse_time(self.stage_timeout, "search.stage_timeout")
 
 
+class TrainingTable(Table):
+    """``[training]``: what is trained in a search, on the calibration data; a search with other values is the same study's.
+
+    ``steps``: of each student alone, and of each candidate that is polished. ``share``: of the trials, the last ones, that are
+    the front's members polished. ``shared_steps``: of the students' shared network, where the study has none.
+    """
+
+    steps: Annotated[int, Field(ge=0)] | None = None
+    shared_steps: Positive = 3000
+    share: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+
+    @property
+    def polish_steps(self) -> int:
+        """Of each candidate."""
+        return DEFAULT_STEPS if self.steps is None else self.steps
+
+    def student_steps(self, shared_here: bool) -> int:
+        """Of each student alone; by default none where the shared network came with the study, trained on better data."""
+        if self.steps is None:
+            return DEFAULT_STEPS if shared_here else 0
+        return self.steps
+
+
 class Settings(Table):
     """A whole study file. Paths are as written there: relative to its folder."""
 
@@ -240,7 +307,7 @@ class Settings(Table):
     constraints: ConstraintsTable = ConstraintsTable()
     target: TargetTable = TargetTable()
     search: SearchTable = SearchTable()
-    training: dict[str, Any] = {}
+    training: TrainingTable = TrainingTable()
 
     @field_validator("name")
     @classmethod
@@ -254,13 +321,11 @@ class Settings(Table):
         """The constraints as numbers. Raises `InputError` for a size or time that cannot be read."""
         return Limits.parse(self.constraints.model_dump(), "constraints.")
 
-    def later(self) -> list[str]:
-        """Return what the file asks for that this version does not search."""
-        wanted = {
-            "space.students": bool(self.space.students),
-            "training": bool(self.training),
-        }
-        return [f"{key} is not searched by this version of slimfront" for key, asked in wanted.items() if asked]
+    @property
+    def students(self) -> StudentsTable | None:
+        """What is asked for of students; None where none are."""
+        asked = self.space.students
+        return (StudentsTable() if asked else None) if isinstance(asked, bool) else asked
 
 
 def check_sampler(name: str) -> str:
@@ -298,12 +363,22 @@ def parse_settings(data: Mapping[str, Any]) -> Settings:
     return settings
 
 
-def in_one_folder(settings: Settings) -> Settings:
-    """Return the settings of a study whose captured model and samples lie beside its study file."""
+def in_one_folder(settings: Settings, student_weights: bool = False) -> Settings:
+    """Return the settings of a study whose captured model and samples lie beside its study file.
+
+    Args:
+        settings: of the study.
+        student_weights: whether the students' weights lie there as well, as `STUDENTS_WEIGHTS`.
+    """
     model = settings.model.model_copy(update={"file": "model.onnx", "weights": None})
     samples = {"calibration": "calibration.npz", "evaluation": "evaluation.npz"}
     data = settings.data.model_copy(update=samples | ({"test": "test.npz"} if settings.data.test else {}))
-    return settings.model_copy(update={"model": model, "data": data})
+    students = settings.students
+    if students is None:
+        return settings.model_copy(update={"model": model, "data": data})
+    students = students.model_copy(update={"weights": STUDENTS_WEIGHTS if student_weights else None})
+    space = settings.space.model_copy(update={"students": students})
+    return settings.model_copy(update={"model": model, "data": data, "space": space})
 
 
 def to_toml(settings: Settings) -> str:
@@ -362,6 +437,7 @@ def _expected(message: str) -> str:
         ("a valid number", "a number"),
         ("greater than or equal to", "at least"),
         ("greater than", "above"),
+        ("less than", "below"),
     ):
         message = message.replace(theirs, ours)
     return message.split(", not ")[0]
@@ -374,5 +450,7 @@ def _shown(value: Any) -> str:
 def _keys_at(loc: list[str]) -> list[str]:
     if loc[:2] == ["space", "fixed"]:
         return list(FixedChoice.model_fields)
+    if loc[:2] == ["space", "students"]:
+        return list(StudentsTable.model_fields)
     table: Any = Settings.model_fields[loc[0]].annotation if loc else Settings
     return list(table.model_fields)

@@ -38,9 +38,10 @@ def explain(run: Run, trial: Trial, progress: Progress | None = None) -> dict[st
         progress: told what is being done, and the part of it that is done.
 
     Returns:
-        Plain JSON data: ``trial``, ``speedup`` (as it was measured), ``reference_ms`` and ``candidate_ms`` (all kernels and
-        what passes between them, under the profile), ``reference_overhead_ms`` and ``overhead_ms`` (the latter alone),
-        ``layers`` (the slowest first), ``between`` (conversions, layouts and ops between the layers) and ``advice``. The
+        Plain JSON data: ``trial``, ``base`` (where it is a student, the uncompressed student stands in the reference's place),
+        ``speedup`` (as it was measured), ``reference_ms`` and ``candidate_ms`` (all kernels and what passes between them, under
+        the profile), ``reference_overhead_ms`` and ``overhead_ms`` (the latter alone), ``layers`` (the slowest first),
+        ``between`` (conversions, layouts and ops between the layers) and ``advice``. The
         times of layers and between add up to all kernels. A layer's ``conversion_ms`` is that of the conversions at its
         borders, which stand in ``between``; its ``bytes`` are those in the file. ``gain_ms`` is foretold, all else measured.
 
@@ -53,20 +54,23 @@ def explain(run: Run, trial: Trial, progress: Progress | None = None) -> dict[st
         reason = trial.reason or "no reason kept"
         raise InputError(f"trial {trial.number} of {run.folder} has no time to explain: it {trial.state} ({reason})")
     study = run.load()
-    study.prepare(trial.candidate.rounded, list(trial.candidate.groups), progress)
-    reference, built = run.rebuild(run.reference, study), run.rebuild(trial, study)
+    study.prepare([trial.candidate], progress)
+    built = run.rebuild(trial, study)
+    base = study.builder.build(trial.candidate.uncompressed)
+    whole = study.builder.of(trial.candidate.base).graph
     graph = study.builder.graph_of(built.candidate)
     removed = study.builder.removed(built.candidate)
     narrow = pruned(graph, removed) if removed else graph
-    profiles = _profiles(study, reference, built, progress)
-    before = _measured(profiles[0], attribute(profiles[0].kernels, reference, study.graph))
+    profiles = _profiles(study, base, built, progress)
+    before = _measured(profiles[0], attribute(profiles[0].kernels, base, whole))
     after = _measured(profiles[1], attribute(profiles[1].kernels, built, narrow))
-    facts = layer_facts(study.graph, narrow, built.candidate, study.space, before, after)
+    facts = layer_facts(whole, narrow, built.candidate, study.space_of(trial.candidate.base), before, after)
     stored = stored_bytes(built, narrow)
     layers = [_layer_row(fact, stored[fact.name], after) for fact in facts]
     between = _between_rows(before, after)
     document = {
         "trial": trial.number,
+        "base": trial.candidate.base,
         "speedup": trial.value("speedup"),
         "reference_ms": before.whole_ms,
         "candidate_ms": after.whole_ms,

@@ -31,8 +31,14 @@ COLUMNS = (
     "speedup_high",
     "psnr_db",
 )
-SYMBOLS = {"reference": "star", "uniform": "diamond", "polished": "triangle-up", "search": "circle"}
-SIZES = {"reference": 15, "uniform": 11, "polished": 11, "search": 9}
+SYMBOLS = {
+    "reference": "star",
+    "uniform": "diamond",
+    "polished": "triangle-up",
+    "student": "square",
+    "search": "circle",
+}
+SIZES = {"reference": 15, "uniform": 11, "polished": 11, "student": 9, "search": 9}
 VIEWS = {
     "size-speed": ("size_bytes", "speedup"),
     "size-quality": ("size_bytes", "psnr_db"),

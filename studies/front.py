@@ -19,8 +19,12 @@ def drop_db(psnr_db: float, fidelity_db: float, reference_psnr_db: float, has_ta
 
     With a target: the reference's PSNR minus the candidate's. Without: 50 dB minus the candidate's fidelity.
     """
-    lost = reference_psnr_db - psnr_db if has_target else FULL_FIDELITY_DB - fidelity_db
-    return max(0.0, lost)
+    return max(0.0, signed_drop_db(psnr_db, fidelity_db, reference_psnr_db, has_target))
+
+
+def signed_drop_db(psnr_db: float, fidelity_db: float, reference_psnr_db: float, has_target: bool) -> float:
+    """Return by how many decibels a candidate is worse than the reference, below 0 where it is better; see `drop_db`."""
+    return reference_psnr_db - psnr_db if has_target else FULL_FIDELITY_DB - fidelity_db
 
 
 def full_drop_db(has_target: bool) -> float:

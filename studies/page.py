@@ -86,6 +86,8 @@ summary { cursor: pointer; color: var(--accent); font-weight: 500; }
 .triple { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 10px; margin: 0 0 16px;
   max-width: 920px; }
 .triple figure { margin: 0; }
+figure.student { margin: 0 0 14px; }
+figure.student figcaption { color: var(--muted, #667); font-size: 13px; }
 .triple img { display: block; width: 100%; height: auto; border-radius: 6px; background: var(--soft);
   touch-action: pan-y; }
 .triple figcaption { color: var(--muted); font-size: 13.5px; line-height: 1.35; padding-top: 5px; }

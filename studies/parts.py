@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from numpy.typing import NDArray
+
 from ..spaces.capture import InputShape, capture_module, capture_onnx, load_module
 from ..spaces.errors import InputError
 from ..spaces.graph import Graph
@@ -20,6 +22,10 @@ class Parts(Protocol):
 
     def graph(self) -> Graph:
         """Capture the model."""
+        ...
+
+    def student_weights(self) -> dict[str, NDArray] | None:
+        """Return the weights of the students' shared network; None where there are none."""
         ...
 
     def arrays(self, key: str, graph: Graph) -> Mapping[str, Any] | None:
@@ -44,6 +50,13 @@ class FileParts:
         weights = None if table.weights is None else self.folder / table.weights
         return capture_module(load_module(file, table.function, weights), table.input_shape or ())
 
+    def student_weights(self) -> dict[str, NDArray] | None:
+        """Read the file that ``[space.students]`` names."""
+        table = self.settings.students
+        if table is None or table.weights is None:
+            return None
+        return read_weights(self.folder / table.weights, "space.students.weights")
+
     def arrays(self, key: str, graph: Graph) -> Mapping[str, Any] | None:
         """Read one entry of ``[data]``."""
         table = self.settings.data
@@ -56,7 +69,14 @@ class FileParts:
 class MemoryParts:
     """Parts that were given to `Study` as objects."""
 
-    def __init__(self, model: Any, input_shape: InputShape | None, arrays: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        model: Any,
+        input_shape: InputShape | None,
+        arrays: Mapping[str, Any],
+        students: dict[str, NDArray] | None = None,
+    ) -> None:
+        self.students = students
         self.model = model
         self.input_shape = input_shape
         self.given = arrays
@@ -77,6 +97,10 @@ class MemoryParts:
             raise InputError("input_shape is missing: a PyTorch model needs one, such as (1, 3, 256, 256)")
         return capture_module(self.model, self.input_shape)
 
+    def student_weights(self) -> dict[str, NDArray] | None:
+        """Return what was given."""
+        return self.students
+
     def arrays(self, key: str, graph: Graph) -> Mapping[str, Any] | None:
         """Return what was given, under the inputs' names."""
         given = self.given[key]
@@ -85,6 +109,19 @@ class MemoryParts:
         inputs, target = given if _is_pair(given, graph) else (given, None)
         named = dict(inputs) if isinstance(inputs, Mapping) else {graph.inputs[0].name: inputs}
         return named if target is None else {**named, "target": target}
+
+
+def read_weights(path: Path, key: str) -> dict[str, NDArray]:
+    """Return the arrays of a safetensors file. Raises `InputError` where it cannot be read; ``key`` names it."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        return dict(load(path.read_bytes()))
+    except OSError as error:
+        raise InputError(f"{key}: {path} cannot be read: {error.strerror}") from error
+    except (SafetensorError, ValueError) as error:
+        raise InputError(f"{key}: {path} is no safetensors file: {error}") from error
 
 
 def _is_pair(given: Any, graph: Graph) -> bool:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from ..objectives.calibration import calibrate
 from ..objectives.rapid import RapidPredictor
 from ..spaces.candidate import Candidate
-from ..spaces.groups import fitting
 from ..spaces.skeleton import structure
 from ..spaces.statistics import Progress
 
@@ -35,7 +34,7 @@ def predict(study: Study, candidates: Sequence[Candidate], progress: Progress | 
         InputError: the study is wrong, or a candidate names a layer or a channel group that the model has not.
         BuildError: a candidate cannot be built.
     """
-    candidates = [fitting(study.graph, candidate) for candidate in candidates]
+    candidates = [study.builder.fitting(candidate) for candidate in candidates]
     study.check()
     predictor = study.predictor
     if not predictor.calibrated:

@@ -88,7 +88,7 @@ def profile(study: Study, progress: Progress | None = None) -> dict[str, Any]:
 def _curves(study: Study, progress: Progress | None) -> tuple[dict[str, dict[str, float]], list[dict[str, Any]]]:
     """Return the predicted dB over weight bits by layer, and channel groups with theirs over pruning ratios."""
     space = study.space
-    study.prepare(space.rounded, space.pruned, progress)
+    study.prepare_spaces(progress)
     found = sensitivity(study.builder, space, progress)
     low, high = study.settings.data.range
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..objectives.protocol import OpenModel
 from ..objectives.quality import psnr_db
+from ..spaces.candidate import REFERENCE
 from ..spaces.errors import InputError
 from ..spaces.statistics import Progress
 from . import figures, pictures
@@ -47,9 +48,15 @@ def report(run: Run, path: Path, progress: Progress | None = None) -> list[str]:
             notes.append("the model's outputs are no pictures: the report shows none")
     except InputError as error:
         notes.append(f"the report has no pictures: {error}")
-    text = report_page(run, run_frame(run), gallery, Network.of_graph(study.graph) if study else None, notes)
+    text = report_page(run, run_frame(run), gallery, _networks(run, study) if study else None, notes)
     write_output(path, text.encode())
     return notes
+
+
+def _networks(run: Run, study: Study) -> dict[str, Network]:
+    """Return the networks that a run's candidates are made from, by base."""
+    bases = {trial.candidate.base for trial in run.front_trials()}
+    return {base: Network.of_graph(study.builder.of(base).graph) for base in bases}
 
 
 def run_frame(run: Run) -> pd.DataFrame:
@@ -64,13 +71,21 @@ def run_frame(run: Run) -> pd.DataFrame:
     for trial in run.trials:
         if trial.measured:
             row = {key: value for key, value in trial.row().items() if key in figures.COLUMNS}
-            kind = trial.label.split(" ")[0] if trial.label else "search"
-            row |= {"kind": kind if kind in figures.SYMBOLS else "search", "label": trial.label}
+            kind = _kind(trial)
+            row |= {"kind": kind, "label": trial.label}
             if kind == "reference" and not run.has_target:
                 row["psnr_db"] = None
             rows.append(row | {"on_front": trial.number in front})
     frame = pd.DataFrame(rows, columns=list(figures.COLUMNS))
     return frame.astype({"on_front": bool, "trial": int})
+
+
+def _kind(trial: Trial) -> str:
+    """Return how a trial is marked: of `figures.SYMBOLS`."""
+    if trial.candidate.base != REFERENCE:
+        return "student"
+    kind = trial.label.split(" ")[0] if trial.label else "search"
+    return kind if kind in figures.SYMBOLS else "search"
 
 
 def run_gallery(run: Run, study: Study, progress: Progress | None = None) -> pictures.Gallery | None:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +18,12 @@ from ..spaces.candidate import Candidate
 from ..spaces.errors import InputError, SlimfrontError
 from . import front
 from .artifacts import fetch
+from .holdings import RunHoldings, read_students
 from .limits import Limits, given_limits
 from .pick import pick
 from .records import Record, many_objects, read_records
 from .run_folder import RECORDS_FILE, check_same_study, read_run_file, save_model_file, use_machine_facts
 from .searched import searched
-from .trained_weights import read_trained
 from .trial import Trial, Trials
 
 if TYPE_CHECKING:
@@ -174,6 +174,11 @@ class Run:
         psnr, fidelity = trial.value("psnr_db"), trial.value("fidelity_db")
         return front.drop_db(psnr, fidelity, self.reference.value("psnr_db"), self.has_target)
 
+    def signed_drop_db(self, trial: Trial) -> float:
+        """Return by how many decibels a measured trial is worse than the reference, below 0 where it is better."""
+        psnr, fidelity = trial.value("psnr_db"), trial.value("fidelity_db")
+        return front.signed_drop_db(psnr, fidelity, self.reference.value("psnr_db"), self.has_target)
+
     def point(self, trial: Trial) -> tuple[float, float, float]:
         """Return (size / reference size, 1 / speedup, drop) of a trial that did not fail, all minimised."""
         size = trial.value("size_bytes") / self.reference.value("size_bytes")
@@ -303,7 +308,7 @@ class Run:
         study = load_study(stored if source is None else source)
         check_same_study(self.folder, self._about, study)
         use_machine_facts(self.folder, study)
-        study.builder.trained = partial(read_trained, self.folder)
+        study.use_students(read_students(self.folder), RunHoldings(self.folder))
         return study
 
     def to_torch(self, trial: int | Trial) -> Trainee:
@@ -315,7 +320,7 @@ class Run:
         """
         candidate = (trial if isinstance(trial, Trial) else self.trial(trial)).candidate
         study = self.load()
-        study.prepare(candidate.rounded, candidate.groups)
+        study.prepare([candidate])
         return study.builder.to_torch(candidate)
 
     def model_path(self, trial: Trial) -> Path:

@@ -4,6 +4,8 @@ run.json         the study's name, source, definition and digest, and where else
                  before anything else
 records.jsonl    one line for each finished stage of each candidate: the truth of the run
 models/          the ONNX files of the reference and of the front's candidates; a working copy where `artifacts` keeps them too
+students.json    the students that are searched beside the reference
+bases/           their graphs, by their content
 weights/         trained weights of candidates, by their content
 training/        checkpoints of trainings that were broken off
 environments/    where timings were made

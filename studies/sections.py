@@ -5,11 +5,11 @@ from __future__ import annotations
 import html
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..objectives.quality import CAP_DB
-from . import figures, page, search_section, strip
+from . import architecture, figures, page, search_section, strip
 from .searched import searched
 from .texts import change_text, interval_text, known, number_text, ratio_text, share_text, size_text, time_text
 
@@ -32,7 +32,7 @@ def report_page(
     run: Run,
     frame: pd.DataFrame,
     gallery: pictures.Gallery | None,
-    network: strip.Network | None = None,
+    networks: Mapping[str, strip.Network] | None = None,
     notes: Sequence[str] = (),
 ) -> str:
     """Return the report as one HTML text.
@@ -41,12 +41,13 @@ def report_page(
         run: the run.
         frame: its candidates, as `run_frame` gives them.
         gallery: its pictures, or None.
-        network: its layers; by default what the candidates tell of them.
+        networks: by base, its layers; by default what the candidates tell of them.
         notes: what the page lacks and why.
     """
     front = run.front_trials()
     reference = run.reference.row()
-    network = network or strip.Network.of_run(run)
+    bases = {trial.candidate.base for trial in front}
+    networks = networks or {base: strip.Network.of_run(run, base) for base in bases}
     drawn = figures.front_figures(frame)
     told = searched(run)
     data = {
@@ -61,7 +62,7 @@ def report_page(
         _views_section(run)
         + _table_section(run, front)
         + search_section.search_section(told)
-        + _members_section(run, front, reference, gallery, network)
+        + _members_section(run, front, reference, gallery, networks)
         + _others_section(run, {trial.number for trial in front})
     )
     header = _header(run, front, reference, notes)
@@ -112,7 +113,9 @@ def opening(run: Run, front: Sequence[Trial]) -> str:
 
 def _views_section(run: Run) -> str:
     triangle = ('path d="M7 1.5l6 10.5H1z"', figures.ACCENT, "polished: trained on")
+    square = ('path d="M2.5 2.5h9v9h-9z"', figures.ACCENT, "student: another architecture")
     trained = [triangle] if any(trial.candidate.weights for trial in run.trials) else []
+    trained += [square] if any(trial.candidate.student for trial in run.trials) else []
     star = 'path d="M7 .6l1.9 4.1 4.5.5-3.3 3 .9 4.4L7 10.4l-4 2.2.9-4.4-3.3-3 4.5-.5z"'
     marks = (
         ('circle cx="7" cy="7" r="4.5"', figures.ACCENT, "on the front"),
@@ -190,7 +193,7 @@ def _members_section(
     front: Sequence[Trial],
     reference: dict[str, Any],
     gallery: pictures.Gallery | None,
-    network: strip.Network,
+    networks: Mapping[str, strip.Network],
 ) -> str:
     how = ""
     if gallery and gallery.tiles:
@@ -199,7 +202,9 @@ def _members_section(
             f"its place. Differences are amplified {gallery.factor} times; black is no difference.</p>"
         )
     members = "".join(
-        _member(run, trial, reference, gallery, network) for trial in front if trial.number != reference["trial"]
+        _member(run, trial, reference, gallery, networks[trial.candidate.base])
+        for trial in front
+        if trial.number != reference["trial"]
     )
     candidates = [trial.candidate for trial in front]
     sparse = any(choice.sparsity for candidate in candidates for choice in candidate.layers.values())
@@ -231,6 +236,7 @@ def _member(
         f'<article class="member" id="trial-{trial.number}" data-trial="{trial.number}">'
         f"<div><h3>Trial {trial.number}{label}</h3><a href='#front' class='note'>back to the front</a></div>"
         f"<ul class='numbers'>{''.join(f'<li>{number}</li>' for number in numbers)}</ul>"
+        f"{architecture.drawing_html(trial.candidate.student) if trial.candidate.student else ''}"
         f"{strip.strip_html(trial.candidate, network)}"
         f"<p class='note'>{html.escape(strip.summary_text(trial.candidate, network) + repair)}</p>"
         f"<p class='note'>Where its time goes, and why: <code>{html.escape(command)}</code></p>"

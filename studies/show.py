@@ -6,7 +6,17 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .texts import MISSING, change_text, interval_text, number_text, ratio_text, share_text, size_text, time_text
+from .texts import (
+    MISSING,
+    change_text,
+    interval_text,
+    number_text,
+    ratio_text,
+    share_text,
+    size_text,
+    student_name,
+    time_text,
+)
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -271,7 +281,8 @@ def _layers_text(candidate: Row) -> str:
         parts.append(candidate["repair"])
     if candidate.get("weights"):
         parts.append("trained")
-    return ", ".join(parts) or "uncompressed"
+    text = ", ".join(parts) or "uncompressed"
+    return f"{student_name(candidate['student'])}: {text}" if candidate.get("student") else text
 
 
 def _times(value: Any) -> str:

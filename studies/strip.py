@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ..spaces.candidate import NATIVE, Candidate, LayerChoice
+from ..spaces.candidate import NATIVE, REFERENCE, Candidate, LayerChoice
 from ..spaces.work import channel_shares
 
 if TYPE_CHECKING:
@@ -41,9 +41,9 @@ class Network:
         return cls(tuple(graph.layers), shares)
 
     @classmethod
-    def of_run(cls, run: Run) -> Network:
-        """Return what a run's candidates tell of the network where the study cannot be loaded; a group is named by a layer."""
-        candidates = [trial.candidate for trial in run.trials]
+    def of_run(cls, run: Run, base: str = REFERENCE) -> Network:
+        """Return what the candidates of a base tell of it where the study cannot be loaded; a group is named by a layer."""
+        candidates = [trial.candidate for trial in run.trials if trial.candidate.base == base]
         layers = {name for candidate in candidates for name in candidate.layers}
         shares: dict[str, dict[str, float]] = {}
         for group in {name for candidate in candidates for name in candidate.groups}:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,9 @@ from ..objectives.predictor import Predictor
 from ..objectives.samples import Samples
 from ..objectives.target import OnnxRuntime
 from ..objectives.widths import kernel_step
-from ..spaces.build import Builder
+from ..spaces.build import Builder, Holdings
 from ..spaces.cache import content_hash
+from ..spaces.candidate import REFERENCE, Candidate
 from ..spaces.capture import InputShape
 from ..spaces.errors import InputError, nearest, some_of
 from ..spaces.graph import Graph
@@ -31,6 +33,7 @@ from .definition import (
     DEFAULT_ACTIVATION_BITS,
     DEFAULT_PRUNING_RATIOS,
     DEFAULT_WEIGHT_BITS,
+    STUDENTS_WEIGHTS,
     Settings,
     in_one_folder,
     parse_settings,
@@ -68,6 +71,9 @@ class Study:
         pruning_ratios: fractions of its channels that a channel group may lose, from 0 to below 1; each is moved to the
             nearest width that the kernels like.
         sparsities: fractions of its single weights that a layer may have at zero; they lower size, not time.
+        students: whether other architectures are searched as well, or a table as in the study file; its ``weights`` may be
+            arrays by name.
+        training: as in the study file, e.g. {"steps": 2000}.
         fixed: layers or groups (or globs) held at a choice, e.g. {"conv_in": {"weight_bits": 8, "pruning_ratio": 0.0}}.
         constraints: limits as in the study file, e.g. {"max_size": "1MB"}.
         provider: execution provider of ONNX Runtime.
@@ -99,6 +105,8 @@ class Study:
         activation_bits: Sequence[int] = DEFAULT_ACTIVATION_BITS,
         pruning_ratios: Sequence[float] = DEFAULT_PRUNING_RATIOS,
         sparsities: Sequence[float] = (0.0,),
+        students: bool | Mapping[str, Any] = False,
+        training: Mapping[str, Any] | None = None,
         fixed: Mapping[str, Mapping[str, Any]] | None = None,
         constraints: Mapping[str, Any] | None = None,
         provider: str = "CPUExecutionProvider",
@@ -108,6 +116,8 @@ class Study:
         sampler: str = "frontier",
         seed: int = 0,
     ) -> None:
+        table = dict(students) if isinstance(students, Mapping) else {}
+        weights = table.pop("weights", None)
         tables = {
             "name": name,
             "model": {"file": "model.onnx", "input_shape": input_shape},
@@ -122,22 +132,25 @@ class Study:
                 "activation_bits": list(activation_bits),
                 "pruning_ratios": list(pruning_ratios),
                 "sparsities": list(sparsities),
+                "students": table if table else bool(students),
                 "fixed": {layer: dict(choice) for layer, choice in (fixed or {}).items()},
             },
             "constraints": dict(constraints or {}),
+            "training": dict(training or {}),
             "target": {"provider": provider, "threads": threads, "saturation_safe": saturation_safe},
             "search": {"trials": trials, "sampler": sampler, "seed": seed},
         }
         arrays = {"calibration": calibration, "evaluation": evaluation, "test": test}
-        self._set(parse_settings(tables), MemoryParts(model, input_shape, arrays), None)
+        self._set(parse_settings(tables), MemoryParts(model, input_shape, arrays, weights), None)
 
     def _set(self, settings: Settings, parts: Parts, source: str | None) -> None:
         self.settings = settings
         self.name = settings.name
         self.source = source
         self.warnings = parts.notes  # what people should know about how the study was read
-        self.warnings += settings.later()
         self._parts = parts
+        self._students: dict[str, Mapping[str, Any]] = {}
+        self._student_spaces: dict[str, Space] = {}
 
     @classmethod
     def from_file(cls, path: Path, source: str | None = None) -> Study:
@@ -204,6 +217,53 @@ class Study:
             return {}
         return layer_offers(self.graph, self.environment.machine, self.feed, target.threads, target.provider)
 
+    @cached_property
+    def student_weights(self) -> dict[str, NDArray] | None:
+        """The weights of the students' shared network, by name; None where the study has none.
+
+        Raises:
+            InputError: they cannot be read.
+        """
+        return self._parts.student_weights()
+
+    @property
+    def students(self) -> Mapping[str, Mapping[str, Any]]:
+        """The students that are searched beside the reference: by base, the parameters of the architecture."""
+        return self._students
+
+    def use_students(self, students: Mapping[str, Mapping[str, Any]], holdings: Holdings) -> None:
+        """Search these students as well.
+
+        Args:
+            students: by base, the parameters of the architecture.
+            holdings: has their graphs, and trained weights.
+        """
+        self._students = dict(students)
+        self.builder.holdings = holdings
+
+    @property
+    def spaces(self) -> list[Space]:
+        """The spaces of all bases, the reference's first."""
+        return [self.space, *(self.space_of(base) for base in self.students)]
+
+    def space_of(self, base: str) -> Space:
+        """Return the candidates of a base that a search may propose."""
+        if base == REFERENCE:
+            return self.space
+        if base not in self._student_spaces:
+            table = self.settings.space
+            found = make_space(
+                self.builder.of(base).graph,
+                weight_bits=table.weight_bits,
+                activation_bits=table.activation_bits,
+                pruning_ratios=table.pruning_ratios,
+                sparsities=table.sparsities,
+                step=self.kernel_step if any(table.pruning_ratios) else STEP,
+                saturation_safe=self.settings.target.saturation_safe,
+            )
+            self._student_spaces[base] = replace(found, base=base, student=self.students.get(base, {}))
+        return self._student_spaces[base]
+
     @property
     def machine_facts(self) -> dict[str, Any]:
         """What was measured on this machine and shapes the space, as plain data: a run keeps it."""
@@ -260,11 +320,22 @@ class Study:
                     )
                     if any(values)
                 },
+                **self._students_definition,
             },
             "constraints": settings.limits.given(),
             "target": settings.target.model_dump(),
             "build": {"rounding": ROUNDING},
         }
+
+    @property
+    def _students_definition(self) -> dict[str, Any]:
+        """What of the definition says which students there are; nothing where there are none."""
+        table = self.settings.students
+        if table is None:
+            return {}
+        weights = self.student_weights
+        kept = None if weights is None else content_hash(*[part for item in sorted(weights.items()) for part in item])
+        return {"students": {**table.model_dump(exclude_none=True, mode="json"), "weights": kept}}
 
     @cached_property
     def digest(self) -> str:
@@ -291,6 +362,7 @@ class Study:
             raise InputError(f"target.threads {threads} is too many for this process, which may use {cores} cores")
         if threads > cores:
             self.warn(f"target.threads is {threads}, but this process may use {cores} cores: its timings say little")
+        _ = self.student_weights
         self.warn(*_offer_notes(self.space))
         if not self.settings.target.saturation_safe:
             self.warn(*saturation_notes(self.space, provider))
@@ -302,22 +374,44 @@ class Study:
         samples = len(next(iter(self.calibration.values())))
         self.warn(*calibration_notes.sample_notes(self.graph, samples))
 
-    def prepare(self, layers: Collection[str], groups: Collection[str], progress: Progress | None = None) -> None:
-        """Gather all that candidates with these layers rounded and these channel groups pruned are built from.
+    def prepare(self, candidates: Iterable[Candidate], progress: Progress | None = None) -> None:
+        """Gather all that candidates are built from.
 
         What is odd about the calibration data is added to the warnings.
+
+        Raises:
+            BuildError: the graph of a candidate's base is not at hand.
         """
-        forms = {form: [name for name in names if name in layers] for form, names in self.space.formed.items()}
-        self.builder.prepare(layers, groups, progress, {form: names for form, names in forms.items() if names})
-        if layers or groups:
-            self.warn(*calibration_notes.input_notes(self.builder.statistics))
+        layers: dict[str, set[str]] = {}
+        groups: dict[str, set[str]] = {}
+        for candidate in candidates:
+            layers.setdefault(candidate.base, set()).update(candidate.rounded)
+            groups.setdefault(candidate.base, set()).update(candidate.groups)
+        for base, rounded in layers.items():
+            if rounded or groups[base]:
+                self._prepare(base, sorted(rounded), sorted(groups[base]), progress)
+
+    def prepare_spaces(self, progress: Progress | None = None) -> None:
+        """Gather all that candidates of the spaces of all bases are built from; see `prepare`."""
+        for space in self.spaces:
+            self._prepare(space.base, space.rounded, space.pruned, progress)
+
+    def _prepare(self, base: str, layers: Collection[str], groups: Collection[str], progress: Progress | None) -> None:
+        formed = self.space_of(base).formed.items()
+        forms = {form: [name for name in names if name in layers] for form, names in formed}
+        builder = self.builder.of(base)
+        builder.prepare(layers, groups, progress, {form: names for form, names in forms.items() if names})
+        if (layers or groups) and base == REFERENCE:
+            self.warn(*calibration_notes.input_notes(builder.statistics))
 
     def warn(self, *notes: str) -> None:
         """Add notes to the warnings, each once."""
         self.warnings += [note for note in notes if note not in self.warnings]
 
     def save(self, folder: Path) -> None:
-        """Write the study as a folder with study.toml, the captured model and the samples."""
+        """Write the study as a folder with study.toml, the captured model, the samples and the students' weights."""
+        from safetensors.numpy import save_file
+
         folder.mkdir(parents=True, exist_ok=True)
         self.graph.save(folder / "model.onnx")
         np.savez(folder / "calibration.npz", **self.calibration)  # type: ignore[arg-type]
@@ -325,7 +419,11 @@ class Study:
             if samples is not None:
                 target = {} if samples.target is None else {"target": samples.target}
                 np.savez(folder / f"{name}.npz", **samples.inputs, **target)  # type: ignore[arg-type]
-        (folder / STUDY_FILE).write_text(to_toml(in_one_folder(self.settings)), encoding="utf-8")
+        weights = self.student_weights
+        if weights is not None:
+            save_file(weights, folder / STUDENTS_WEIGHTS)
+        settings = in_one_folder(self.settings, weights is not None)
+        (folder / STUDY_FILE).write_text(to_toml(settings), encoding="utf-8")
 
     @cached_property
     def _output_notes(self) -> list[str]:

@@ -78,3 +78,21 @@ def share_text(share: float | None) -> str:
     if share is None:
         return MISSING
     return "100 %" if share == 1.0 else f"{min(max(100.0 * share, 1.0), 99.0):.0f} %"
+
+
+def student_name(student: Mapping[str, Any]) -> str:
+    """Return a short name: "student 48-24-4", the channels at the coarse and at the fine size, and the blocks."""
+    return f"student {'-'.join(str(student[key]) for key in ('width', 'fine_width', 'depth') if key in student)}"
+
+
+def student_text(student: Mapping[str, Any]) -> str:
+    """Return a student's architecture in words: "4 residual blocks of 48 channels at 1/4 of the size, 24 channels at 1/2"."""
+    coarse, fine = student["coarse"], student["fine"]
+    text = f"{student['depth']} {student['block']} blocks of {student['width']} channels at {_part(coarse)} of the size"
+    if fine != coarse:
+        text += f", {student['fine_width']} channels at {_part(fine)}"
+    return text + (f", {student['fine_depth']} blocks there" if student["fine_depth"] else "")
+
+
+def _part(times: int) -> str:
+    return "all" if times == 1 else f"1/{times}"

@@ -19,9 +19,10 @@ from zoo import load, parser
 
 from slimfront.objectives.protocol import OpenModel, Subject
 from slimfront.objectives.quality import Quality
+from slimfront.search.polish import lesson_of
 from slimfront.search.training import Schedule, Training
 from slimfront.spaces.candidate import Candidate, LayerChoice
-from slimfront.spaces.torch_view import TorchView
+from slimfront.studies.holdings import RunHoldings, write_trained
 from slimfront.studies.study import Study, load_study
 
 PROBED = 3  # steps that tell how long one takes
@@ -57,7 +58,7 @@ def candidates(study: Study) -> Sequence[tuple[str, Candidate]]:
 
 def gain(study: Study, candidate: Candidate, seconds: float, seed: int, folder: Path) -> Sequence[str]:
     """Return a candidate's size, quality before and after, and what the training was."""
-    study.prepare(candidate.rounded, candidate.groups)
+    study.prepare([candidate])
     before = quality(study, candidate, folder)
     training = begun(study, candidate, Schedule(10 * PROBED, seed=seed), folder)
     started = time.perf_counter()
@@ -69,9 +70,9 @@ def gain(study: Study, candidate: Candidate, seconds: float, seed: int, folder: 
     training = begun(study, candidate, Schedule(steps, seed=seed), folder)
     training.run()
     took = time.perf_counter() - started
-    found = training.student.trained()
-    study.builder.trained = lambda weights: found
-    after = quality(study, replace(candidate, weights="sha256:" + "0" * 64), folder)
+    weights = write_trained(folder, training.lesson.module.trained())  # type: ignore[operator]
+    study.builder.holdings = RunHoldings(folder)
+    after = quality(study, replace(candidate, weights=weights), folder)
     size = f"{study.builder.build(candidate).size_bytes:,}"
     return size, f"{before:.2f}", f"{after:.2f}", f"{after - before:+.2f}", f"{steps:,}", f"{took / 60:.1f}"
 
@@ -80,9 +81,7 @@ def begun(study: Study, candidate: Candidate, schedule: Schedule, folder: Path) 
     """Return a training from its beginning."""
     checkpoint = folder / "training" / "checkpoint.pt"
     checkpoint.unlink(missing_ok=True)
-    low, high = study.settings.data.range
-    student, teacher = study.builder.to_torch(candidate), TorchView(study.graph)
-    return Training(student, teacher, study.calibration, high - low, schedule, checkpoint)
+    return Training(lesson_of(study, candidate), schedule, checkpoint)
 
 
 def quality(study: Study, candidate: Candidate, folder: Path) -> float:

@@ -51,7 +51,7 @@ def main() -> None:
         history.append(Observation(candidate, measured(task, candidate)))
 
     vectors = np.array([frontier.grid.encode(observation.candidate) for observation in history])
-    model = fitted(frontier.layout, vectors, np.array([observation.point for observation in history]))
+    model = fitted(frontier.layouts[0], vectors, np.array([observation.point for observation in history]))
     many = draw(frontier.grid.lengths, random, MANY)
     begun = time.process_time()
     model.predict(many)

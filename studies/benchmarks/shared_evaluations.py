@@ -51,7 +51,7 @@ def prepare(zoo: Path, name: str, folder: Path) -> None:
     (folder / "evaluations").mkdir(parents=True, exist_ok=True)
     run = folder / "run"
     search(study, trials=1, run_dir=run)
-    study.prepare(study.space.rounded, study.space.pruned)
+    study.prepare_spaces()
     if not (folder / "predictor.npz").exists():
         calibrate(study.predictor, study.space, study.feed, CALIBRATION_SECONDS)
         write_predictor(study.predictor, folder / "predictor.npz")
@@ -75,7 +75,7 @@ class Evaluations:
 
     def __init__(self, study: Study, folder: Path) -> None:
         use_machine_facts(folder / "run", study)
-        study.prepare(study.space.rounded, study.space.pruned)
+        study.prepare_spaces()
         take_predictor(study.predictor, folder / "predictor.npz")
         self.study = study
         self.folder = folder / "evaluations"

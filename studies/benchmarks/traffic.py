@@ -45,7 +45,7 @@ def found(run: Run) -> Iterator[tuple[str, list[int]]]:
     study = run.load()
     take_predictor(study.predictor, run.folder / PREDICTOR_FILE)
     with stores_used() as used:
-        study.prepare(study.space.rounded, study.space.pruned)
+        study.prepare_spaces()
     yield "study and statistics", [len(parcel.pack(study, used))]
     yield "study alone", [len(parcel.pack(study, []))]
     yield "what the predictor has learned", [len(remote.knowledge_of(study.predictor))]

@@ -61,7 +61,7 @@ def main() -> None:
 def line(study: Study, folder: Path, count: int, rounds: int) -> str:
     """Return a model's line of the table."""
     run = search(study, trials=1, run_dir=folder)
-    study.prepare(study.space.rounded, study.space.pruned)
+    study.prepare_spaces()
     grid = Grid(study.space)
     drawn = draw(grid.lengths, np.random.default_rng(0), count)
     trials = [Trial(number, grid.decode(vector), "started") for number, vector in enumerate(drawn, start=1)]

@@ -100,7 +100,7 @@ def train(network: nn.Module, inputs: Tensor, targets: Tensor, options: argparse
     for step in range(1, options.steps + 1):
         chosen = torch.randint(len(inputs), (options.batch,))
         turns, mirrored = int(torch.randint(4, ())), bool(torch.randint(2, ()))
-        photograph, painting = (_turned(t[chosen], turns, mirrored) for t in (inputs, targets))
+        photograph, painting = (turned(t[chosen], turns, mirrored) for t in (inputs, targets))
         with torch.autocast("cpu", torch.bfloat16, enabled=options.bfloat16):
             output = network(photograph)
         loss = functional.l1_loss(output.float(), painting)
@@ -143,7 +143,8 @@ def _psnr_db(images: Tensor, targets: Tensor) -> float:
     return float((-10.0 * torch.log10(errors)).mean())
 
 
-def _turned(images: Tensor, turns: int, mirrored: bool) -> Tensor:
+def turned(images: Tensor, turns: int, mirrored: bool) -> Tensor:
+    """Images [N, C, H, W] of bytes, turned by 90 degrees so often and mirrored, in 0..1."""
     images = torch.rot90(images, turns, (2, 3))
     images = torch.flip(images, (3,)) if mirrored else images
     return (images.float() / 255.0).contiguous(memory_format=torch.channels_last)

@@ -140,7 +140,7 @@ def test_less_is_left_the_longer_one_searches():
 
 def test_the_account_counts_all_evaluations(folder):
     study, run = load_study(folder / "study.toml"), Run(folder / "run")
-    study.prepare(study.space.rounded, study.space.pruned)
+    study.prepare_spaces()
     frontier = Frontier(task_of(study, run, "frontier", 0))
     assert account(run, frontier, history_of(run))["evaluations"] == 14
 

@@ -58,7 +58,7 @@ def make_harmful(tmp_path, monkeypatch):
 def study(study_folder):
     study = load_study(study_folder)
     study.use_machine_facts(None)
-    study.prepare(study.space.rounded, study.space.pruned)
+    study.prepare_spaces()
     return study
 
 

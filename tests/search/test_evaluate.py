@@ -45,7 +45,7 @@ def run(study_folder, tmp_path):
 def make_evaluator(run):
     def make(timing):
         study = run.load()
-        study.prepare(study.space.rounded, study.space.pruned)
+        study.prepare_spaces()
         return Evaluator(study, run.folder / "models", (Quality(), timing), study.predictor)
 
     return make

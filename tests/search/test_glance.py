@@ -144,7 +144,7 @@ def test_who_is_hopeless_by_a_glance_is_told_so_and_never_on_the_front(search_it
     ]
     assert len({(record.trial, record.stage) for record in records}) == len(records), "nothing is looked at twice"
     loaded = run.load()
-    loaded.prepare(loaded.space.rounded, loaded.space.pruned)
+    loaded.prepare_spaces()
     reference = OpenModel(run.model_path(run.reference), loaded.evaluation)
     for trial in stopped[:10]:
         path = tmp_path / "again.onnx"

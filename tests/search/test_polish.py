@@ -15,6 +15,7 @@ import slimfront as sf
 from slimfront import cli
 from slimfront.search import parcel, remote
 from slimfront.search import training as training_module
+from slimfront.search.distillation import Examples
 from slimfront.search.loop import search
 from slimfront.search.polish import polish
 from slimfront.search.work import Kind, Work
@@ -97,13 +98,13 @@ def test_training_sees_no_evaluation_sample(run, coarse, monkeypatch):
 
     monkeypatch.setattr(training_module.Training, "run", without)
     seen = []
-    made = training_module.Training.__init__
+    made = Examples.__init__
 
-    def spied(self, student, teacher, inputs, *more):
+    def spied(self, teacher, inputs, *more):
         seen.append({name: array.copy() for name, array in inputs.items()})
-        made(self, student, teacher, inputs, *more)
+        made(self, teacher, inputs, *more)
 
-    monkeypatch.setattr(training_module.Training, "__init__", spied)
+    monkeypatch.setattr(Examples, "__init__", spied)
     polish(run, coarse, steps=STEPS)
     calibration = run.load().calibration
     assert all(np.array_equal(seen[0][name], array) for name, array in calibration.items())

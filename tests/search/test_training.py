@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import islice
-
 import numpy as np
 import pytest
 import torch
@@ -11,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slimfront.search import training as module
+from slimfront.search.distillation import Distillation, Examples
 from slimfront.search.training import HALVINGS, Schedule, Training
-from slimfront.search.variation import varied
+from slimfront.search.variation import moved
 from slimfront.spaces.build import Builder
 from slimfront.spaces.candidate import Candidate, LayerChoice
 from slimfront.spaces.capture import capture_onnx
@@ -32,9 +31,9 @@ def make(builder, tmp_path):
     def made(steps=STEPS, **more):
         student = builder.to_torch(Candidate(dict.fromkeys("abcde", LayerChoice(3, 8)), {"b": 0.5}))
         schedule = Schedule(steps, **more)
-        return Training(
-            student, TorchView(builder.graph), builder.calibration, 1.0, schedule, tmp_path / "training" / "it.pt"
-        )
+        examples = Examples(TorchView(builder.graph), builder.calibration, 1)
+        lesson = Distillation(student, student.graph, examples, 1.0)
+        return Training(lesson, schedule, tmp_path / "training" / "it.pt")
 
     return made
 
@@ -46,16 +45,16 @@ def error(builder, student, inputs) -> float:
 
 
 def weights_of(training) -> bytes:
-    return training.student.trained().to_bytes()
+    return training.lesson.module.trained().to_bytes()
 
 
 def test_it_learns_what_it_was_not_shown(make, builder, pictures):
     training, others = make(300), pictures(8, 9)
-    before = error(builder, training.student, others)
+    before = error(builder, training.lesson.module, others)
     earlier, later = training.run()
     assert later < earlier
-    assert later == pytest.approx(error(builder, training.student, builder.calibration["x"]), rel=1e-4)
-    assert error(builder, training.student, others) < 0.85 * before
+    assert later == pytest.approx(error(builder, training.lesson.module, builder.calibration["x"]), rel=1e-4)
+    assert error(builder, training.lesson.module, others) < 0.85 * before
 
 
 @pytest.mark.parametrize("stopped_at", [1, 11, STEPS - 1])
@@ -103,13 +102,13 @@ def test_a_checkpoint_runs_no_code(make, tmp_path):
 
 def test_a_loss_that_is_no_number_halves_the_rate_from_the_last_checkpoint(make, monkeypatch):
     training = make(10)
-    real, seen = type(training.student).forward, []
+    real, seen = type(training.lesson.module).forward, []
 
     def spoilt(student, **inputs):
         seen.append(training.halvings)
         return real(student, **inputs) * (float("nan") if len(seen) in (9, 12) else 1.0)
 
-    monkeypatch.setattr(type(training.student), "forward", spoilt)
+    monkeypatch.setattr(type(training.lesson.module), "forward", spoilt)
     training.run()
     assert training.halvings == 2
     assert seen == [0] * (6 + 3) + [1] * 3 + [2] * (10 + 6), "from the beginning: nothing was saved"
@@ -120,7 +119,7 @@ def test_a_loss_that_is_no_number_halves_the_rate_from_the_last_checkpoint(make,
 
 def test_a_gradient_that_is_no_number_changes_nothing(make, monkeypatch):
     training, before = make(), weights_of(make())
-    monkeypatch.setattr(torch.Tensor, "backward", lambda loss: spoil(training.student))
+    monkeypatch.setattr(torch.Tensor, "backward", lambda loss: spoil(training.lesson.module))
 
     def spoil(student):
         for parameter in student.parameters():
@@ -135,7 +134,7 @@ def test_a_gradient_that_is_no_number_changes_nothing(make, monkeypatch):
 def test_a_loss_that_is_never_a_number_ends_the_training(make, monkeypatch):
     training, seen = make(), []
     monkeypatch.setattr(
-        type(training.student), "forward", lambda student, **inputs: seen.append(1) or inputs["x"] * float("nan")
+        type(training.lesson.module), "forward", lambda student, **inputs: seen.append(1) or inputs["x"] * float("nan")
     )
     with pytest.raises(BuildError, match="is no number at step 0, at a quarter of the rate too"):
         training.run()
@@ -159,9 +158,9 @@ def test_a_training_that_goes_back_twice_goes_back_to_the_same(make, monkeypatch
 
 def test_where_no_gradient_comes_from_it_is_told(make, monkeypatch):
     training = make(3)
-    forward = type(training.student).forward
+    forward = type(training.lesson.module).forward
     monkeypatch.setattr(
-        type(training.student), "forward", lambda student, **inputs: forward(student, **inputs).detach()
+        type(training.lesson.module), "forward", lambda student, **inputs: forward(student, **inputs).detach()
     )
     with pytest.raises(BuildError, match="no gradient reaches the weights"):
         training.run()
@@ -182,7 +181,7 @@ def test_inputs_are_turned_alike_and_nothing_of_them_is_lost(seed, height, width
     shape = (2, 3, height, width)
     one = random.random(shape)
     inputs = {"image": one, "mask": one.copy(), "style": random.random((2, 8))}
-    found = varied(inputs, random)
+    found = moved(inputs, int(random.integers(4)), bool(random.integers(2)))
     assert np.array_equal(found["image"], found["mask"])
     assert found["image"].shape == shape
     assert np.array_equal(np.sort(found["image"].reshape(6, -1)), np.sort(one.reshape(6, -1)))
@@ -191,5 +190,18 @@ def test_inputs_are_turned_alike_and_nothing_of_them_is_lost(seed, height, width
 
 def test_all_eight_ways_to_lie_come_up():
     image = np.arange(9.0).reshape(1, 1, 3, 3)
-    draws = (varied({"x": image}, np.random.default_rng(seed))["x"].tobytes() for seed in range(200))
-    assert len(set(islice(draws, 200))) == 8
+    ways = {moved({"x": image}, turns, mirrored)["x"].tobytes() for turns in range(4) for mirrored in (False, True)}
+    assert len(ways) == 8
+
+
+def test_what_is_drawn_is_what_the_teacher_makes_of_it_and_is_asked_once(builder, monkeypatch):
+    teacher = TorchView(builder.graph)
+    examples, seen = Examples(teacher, builder.calibration, 2), []
+    real = TorchView.forward
+    monkeypatch.setattr(TorchView, "forward", lambda view, inputs: seen.append(1) or real(view, inputs))
+    random = np.random.default_rng(0)
+    drawn = [examples.draw(random) for _ in range(300)]
+    assert len(seen) == 3 * 8
+    assert len({feed["x"].numpy().tobytes() for feed, _ in drawn}) == 3 * 8
+    for feed, wanted in drawn[:5]:
+        assert torch.equal(wanted, real(teacher, feed))

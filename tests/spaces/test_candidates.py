@@ -128,7 +128,7 @@ def test_integer_activations_need_integer_weights(weight_bits):
         ({"layers": [1]}, r"'layers' must be an object"),
         ({"version": 2}, r"version must be 1, but got 2"),
         ({"version": "1"}, r"version must be 1, but got '1'"),
-        ({"base": "other"}, r"base must be 'reference', but got 'other'"),
+        ({"base": "other"}, r"base must be 'reference', or 'sha256:' and 64 hexadecimal digits, but got 'other'"),
         ({"repair": "sequentia"}, r"repair must be one of static, sequential, but got 'sequentia'"),
         ({"repair": None}, r"repair must be one of"),
         ({"groups": {"g": 0.5}}, r"group 'g': the choice must be an object, but got 0.5"),

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from slimfront.spaces.build import Builder
+from slimfront.spaces.build import Builder, NoHoldings
 from slimfront.spaces.candidate import Candidate, LayerChoice
 from slimfront.spaces.capture import capture_onnx
 from slimfront.spaces.errors import BuildError, InputError
@@ -34,6 +34,16 @@ CHOICES = {
     "4 bits in integers": LayerChoice(4, 8),
 }
 GROUPS = {"whole": {}, "pruned": {"b": 0.5}}
+
+
+class Held(NoHoldings):
+    """Trained weights at hand."""
+
+    def __init__(self, known):
+        self.known = known
+
+    def trained(self, weights):
+        return self.known[weights]
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +90,7 @@ def test_what_was_trained_builds_what_it_gave(builder, image, monkeypatch, choic
         wanted = student(torch.from_numpy(image)).numpy()
     data = student.trained().to_bytes()
     assert data == student.trained().to_bytes()
-    monkeypatch.setattr(builder, "trained", {content_id(data): Trained.from_bytes(data)}.__getitem__)
+    monkeypatch.setattr(builder, "holdings", Held({content_id(data): Trained.from_bytes(data)}))
     trained = replace(candidate, weights=content_id(data))
     found = outputs(builder, trained, image)
     assert np.abs(found - wanted).max() < tolerance(builder, candidate) * np.ptp(wanted)
@@ -107,8 +117,8 @@ def test_what_is_read_in_float_as_well_is_not_rounded_there(builder, image, laye
 
 def test_trained_weights_of_another_candidate_are_refused(builder, monkeypatch):
     found = builder.to_torch(Candidate(dict.fromkeys(ALL, LayerChoice(4)))).trained()
-    monkeypatch.setattr(builder, "trained", lambda weights: found)
     weights = "sha256:" + "0" * 64
+    monkeypatch.setattr(builder, "holdings", Held({weights: found}))
     builder.build(Candidate(dict.fromkeys(ALL, LayerChoice(4)), weights=weights))
     for other in (
         Candidate(dict.fromkeys(ALL, LayerChoice(2)), weights=weights),

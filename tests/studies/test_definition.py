@@ -1,11 +1,12 @@
 """The study file: defaults, and one clear line for whatever is wrong."""
 
+import re
 import tomllib
 
 import pytest
 
 from slimfront.spaces.errors import InputError
-from slimfront.studies.definition import parse_settings, read_settings, to_toml
+from slimfront.studies.definition import DEFAULT_STEPS, StudentsTable, parse_settings, read_settings, to_toml
 from slimfront.studies.limits import Limits
 
 LEAST = {
@@ -54,14 +55,37 @@ def test_constraints_are_read_as_numbers():
     assert settings.limits == Limits(max_size=1e6, max_latency=40.0, min_psnr=28.0)
 
 
-def test_what_later_versions_search_is_accepted_and_told():
-    settings = parse_settings(
-        with_tables(space={"pruning_ratios": [0.0, 0.25], "students": True}, training={"steps": 9})
-    )
-    told = " ".join(settings.later())
-    assert all(key in told for key in ("space.students", "training"))
-    assert "pruning" not in told
-    assert parse_settings(with_tables(space={"pruning_ratios": [0.0], "sparsities": [0.0]})).later() == []
+def test_what_is_trained_may_be_told():
+    assert parse_settings(with_tables()).training.student_steps(shared_here=False) == 0
+    assert parse_settings(with_tables()).training.student_steps(shared_here=True) == DEFAULT_STEPS
+    told = parse_settings(with_tables(training={"steps": 9, "share": 0.2})).training
+    assert (told.student_steps(False), told.polish_steps, told.share) == (9, 9, 0.2)
+    with pytest.raises(InputError, match=r"training.share must be below 1"):
+        parse_settings(with_tables(training={"share": 1.0}))
+
+
+def test_students_are_asked_for_or_described():
+    assert parse_settings(with_tables()).students is None
+    assert parse_settings(with_tables(space={"students": False})).students is None
+    assert parse_settings(with_tables(space={"students": True})).students == StudentsTable()
+    told = parse_settings(with_tables(space={"students": {"count": 2, "width": [16, 32], "block": ["plain"]}})).students
+    assert told.count == 2
+    assert told.family == {"width": (16, 32), "block": ("plain",)}
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ({"widht": [16]}, "unknown key 'widht' (did you mean 'width'?)"),
+        ({"count": 0}, "space.students.count must be above 0"),
+        ({"block": ["residul"]}, "must be of residual, plain, separable, but got 'residul' (did you mean 'residual'?)"),
+        ({"coarse": [3]}, "must be powers of 2, but got 3"),
+        ({"depth": [-1]}, "space.students.depth must be at least 0"),
+    ],
+)
+def test_what_is_wrong_about_students_is_told(table, words):
+    with pytest.raises(InputError, match=re.escape(words)):
+        parse_settings(with_tables(space={"students": table}))
 
 
 @pytest.mark.parametrize(

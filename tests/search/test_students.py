@@ -1,0 +1,280 @@
+"""Students in a search: found once, kept in the run, searched like the reference, and shipped like any candidate."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import onnxruntime
+import pytest
+from safetensors.numpy import load_file, save_file
+from typer.testing import CliRunner
+
+import slimfront as sf
+from slimfront import cli
+from slimfront.search import parcel, remote, students
+from slimfront.search.loop import search
+from slimfront.search.polish import polish
+from slimfront.search.shared_network import SharedNetwork
+from slimfront.search.work import Kind, Work
+from slimfront.spaces.candidate import REFERENCE, Candidate
+from slimfront.spaces.errors import BuildError
+from slimfront.spaces.family import family_of
+from slimfront.studies.holdings import BASES_FOLDER, read_students
+from slimfront.studies.run import Run
+from slimfront.studies.study import Study, load_study
+from slimfront.studies.trial import Trial
+
+pytestmark = pytest.mark.usefixtures("quick_timing")
+
+TRIALS = 24
+TABLES = (
+    "[space]\nweight_bits = [2, 4, 8, 32]\nactivation_bits = [8, 32]\npruning_ratios = [0.0, 0.5]\n"
+    "[space.students]\ncount = 2\nwidth = [8, 16]\nfine_width = [8]\ndepth = [1, 2]\n{more}"
+    "[training]\nshared_steps = 12\nsteps = 6\n{share}"
+)
+
+
+def with_students(folder, more="", share=""):
+    file = folder / "study.toml"
+    file.write_text(file.read_text() + TABLES.format(more=more, share=share))
+    return folder
+
+
+@pytest.fixture
+def folder(study_folder):
+    return with_students(study_folder)
+
+
+@pytest.fixture(scope="module")
+def made(write_study, tmp_path_factory):
+    """A run of a study with students, made once."""
+    place = tmp_path_factory.mktemp("students")
+    write_study(place / "study")
+    with pytest.MonkeyPatch.context() as patch:
+        from slimfront.objectives.timing import Timing
+        from slimfront.search import evaluate
+
+        patch.setattr(evaluate, "Timing", lambda: Timing(least_rounds=3, most_rounds=3, slot_seconds=0.0))
+        return search(with_students(place / "study"), trials=TRIALS, run_dir=place / "run", sampler="random")
+
+
+@pytest.fixture
+def run(made, tmp_path):
+    """A copy of that run."""
+    shutil.copytree(made.folder, tmp_path / "run")
+    return Run(tmp_path / "run")
+
+
+def test_students_are_searched_beside_the_reference(run):
+    found = read_students(run.folder)
+    assert len(found) == 2
+    assert {path.stem for path in (run.folder / BASES_FOLDER).iterdir()} == {base[7:] for base in found}
+    by_base = {base: [t for t in run.trials if t.candidate.base == base] for base in (REFERENCE, *found)}
+    assert all(len(trials) >= 3 for trials in by_base.values())
+    assert all(trial.measured or trial.predicted for trial in run.trials), [trial.reason for trial in run.trials]
+    assert all(dict(t.candidate.student) == student for base, student in found.items() for t in by_base[base])
+    assert any(not trial.label for base in found for trial in by_base[base]), "proposed, not only begun with"
+    labels = [trial.label for trial in run.trials]
+    assert sum(label.startswith(("student 8-8-", "student 16-8-")) and "," not in label for label in labels) == 2
+    assert not list(run.folder.glob("training/*"))
+    assert "search" in run.to_json()
+
+
+def test_a_search_that_goes_on_has_the_same_students_and_trains_none(run, made, monkeypatch):
+    monkeypatch.setattr(students, "shared_network", lambda *_: pytest.fail("trained again"))
+    study = load_study(made.folder.parent / "study")
+    again = search(study, trials=TRIALS + 2, run_dir=run.folder)
+    assert len(again.trials) == TRIALS + 2
+    assert [trial.candidate for trial in again.trials][:TRIALS] == [trial.candidate for trial in made.trials]
+
+
+def test_killed_while_students_are_trained_it_goes_on(folder, tmp_path, monkeypatch):
+    from slimfront.search import training
+
+    monkeypatch.setattr(training, "SAVED_SECONDS", 0.0)
+    seen = []
+
+    class Stop:
+        def note(self, text): ...
+
+        def step(self, *_): ...
+
+        def prepare(self, text, part):
+            seen.append((text, part))
+            if text == "training" and part > 0.5 and len(seen) < 10:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        search(folder, trials=5, run_dir=tmp_path / "run", progress=Stop())
+    first = next(part for text, part in seen if text == "training")
+    seen.extend([("", 0.0)] * 10)
+    run = search(folder, trials=5, run_dir=tmp_path / "run", progress=Stop())
+    later = next(part for text, part in seen[20:] if text == "training")
+    assert first < 0.1 < 0.5 < later
+    assert len(run.trials) == 5
+    search(folder, trials=5, run_dir=tmp_path / "whole")
+    assert read_students(tmp_path / "whole") == read_students(tmp_path / "run"), "the same students, to the bit"
+
+
+def test_a_student_is_built_again_explained_shipped_and_verified(run, tmp_path):
+    trial = next(t for t in run.trials if t.measured and t.candidate.student and t.candidate.repaired)
+    path = run.model_path(trial)
+    before = path.read_bytes()
+    path.unlink()
+    assert run.model_path(trial).read_bytes() == before
+    told = run.explain(trial)
+    assert told["base"] == trial.candidate.base
+    assert {row["name"] for row in told["layers"]} <= set(run.load().builder.of(trial.candidate.base).graph.layers)
+    bundle = run.ship(trial, tmp_path / "bundle")
+    assert (bundle / "model.onnx").read_bytes() == before
+    assert "A student of" in (bundle / "card.md").read_text()
+    result = CliRunner().invoke(cli.app, ["verify", str(bundle)])
+    assert result.exit_code in (0, 1)
+    assert "sha256" not in result.stderr
+    network = run.to_torch(trial)
+    assert network.graph.inputs[0].shape == (1, 3, 16, 16)
+
+
+def test_a_student_is_polished_by_what_the_reference_gives(run):
+    trial = next(t for t in run.trials if t.candidate.student and t.candidate.repaired and t.judged)
+    after, _ = polish(run, trial, steps=150)
+    assert after.candidate.base == trial.candidate.base
+    assert after.value("fidelity_db") > trial.value("fidelity_db")
+
+
+def test_the_report_and_the_front_tell_of_students(run, tmp_path):
+    runner = CliRunner()
+    result = runner.invoke(cli.app, ["report", str(run.folder), "-o", str(tmp_path / "report.html")])
+    assert result.exit_code == 0, result.stderr
+    page = (tmp_path / "report.html").read_text()
+    shown = runner.invoke(cli.app, ["front", str(run.folder), "--json", "--all"])
+    front = json.loads(shown.stdout)
+    assert {row["candidate"]["base"] for row in front["trials"]} == {REFERENCE, *read_students(run.folder)}
+    on_front = [row for row in front["front"] if row["candidate"].get("student")]
+    assert page.count('<figure class="student">') == len(on_front)
+    assert ("student: another architecture" in page) == bool(read_students(run.folder))
+
+
+@pytest.mark.parametrize("shares", [True, False])
+def test_a_worker_of_another_node_builds_students(run, shares, tmp_path):
+    study = run.load()
+    trial = next(t for t in run.trials if t.candidate.student and t.candidate.repaired and t.judged)
+    digest = parcel.digest_of(study)
+    parcel.unpack(digest, parcel.pack(study, []))
+    assert set(parcel.opened(digest).students) == set(study.students)
+    order = remote.Order(
+        digest,
+        "a search",
+        Work(Kind.JUDGE, (Trial(trial.number, trial.candidate, "started"),)),
+        str(tmp_path / "run" / "models") if shares else None,
+        machine=study.environment.machine,
+    )
+    found = {result.stage: result for step in remote.work(order, None) for _, result in step.results}
+    assert found["build"].sha256 == trial.sha256
+    remote.clean(digest, "a search")
+
+
+@pytest.mark.slow
+def test_workers_find_what_one_process_finds(folder, tmp_path):
+    alone = search(folder, trials=12, run_dir=tmp_path / "alone", sampler="random")
+    run = search(folder, trials=12, run_dir=tmp_path / "run", sampler="random", workers=2)
+    assert [t.candidate for t in run.trials] == [t.candidate for t in alone.trials]
+    assert [t.sha256 for t in run.trials] == [t.sha256 for t in alone.trials]
+
+
+def test_weights_that_come_with_the_study_are_used_as_they_are(study_folder, tmp_path):
+    sizes = {"width": (8, 16), "fine_width": (8,), "depth": (1, 2)}
+    family = family_of(load_study(study_folder).graph, **sizes)
+    network = SharedNetwork(family)
+    save_file(network.arrays(), study_folder / "students.safetensors")
+    file = study_folder / "study.toml"
+    file.write_text(
+        file.read_text()
+        + "[space]\nweight_bits = [8, 32]\n[space.students]\ncount = 1\nweights = 'students.safetensors'\n"
+        "width = [8, 16]\nfine_width = [8]\ndepth = [1, 2]\n"
+    )
+    run = search(study_folder, trials=6, run_dir=tmp_path / "run")
+    ((base, _),) = read_students(run.folder).items()
+    graph = run.load().builder.of(base).graph
+    arrays = load_file(study_folder / "students.safetensors")
+    own = graph.constant("stem 2 weight")
+    assert np.array_equal(own, arrays["stem 2 weight"][: own.shape[0]])
+    assert run.definition["space"]["students"]["weights"]
+    whole = next(t for t in run.trials if t.candidate == Candidate(base=base))
+    session = onnxruntime.InferenceSession(run.model_path(whole))
+    assert session.run(None, {session.get_inputs()[0].name: np.zeros((1, 3, 16, 16), np.float32)})[0].shape == (
+        1,
+        3,
+        16,
+        16,
+    )
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ('weights = "nowhere.safetensors"\n', "space.students.weights: "),
+        ('weights = "tiny.onnx"\n', "is no safetensors file"),
+        ('weights = "other.safetensors"\n', "the students' weights are another family's"),
+        ("coarse = [3]\n", "must be powers of 2"),
+        ('blocks = ["plain"]\n', "unknown key 'blocks' (did you mean 'block'?)"),
+    ],
+)
+def test_wrong_input_is_told_with_exit_status_2(study_folder, tmp_path, more, words, monkeypatch, capsys):
+    save_file({"stem": np.zeros(3, np.float32)}, study_folder / "other.safetensors")
+    study = with_students(study_folder, more)
+    monkeypatch.setattr(
+        "sys.argv", ["slimfront", "search", str(study), "--run", str(tmp_path / "run"), "--trials", "5"]
+    )
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_model_that_no_student_fits_is_searched_without(tmp_path, pictures):
+    import torch
+
+    class Halved(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = torch.nn.Conv2d(3, 16, 3, stride=2, padding=1)
+
+        def forward(self, x):
+            return self.conv(x)
+
+    torch.manual_seed(0)
+    study = Study(Halved(), pictures(4, 1), pictures(3, 2), input_shape=(1, 3, 16, 16), name="halved", students=True)
+    notes = []
+
+    class Told:
+        def note(self, text):
+            notes.append(text)
+
+        def prepare(self, *_): ...
+
+        def step(self, *_): ...
+
+    run = search(study, trials=5, run_dir=tmp_path / "run", progress=Told())
+    assert len(run.trials) == 5
+    assert any("[1, 3, 16, 16]" in note and "[1, 16, 8, 8]" in note for note in notes)
+    assert {trial.candidate.base for trial in run.trials} == {REFERENCE}
+
+
+def test_a_base_that_is_nowhere_is_told_of(study_folder):
+    study = load_study(study_folder)
+    with pytest.raises(BuildError, match=r"the base sha256:0000.* is not at hand: it lies in the run"):
+        sf.build(study, {"base": "sha256:" + "0" * 64})
+
+
+def test_the_last_part_of_a_search_polishes_the_front(study_folder, tmp_path):
+    with_students(study_folder, share="share = 0.25\n")
+    run = search(study_folder, trials=16, run_dir=tmp_path / "run", sampler="random")
+    polished = [trial for trial in run.trials if trial.label.startswith("polished")]
+    assert len(run.trials) <= 16
+    assert 1 <= len(polished) <= 4
+    assert all(trial.candidate.weights and trial.measured for trial in polished)
+    again = search(study_folder, trials=16, run_dir=tmp_path / "run", sampler="random")
+    assert [trial.number for trial in again.trials] == [trial.number for trial in run.trials]

@@ -6,24 +6,25 @@ that add most to the front.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
+from ..spaces.cache import content_hash
 from ..spaces.errors import BuildError
 from ..spaces.graph import Graph
 from ..spaces.statistics import Progress
-from ..spaces.student import Student
 from ..spaces.torch_view import TorchView
 from .distillation import Distillation, Examples
-from .shared_network import SharedNetwork
+from .losses import Loss
+from .students import ETA
 from .training import TRAINING_FOLDER, Schedule, Training
 
-ETA = 3  # one in so many goes on, with so many times the steps
 RATE = 1e-3
 
-Choose = Callable[[dict[Student, float], int], list[Student]]
+Choose = Callable[[list["Lone"], list[float], int], list["Lone"]]
 
 
 class Alone(nn.Module):
@@ -40,36 +41,34 @@ class Alone(nn.Module):
 
 
 class Lone:
-    """A student that is trained alone, beginning with the weights that it shared.
+    """A student that is trained alone, from the weights that it has.
 
     Args:
-        network: the shared network.
-        student: of its family.
+        student: the parameters of its architecture, by which it is known.
+        graph: with the weights to begin with.
         examples: what it learns from.
-        span: of the output's values, black to white.
+        loss: what is made small.
         schedule: how it is trained.
         folder: of the run, for the checkpoint.
     """
 
     def __init__(
         self,
-        network: SharedNetwork,
-        student: Student,
+        student: Mapping[str, Any],
+        graph: Graph,
         examples: Examples,
-        span: float,
+        loss: Loss,
         schedule: Schedule,
         folder: Path,
     ) -> None:
-        self.network, self.student = network, student
-        graph = network.graph_of(student)
-        self.lesson = Distillation(Alone(graph), graph, examples, span)
-        name = "-".join(map(str, student.to_json().values()))
-        self.training = Training(self.lesson, schedule, folder / TRAINING_FOLDER / f"{name}-{schedule.steps}.pt")
+        self.student = dict(student)
+        self.lesson = Distillation(Alone(graph), graph, examples, loss)
+        name = content_hash(self.student, graph.digest, schedule.steps, schedule.seed)
+        self.training = Training(self.lesson, schedule, folder / TRAINING_FOLDER / f"{name}.pt")
 
     def graph(self) -> Graph:
         """Return its graph with the weights as they are now."""
-        weights = {name: weight.detach().cpu().numpy() for name, weight in self.lesson.module.view.weights.items()}
-        return self.network.family.graph_of(self.student, weights)
+        return self.lesson.module.view.written_back()
 
 
 def halved(lones: Sequence[Lone], count: int, choose: Choose, progress: Progress | None = None) -> list[Lone]:
@@ -80,7 +79,7 @@ def halved(lones: Sequence[Lone], count: int, choose: Choose, progress: Progress
     Args:
         lones: more than ``count`` of them are compared after a part of their steps.
         count: how many are wanted.
-        choose: returns so many of the students, given their errors.
+        choose: returns so many of the students, given them and their losses.
         progress: told what is being done, and the part of it that is done.
 
     Raises:
@@ -92,19 +91,21 @@ def halved(lones: Sequence[Lone], count: int, choose: Choose, progress: Progress
     whole = len(left) * rungs[0] + min(count, len(left)) * (steps - rungs[0])
     done = 0
     for rung in rungs:
-        errors, reason = {}, None
+        losses: list[float] = []
+        able: list[Lone] = []
+        reason = None
         for lone in left:
             begun = lone.training.step
             try:
                 lone.training.go_on(rung, _counted(progress, done - begun, steps, whole))
-                errors[lone.student] = lone.lesson.standing()
+                losses.append(lone.lesson.standing())
+                able.append(lone)
             except BuildError as error:
                 reason = error
             done += rung - begun
-        if not errors:
+        if not able:
             raise reason or BuildError("no student could be trained")
-        kept = choose(errors, count)
-        left = [lone for lone in left if lone.student in kept]
+        left = choose(able, losses, count)
     return left
 
 

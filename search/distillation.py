@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..spaces.session import batches
+from .losses import Loss
 from .training import device
 from .variation import moved
 
@@ -23,7 +24,7 @@ REMEMBERED = 1 << 30  # bytes of the teacher's outputs that are not worked out a
 
 Student = TypeVar("Student", bound="nn.Module")
 Feed = dict[str, "Tensor"]
-Loss = Callable[["Tensor", "Tensor"], "Tensor"]
+Example = tuple[Feed, "Tensor", "Tensor | None"]
 
 
 class Examples:
@@ -33,37 +34,57 @@ class Examples:
         teacher: the reference, on `device`.
         inputs: samples by name, ``[N, ...]``.
         batch: how many go together.
+        target: what is true of them ``[N, ...]``, where that is known. It is turned with the samples where both are pictures of
+            as many channels; else only the samples as they are have a target.
     """
 
-    def __init__(self, teacher: TorchView, inputs: Mapping[str, NDArray], batch: int) -> None:
+    def __init__(
+        self, teacher: TorchView, inputs: Mapping[str, NDArray], batch: int, target: NDArray | None = None
+    ) -> None:
         self.teacher = teacher
         self.feeds: Sequence[Mapping[str, NDArray]] = list(batches(inputs, batch))
-        self._known: OrderedDict[tuple[int, int, bool], tuple[Feed, Tensor]] = OrderedDict()
+        self.targets = [None] * len(self.feeds) if target is None else list(_parts(target, batch, len(self.feeds)))
+        self._turns_alike = target is not None and all(_alike(array, target) for array in inputs.values())
+        self._known: dict[tuple[int, int, bool], Example] = {}
         self._bytes = 0
 
-    def draw(self, random: np.random.Generator) -> tuple[Feed, Tensor]:
-        """Return a batch and the teacher's output for it."""
+    def draw(self, random: np.random.Generator) -> Example:
+        """Return a batch, the teacher's output for it and the target, if any."""
         return self._told(int(random.integers(len(self.feeds))), int(random.integers(4)), bool(random.integers(2)))
 
-    def each(self) -> list[tuple[Feed, Tensor]]:
-        """Return all batches as they are, and the teacher's outputs."""
+    def each(self) -> list[Example]:
+        """Return all batches as they are, each as `draw` does."""
         return [self._told(number, 0, False) for number in range(len(self.feeds))]
 
-    def _told(self, number: int, turns: int, mirrored: bool) -> tuple[Feed, Tensor]:
+    def _told(self, number: int, turns: int, mirrored: bool) -> Example:
         import torch
 
         key = number, turns, mirrored
-        if key not in self._known:
-            arrays = moved(self.feeds[number], turns, mirrored)
-            feed = {name: torch.from_numpy(array).to(device()) for name, array in arrays.items()}
-            with torch.no_grad():
-                wanted = self.teacher(feed)
-            size = sum(tensor.nbytes for tensor in (*feed.values(), wanted))
-            if self._bytes + size > REMEMBERED:
-                return feed, wanted
+        if key in self._known:
+            return self._known[key]
+        arrays = moved(self.feeds[number], turns, mirrored)
+        feed = {name: torch.from_numpy(array).to(device()) for name, array in arrays.items()}
+        with torch.no_grad():
+            wanted = self.teacher(feed)
+        target, given = None, self.targets[number]
+        if given is not None and (self._turns_alike or not (turns or mirrored)):
+            target = torch.from_numpy(moved({"": given}, turns, mirrored)[""]).to(device())
+        example = feed, wanted, target
+        size = sum(tensor.nbytes for tensor in (*feed.values(), wanted, target) if tensor is not None)
+        if self._bytes + size <= REMEMBERED:
             self._bytes += size
-            self._known[key] = feed, wanted
-        return self._known[key]
+            self._known[key] = example
+        return example
+
+
+def _alike(array: NDArray, target: NDArray) -> bool:
+    """Whether samples and targets are pictures of the same things: of as many channels."""
+    return array.ndim == target.ndim == 4 and array.shape[1] == target.shape[1]
+
+
+def _parts(target: NDArray, batch: int, count: int) -> Iterator[NDArray]:
+    """Yield targets in batches, the last one filled up as that of the inputs is."""
+    yield from (part[""] for part in islice(batches({"": target}, batch), count))
 
 
 class Distillation(Generic[Student]):
@@ -73,25 +94,25 @@ class Distillation(Generic[Student]):
         student: takes inputs by name, gives its first output.
         graph: its graph, for what is told of it.
         examples: what it learns from.
-        span: of the output's values, black to white: losses are in parts of it.
+        loss: what is made small.
     """
 
-    def __init__(self, student: Student, graph: Graph, examples: Examples, span: float) -> None:
+    def __init__(self, student: Student, graph: Graph, examples: Examples, loss: Loss) -> None:
         self.module: Student = student.to(device())
         self.graph = graph
         self.examples = examples
-        self.span = span
+        self.measure = loss
 
     def loss(self, random: np.random.Generator) -> Tensor:
-        """Return the mean squared error against the teacher's output."""
-        return self._error(*self.examples.draw(random))
+        """Return the loss on a batch that is drawn."""
+        return self._loss(*self.examples.draw(random))
 
     def standing(self) -> float:
-        """Return the mean squared error over all samples as they are."""
+        """Return the mean loss over all samples as they are."""
         import torch
 
         with torch.no_grad():
-            return float(np.mean([float(self._error(*pair)) for pair in self.examples.each()]))
+            return float(np.mean([float(self._loss(*example)) for example in self.examples.each()]))
 
     def why_no_gradient(self) -> str:
         """Return which ops no gradient comes through."""
@@ -99,5 +120,5 @@ class Distillation(Generic[Student]):
 
         return f"no gradient reaches the weights through {', '.join(steps(self.graph)) or 'this graph'}"
 
-    def _error(self, feed: Feed, wanted: Tensor) -> Tensor:
-        return ((self.module(**feed) - wanted) / self.span).square().mean()
+    def _loss(self, feed: Feed, wanted: Tensor, target: Tensor | None) -> Tensor:
+        return self.measure(self.module(**feed), wanted, target)

@@ -14,9 +14,10 @@ from ..studies.run import Run
 from ..studies.study import Study
 from ..studies.trial import Trial
 from .addition import Addition, adding_to
-from .distillation import Distillation, Examples
+from .distillation import Distillation
+from .distilled_study import examples_of, loss_of
 from .recorded import Proposal
-from .training import TRAINING_FOLDER, Schedule, Training, device
+from .training import TRAINING_FOLDER, Schedule, Training
 
 if TYPE_CHECKING:
     from ..spaces.trainee import Trainee
@@ -29,7 +30,8 @@ def polish(
 ) -> tuple[Trial, list[str]]:
     """Train a candidate on and add what it becomes to the run.
 
-    It learns to give what the reference gives, on the calibration data, turned and mirrored; evaluation data is not seen. Bits,
+    It learns to give what the reference gives (and what the targets are, where the calibration data has some), on the
+    calibration data, turned and mirrored; evaluation data is not seen. Bits,
     channels and zeros stay as they are, so size and speed do; weights, and the steps of their grids and of activations, are
     learned behind the rounding (`spaces.trainee`). Interrupted, the same call goes on from its checkpoint.
 
@@ -120,12 +122,8 @@ def lesson_of(study: Study, candidate: Candidate) -> Distillation[Trainee]:
     Raises:
         BuildError: an op has no form in PyTorch here; it is named.
     """
-    from ..spaces.torch_view import TorchView
-
     student = study.builder.to_torch(candidate)
-    low, high = study.settings.data.range
-    examples = Examples(TorchView(study.graph).to(device()), study.calibration, study.graph.batch)
-    return Distillation(student, student.graph, examples, high - low)
+    return Distillation(student, student.graph, examples_of(study), loss_of(study))
 
 
 def _told(before: Trial, after: Trial) -> str:

@@ -6,12 +6,12 @@ Improved Training Techniques, ICCV 2019), of one kind. There is no normalisation
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from .distillation import Feed
+from .distillation import Example
+from .losses import Loss
 from .shared_network import SharedNetwork
 from .training import device
 
@@ -26,12 +26,12 @@ BETWEEN = 1  # students a step beside the largest and the smallest
 class Drawn(Protocol):
     """What a shared network learns from."""
 
-    def draw(self, random: np.random.Generator) -> tuple[Feed, Tensor]:
-        """Return a batch and what is wanted for it."""
+    def draw(self, random: np.random.Generator) -> Example:
+        """Return a batch, what is wanted for it, and the target, if any."""
         ...
 
-    def each(self) -> list[tuple[Feed, Tensor]]:
-        """Return all batches as they are."""
+    def each(self) -> list[Example]:
+        """Return all batches as they are, each as `draw` does."""
         ...
 
 
@@ -41,24 +41,14 @@ class Sandwich:
     Args:
         network: what learns.
         examples: what it learns from.
-        span: of the output's values, black to white: losses are in parts of it.
-        error: of outputs and what is wanted, both in parts of the span; by default the mean absolute difference.
+        loss: what is made small.
     """
 
-    def __init__(
-        self,
-        network: SharedNetwork,
-        examples: Drawn,
-        span: float,
-        error: Callable[[Tensor, Tensor], Tensor] | None = None,
-    ) -> None:
-        from torch.nn import functional
-
+    def __init__(self, network: SharedNetwork, examples: Drawn, loss: Loss) -> None:
         self.module: SharedNetwork = network.to(device())
         self.network = network
         self.examples = examples
-        self.span = span
-        self.error = error or functional.l1_loss
+        self.measure = loss
 
     def chosen(self, random: np.random.Generator) -> list[Student]:
         """Return the students of a step: largest, smallest, and some between."""
@@ -68,9 +58,8 @@ class Sandwich:
 
     def loss(self, random: np.random.Generator) -> Tensor:
         """Return the mean of the students' losses on one batch."""
-        feed, wanted = self.examples.draw(random)
-        students = self.chosen(random)
-        losses = [self.error(self.network(student, feed) / self.span, wanted / self.span) for student in students]
+        feed, wanted, target = self.examples.draw(random)
+        losses = [self.measure(self.network(student, feed), wanted, target) for student in self.chosen(random)]
         return sum(losses[1:], losses[0]) / len(losses)
 
     def standing(self) -> float:
@@ -83,8 +72,8 @@ class Sandwich:
 
         with torch.no_grad():
             found = [
-                float(self.error(self.network(student, feed) / self.span, wanted / self.span))
-                for feed, wanted in self.examples.each()
+                float(self.measure(self.network(student, feed), wanted, target))
+                for feed, wanted, target in self.examples.each()
             ]
         return float(np.mean(found))
 

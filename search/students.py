@@ -3,37 +3,38 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..spaces.capture import capture_onnx
 from ..spaces.errors import BuildError
 from ..spaces.family import Family, family_of
 from ..spaces.graph import Graph
 from ..spaces.statistics import Progress
-from ..spaces.student import Student
 from ..spaces.threads import one_torch_thread
 from ..spaces.work import multiply_adds
 from ..studies.definition import StudentsTable
 from ..studies.front import FULL_FIDELITY_DB, full_drop_db, hypervolume
 from ..studies.holdings import RunHoldings, decided, write_base, write_students
 from ..studies.study import Study
-from .distillation import Examples
-from .training import TRAINING_FOLDER, Schedule, Training, device
+from .distillation import Distillation
+from .distilled_study import examples_of, loss_of
+from .losses import Loss
+from .training import TRAINING_FOLDER, Schedule, Training
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
+    from .alone import Lone
     from .shared_network import SharedNetwork
 
 JUDGED = 4  # calibration samples that all students are judged on
 WHOLE_DB = 30.0  # of a reference against its targets: a student's own error is compared with that
 WORST = (1.0, 1.0, 1.0)
+ETA = 3  # of the students that are trained alone one in so many goes on, with so many times the steps
 SHARED_RATE = 2e-3
 SHARED_CHECKPOINT = "students.pt"
 
@@ -43,13 +44,13 @@ class Judged:
     """A student with what is known of it before it is built.
 
     Attributes:
-        student: the architecture.
-        error: its mean squared error against the reference's outputs, in parts of the output's range.
+        student: the parameters of its architecture.
+        graph: returns its graph, with the weights that it has so far.
         point: its weights and multiply-adds in parts of the reference's, and its drop, all minimised.
     """
 
-    student: Student
-    error: float
+    student: Mapping[str, Any]
+    graph: Callable[[], Graph]
     point: tuple[float, float, float]
 
 
@@ -62,22 +63,18 @@ def use_students(study: Study, folder: Path, progress: Progress | None = None) -
         progress: told what is being done, and the part of it that is done.
 
     Raises:
-        InputError: the study's students' weights are missing or another family's, or the disk cannot be written to.
+        InputError: the study's students' weights are missing or another family's, its own family fails or gives outputs of
+            another shape, or the disk cannot be written to.
     """
     table = study.settings.students
     if table is None or decided(folder):
         return []
     try:
-        family = family_of(study.graph, **table.family)
+        graphs = _found(study, table, folder, progress)
     except BuildError as error:
         write_students(folder, {})
-        return [str(error)]
-    network = shared_network(study, family, folder, progress)
-    judged = judge(study, network, progress)
-    found = {
-        write_base(folder, captured(graph)): student.to_json()
-        for student, graph in trained(study, network, judged, folder, progress)
-    }
+        return [f"no students are searched: {error}"]
+    found = {write_base(folder, captured(graph)): dict(student) for student, graph in graphs}
     write_students(folder, found)
     study.use_students(found, RunHoldings(folder))
     for checkpoint in (folder / TRAINING_FOLDER).glob("*.pt"):
@@ -85,28 +82,46 @@ def use_students(study: Study, folder: Path, progress: Progress | None = None) -
     return []
 
 
-def trained(
-    study: Study, network: SharedNetwork, judged: Sequence[Judged], folder: Path, progress: Progress | None = None
-) -> list[tuple[Student, Graph]]:
-    """Return the most promising students and their graphs: as the shared network has them, or trained alone from there."""
-    from .alone import ETA, RATE, Lone, halved
+def _found(
+    study: Study, table: StudentsTable, folder: Path, progress: Progress | None
+) -> list[tuple[Mapping[str, Any], Graph]]:
+    """Return the students that are searched, and their graphs."""
+    training = study.settings.training
+    build = study.student_family
+    if build is not None:
+        from .own_family import drawn
 
-    count = (study.settings.students or StudentsTable()).count
-    steps = study.settings.training.student_steps(study.student_weights is None)
+        judged = drawn(study, build, table.count)
+        return trained(study, judged, table.count, training.student_steps(True) or 1, folder, progress)
+    network = shared_network(study, family_of(study.graph, **table.sizes), folder, progress)
+    judged = judge(study, network, progress)
+    steps = training.student_steps(study.student_weights is None)
     if not steps:
-        return [(each.student, network.graph_of(each.student)) for each in most_promising(judged, count)]
-    low, high = study.settings.data.range
-    examples = examples_of(study, study.calibration)
-    schedule = Schedule(steps, RATE, seed=study.settings.search.seed, clipped=True)
-    known = {each.student: each for each in judged}
-    begun = [
-        Lone(network, each.student, examples, high - low, schedule, folder)
-        for each in most_promising(judged, count * ETA)
-    ]
+        return [(each.student, each.graph()) for each in most_promising(judged, table.count)]
+    return trained(study, most_promising(judged, table.count * ETA), table.count, steps, folder, progress)
 
-    def choose(errors: Mapping[Student, float], wanted: int) -> list[Student]:
-        anew = [rated(study, known[student], error) for student, error in errors.items()]
-        return [each.student for each in most_promising(anew, wanted)]
+
+def trained(
+    study: Study, judged: Sequence[Judged], count: int, steps: int, folder: Path, progress: Progress | None = None
+) -> list[tuple[Mapping[str, Any], Graph]]:
+    """Train students alone; return so many that promise most by then, and their graphs.
+
+    Raises:
+        BuildError: the training of each of them fails.
+    """
+    from .alone import RATE, Lone, halved
+
+    low, high = study.settings.data.range
+    examples, loss = examples_of(study), loss_of(study)
+    schedule = Schedule(steps, RATE, seed=study.settings.search.seed, clipped=True)
+    begun = [Lone(each.student, each.graph(), examples, loss, schedule, folder) for each in judged]
+    known = {id(lone): each for lone, each in zip(begun, judged, strict=True)}
+
+    def choose(lones: list[Lone], losses: list[float], wanted: int) -> list[Lone]:
+        fidelity = Loss(span=high - low)
+        rows = [(lone, rated(study, known[id(lone)], error_of(lone.lesson, fidelity))) for lone in lones]
+        kept = {id(each) for each in most_promising([each for _, each in rows], wanted)}
+        return [lone for lone, each in rows if id(each) in kept]
 
     return [(lone.student, lone.graph()) for lone in halved(begun, count, choose, progress)]
 
@@ -125,34 +140,26 @@ def shared_network(study: Study, family: Family, folder: Path, progress: Progres
     schedule = Schedule(
         study.settings.training.shared_steps, SHARED_RATE, seed=study.settings.search.seed, clipped=True
     )
-    lesson = Sandwich(network, examples_of(study, study.calibration), high - low)
+    lesson = Sandwich(network, examples_of(study), loss_of(study))
     Training(lesson, schedule, folder / TRAINING_FOLDER / SHARED_CHECKPOINT).run(progress)
     return network
-
-
-def examples_of(study: Study, inputs: Mapping[str, NDArray]) -> Examples:
-    """Return samples and what the reference makes of them."""
-    from ..spaces.torch_view import TorchView
-
-    return Examples(TorchView(study.graph).to(device()), inputs, study.graph.batch)
 
 
 def judge(study: Study, network: SharedNetwork, progress: Progress | None = None) -> list[Judged]:
     """Return what is known of all students of a shared network's family, on a few calibration samples."""
     from .sandwich import Sandwich
 
-    low, high = study.settings.data.range
     samples = len(next(iter(study.calibration.values())))
-    batch = study.graph.batch
-    rows = np.unique(np.linspace(0, samples - 1, max(JUDGED, batch)).round().astype(int))
-    lesson = Sandwich(network, examples_of(study, {n: a[rows] for n, a in study.calibration.items()}), high - low, l2)
+    rows = np.unique(np.linspace(0, samples - 1, max(JUDGED, study.graph.batch)).round().astype(int))
+    low, high = study.settings.data.range
+    lesson = Sandwich(network, examples_of(study, rows), Loss(span=high - low))
     reference = np.array([study.graph.parameters, sum(multiply_adds(study.graph).values())], float)
     students = list(network.family.students())
     found = []
     for number, student in enumerate(students):
         graph = network.view(student).graph
         size, work = np.array([graph.parameters, sum(multiply_adds(graph).values())]) / np.maximum(reference, 1.0)
-        before = Judged(student, 0.0, (float(size), float(work), 0.0))
+        before = Judged(student.to_json(), partial(network.graph_of, student), (float(size), float(work), 0.0))
         with one_torch_thread():
             found.append(rated(study, before, lesson.loss_of(student)))
         if progress is not None:
@@ -161,11 +168,17 @@ def judge(study: Study, network: SharedNetwork, progress: Progress | None = None
 
 
 def rated(study: Study, judged: Judged, error: float) -> Judged:
-    """Return a student with another error, and the drop that it stands for beside the reference's own error."""
+    """Return a student with the drop that its error stands for, beside the reference's own.
+
+    Args:
+        study: of the reference.
+        judged: the student.
+        error: its mean squared error against the reference's outputs, in parts of the output's range.
+    """
     has_target = study.evaluation.target is not None
     whole = 10.0 ** (-(WHOLE_DB if has_target else FULL_FIDELITY_DB) / 10.0)
     drop = 10.0 * np.log10(1.0 + error / whole) / full_drop_db(has_target)
-    return replace(judged, error=error, point=(*judged.point[:2], float(drop)))
+    return replace(judged, point=(*judged.point[:2], float(drop)))
 
 
 def most_promising(judged: Sequence[Judged], count: int) -> list[Judged]:
@@ -179,9 +192,9 @@ def most_promising(judged: Sequence[Judged], count: int) -> list[Judged]:
     return sorted(chosen, key=lambda each: -each.point[1])
 
 
-def l2(found: Tensor, wanted: Tensor) -> Tensor:
-    """Return the mean squared difference."""
-    return (found - wanted).square().mean()
+def error_of(lesson: Distillation[Any], fidelity: Loss) -> float:
+    """Return a student's mean squared error against the reference's outputs, in parts of the output's range."""
+    return Distillation(lesson.module, lesson.graph, lesson.examples, fidelity).standing()
 
 
 def captured(graph: Graph) -> Graph:

@@ -12,7 +12,6 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from .errors import InputError, nearest
-from .student import Student
 
 VERSION = 1
 CANONICAL = {"version", "base", "layers", "repair"}  # keys of every candidate in JSON
@@ -195,8 +194,8 @@ class Candidate:
         if data.get("version", VERSION) != VERSION:
             raise InputError(f"candidate version must be {VERSION}, but got {data['version']!r}")
         student = data.get("student") or {}
-        if student:
-            Student.from_json(student)
+        if not isinstance(student, Mapping):
+            raise InputError(f"candidate key 'student' must be an object, but got {student!r}")
         layers, groups = data.get("layers", {}), data.get("groups", {})
         for key, value, of in (("layers", layers, "layer"), ("groups", groups, "group")):
             if not isinstance(value, Mapping):

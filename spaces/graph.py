@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -175,6 +175,25 @@ class Graph:
             copy.graph.outputs.append(values[name])
         passes.RemoveUnusedNodesPass()(copy)
         return copy
+
+
+def with_weights(graph: Graph, weights: Mapping[str, np.ndarray]) -> Graph:
+    """Return a copy of a graph with other values in some of its initializers, by name.
+
+    Raises:
+        InputError: the graph has no such initializer, or it has another shape.
+    """
+    import onnx_ir as ir
+
+    model = graph.model.clone()
+    for name, array in weights.items():
+        value = model.graph.initializers.get(name)
+        known = None if value is None or value.const_value is None else tuple(value.const_value.shape.numpy())
+        if value is None or known != array.shape:
+            has = "has none" if value is None else f"has {list(known or ())}"
+            raise InputError(f"there are weights {list(array.shape)} for {name!r}, but the graph {has}")
+        value.const_value = ir.Tensor(np.ascontiguousarray(array), name=name)
+    return Graph(model, {port.name: port.shape for port in graph.inputs}, dict(graph.shapes))
 
 
 def weight_names(graph: Graph) -> frozenset[str]:

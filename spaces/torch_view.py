@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from . import torch_images, torch_ops, torch_resize, torch_shapes
 from .errors import BuildError
-from .graph import weight_names
+from .graph import weight_names, with_weights
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -65,6 +65,12 @@ class TorchView(nn.Module):
             BuildError: an op fails; its node is named.
         """
         return self.values(inputs)[self.graph.outputs[0].name]
+
+    def written_back(self) -> Graph:
+        """Return the graph with the weights as they are now."""
+        with torch.no_grad():
+            arrays = {name: weight.cpu().numpy().copy() for name, weight in self.weights.items()}
+        return with_weights(self.graph, arrays)
 
     def values(
         self, inputs: Mapping[str, Tensor], edited: Edit | None = None, read: Read = lambda node, name, tensor: tensor

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..spaces.student import Student
 from . import figures
-from .texts import student_text
+from .texts import is_elastic, student_text
 
 HIGH = 72.0  # of the output, in pixels
 LEAST_HIGH = 10.0
@@ -48,6 +48,9 @@ def bars_of(student: Student) -> list[Bar]:
 
 def drawing_html(parameters: Mapping[str, Any]) -> str:
     """Return the drawing of a student as HTML, given its parameters."""
+    text = html.escape(student_text(parameters))
+    if not is_elastic(parameters):
+        return f'<figure class="student"><figcaption>student: {text}</figcaption></figure>'
     student = Student.from_json(parameters)
     shown, x = "", 0.0
     middle = HIGH / 2.0
@@ -61,7 +64,6 @@ def drawing_html(parameters: Mapping[str, Any]) -> str:
         if bar.blocks:
             shown += _text(x + wide / 2.0, middle - high / 2 - 4.0, f"× {bar.blocks}")
         x += wide + GAP
-    text = html.escape(student_text(parameters))
     return (
         f'<figure class="student"><svg width="{x - GAP + 24:.0f}" height="{HIGH + TEXT:.0f}" '
         f'viewBox="-12 0 {x - GAP + 24:.0f} {HIGH + TEXT:.0f}" role="img" aria-label="{text}" '

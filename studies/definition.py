@@ -163,6 +163,7 @@ class StudentsTable(Table):
 
     count: Positive = 3
     weights: str | None = None
+    family: str | None = None
     coarse: tuple[Positive, ...] | None = None
     fine: tuple[Positive, ...] | None = None
     width: tuple[Positive, ...] | None = None
@@ -189,10 +190,24 @@ class StudentsTable(Table):
                 raise ValueError(f"must be powers of 2, but got {value}")
         return values
 
+    @field_validator("family")
+    @classmethod
+    def _is_function(cls, value: str | None) -> str | None:
+        if value is not None and ".py:" not in value:
+            raise ValueError(f"must be 'students.py:build', the file and the function, but got {value!r}")
+        return value
+
+    @model_validator(mode="after")
+    def _one_family(self) -> StudentsTable:
+        if self.family is not None and (self.sizes or self.weights):
+            given = ", ".join([*self.sizes, *(["weights"] if self.weights else [])])
+            raise ValueError(f"family is a family of its own, to which {given} do not belong")
+        return self
+
     @property
-    def family(self) -> dict[str, Any]:
-        """What of the family is not the default."""
-        return self.model_dump(exclude={"count", "weights"}, exclude_none=True)
+    def sizes(self) -> dict[str, Any]:
+        """What of the elastic family is not the default."""
+        return self.model_dump(exclude={"count", "weights", "family"}, exclude_none=True)
 
 
 class SpaceTable(Table):
@@ -270,16 +285,39 @@ class SearchTable(Table):
         return None if self.stage_timeout is None else parse_time(self.stage_timeout, "search.stage_timeout")
 
 
+MEASURES = ("l1", "l2", "ssim", "kl", "cross_entropy")  # of what training makes small (`search.losses`)
+Weight = Annotated[float, Field(ge=0.0)]
+
+
 class TrainingTable(Table):
     """``[training]``: what is trained in a search, on the calibration data; a search with other values is the same study's.
 
     ``steps``: of each student alone, and of each candidate that is polished. ``share``: of the trials, the last ones, that are
-    the front's members polished. ``shared_steps``: of the students' shared network, where the study has none.
+    the front's members polished. ``shared_steps``: of the students' shared network, where the study has none. ``reference`` and
+    ``target``: the loss, weights by the names of measures, against the reference's output and against targets; by default the
+    mean squared error against both, where the calibration data has targets. ``temperature``: of the measure "kl".
     """
 
     steps: Annotated[int, Field(ge=0)] | None = None
+    reference: dict[str, Weight] = {"l2": 1.0}
+    target: dict[str, Weight] | None = None
+    temperature: Annotated[float, Field(gt=0.0)] = 4.0
     shared_steps: Positive = 3000
     share: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+
+    @field_validator("reference", "target")
+    @classmethod
+    def _measures(cls, weights: dict[str, float] | None) -> dict[str, float] | None:
+        for name in weights or ():
+            if name not in MEASURES:
+                raise ValueError(f"must name {', '.join(MEASURES)}, but got {name!r}{nearest(name, MEASURES)}")
+        return weights
+
+    @model_validator(mode="after")
+    def _some_loss(self) -> TrainingTable:
+        if not any(self.reference.values()) and self.target is not None and not any(self.target.values()):
+            raise ValueError("reference and target must not both be without a measure: nothing would be learned")
+        return self
 
     @property
     def polish_steps(self) -> int:
@@ -376,7 +414,7 @@ def in_one_folder(settings: Settings, student_weights: bool = False) -> Settings
     students = settings.students
     if students is None:
         return settings.model_copy(update={"model": model, "data": data})
-    students = students.model_copy(update={"weights": STUDENTS_WEIGHTS if student_weights else None})
+    students = students.model_copy(update={"weights": STUDENTS_WEIGHTS if student_weights else None, "family": None})
     space = settings.space.model_copy(update={"students": students})
     return settings.model_copy(update={"model": model, "data": data, "space": space})
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from ..spaces.capture import InputShape, capture_module, capture_onnx, load_module
+from ..spaces.capture import InputShape, capture_module, capture_onnx, load_function, load_module
 from ..spaces.errors import InputError
 from ..spaces.graph import Graph
 from . import data
@@ -26,6 +26,10 @@ class Parts(Protocol):
 
     def student_weights(self) -> dict[str, NDArray] | None:
         """Return the weights of the students' shared network; None where there are none."""
+        ...
+
+    def student_family(self) -> Callable[[Any], Any] | None:
+        """Return the function of the study's own family of students; None where it has none."""
         ...
 
     def arrays(self, key: str, graph: Graph) -> Mapping[str, Any] | None:
@@ -57,6 +61,15 @@ class FileParts:
             return None
         return read_weights(self.folder / table.weights, "space.students.weights")
 
+    def student_family(self) -> Callable[[Any], Any] | None:
+        """Import the function that ``[space.students]`` names."""
+        table = self.settings.students
+        if table is None or table.family is None:
+            return None
+        file, _, function = table.family.rpartition(":")
+        found: Callable[[Any], Any] = load_function(self.folder / file, function, "space.students.family")
+        return found
+
     def arrays(self, key: str, graph: Graph) -> Mapping[str, Any] | None:
         """Read one entry of ``[data]``."""
         table = self.settings.data
@@ -75,8 +88,10 @@ class MemoryParts:
         input_shape: InputShape | None,
         arrays: Mapping[str, Any],
         students: dict[str, NDArray] | None = None,
+        family: Callable[[Any], Any] | None = None,
     ) -> None:
         self.students = students
+        self.family = family
         self.model = model
         self.input_shape = input_shape
         self.given = arrays
@@ -100,6 +115,10 @@ class MemoryParts:
     def student_weights(self) -> dict[str, NDArray] | None:
         """Return what was given."""
         return self.students
+
+    def student_family(self) -> Callable[[Any], Any] | None:
+        """Return what was given."""
+        return self.family
 
     def arrays(self, key: str, graph: Graph) -> Mapping[str, Any] | None:
         """Return what was given, under the inputs' names."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -72,7 +72,7 @@ class Study:
             nearest width that the kernels like.
         sparsities: fractions of its single weights that a layer may have at zero; they lower size, not time.
         students: whether other architectures are searched as well, or a table as in the study file; its ``weights`` may be
-            arrays by name.
+            arrays by name, its ``family`` a function of an `optuna.trial.Trial`.
         training: as in the study file, e.g. {"steps": 2000}.
         fixed: layers or groups (or globs) held at a choice, e.g. {"conv_in": {"weight_bits": 8, "pruning_ratio": 0.0}}.
         constraints: limits as in the study file, e.g. {"max_size": "1MB"}.
@@ -117,7 +117,7 @@ class Study:
         seed: int = 0,
     ) -> None:
         table = dict(students) if isinstance(students, Mapping) else {}
-        weights = table.pop("weights", None)
+        weights, family = table.pop("weights", None), table.pop("family", None)
         tables = {
             "name": name,
             "model": {"file": "model.onnx", "input_shape": input_shape},
@@ -141,7 +141,7 @@ class Study:
             "search": {"trials": trials, "sampler": sampler, "seed": seed},
         }
         arrays = {"calibration": calibration, "evaluation": evaluation, "test": test}
-        self._set(parse_settings(tables), MemoryParts(model, input_shape, arrays, weights), None)
+        self._set(parse_settings(tables), MemoryParts(model, input_shape, arrays, weights, family), None)
 
     def _set(self, settings: Settings, parts: Parts, source: str | None) -> None:
         self.settings = settings
@@ -169,6 +169,11 @@ class Study:
     def calibration(self) -> dict[str, NDArray]:
         """Calibration inputs by name, each ``[N, ...]``."""
         return data.as_inputs(self._arrays("calibration") or {}, self.graph, "data.calibration")
+
+    @cached_property
+    def calibration_target(self) -> NDArray | None:
+        """Targets of the calibration data, in the model's range ``[N, ...]``; None where it has none. Training may use them."""
+        return self._samples("calibration", self._arrays("calibration") or {}).target
 
     @property
     def feed(self) -> dict[str, NDArray]:
@@ -225,6 +230,15 @@ class Study:
             InputError: they cannot be read.
         """
         return self._parts.student_weights()
+
+    @cached_property
+    def student_family(self) -> Callable[[Any], Any] | None:
+        """The function of a researcher's own family of students; None where the study has none.
+
+        Raises:
+            InputError: there is no such file or function.
+        """
+        return self._parts.student_family()
 
     @property
     def students(self) -> Mapping[str, Mapping[str, Any]]:
@@ -362,7 +376,12 @@ class Study:
             raise InputError(f"target.threads {threads} is too many for this process, which may use {cores} cores")
         if threads > cores:
             self.warn(f"target.threads is {threads}, but this process may use {cores} cores: its timings say little")
-        _ = self.student_weights
+        _ = self.student_weights, self.student_family
+        if self.settings.training.target and self.calibration_target is None:
+            raise InputError(
+                f"training.target asks for {', '.join(self.settings.training.target)} against targets, but the calibration data "
+                f"{self.settings.data.calibration!r} has none: give it a `target`, or leave training.target out"
+            )
         self.warn(*_offer_notes(self.space))
         if not self.settings.target.saturation_safe:
             self.warn(*saturation_notes(self.space, provider))

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
+
+from ..spaces.student import Student
 
 MISSING = "–"
 
@@ -80,13 +83,21 @@ def share_text(share: float | None) -> str:
     return "100 %" if share == 1.0 else f"{min(max(100.0 * share, 1.0), 99.0):.0f} %"
 
 
+def is_elastic(student: Mapping[str, Any]) -> bool:
+    """Whether a student is of the elastic family, and not of a researcher's own."""
+    return set(student) == {field.name for field in fields(Student)}
+
+
 def student_name(student: Mapping[str, Any]) -> str:
     """Return a short name: "student 48-24-4", the channels at the coarse and at the fine size, and the blocks."""
-    return f"student {'-'.join(str(student[key]) for key in ('width', 'fine_width', 'depth') if key in student)}"
+    keys = ("width", "fine_width", "depth") if is_elastic(student) else student
+    return f"student {'-'.join(str(student[key]) for key in keys)}"
 
 
 def student_text(student: Mapping[str, Any]) -> str:
     """Return a student's architecture in words: "4 residual blocks of 48 channels at 1/4 of the size, 24 channels at 1/2"."""
+    if not is_elastic(student):
+        return ", ".join(f"{key} {value}" for key, value in student.items()) or "its only one"
     coarse, fine = student["coarse"], student["fine"]
     text = f"{student['depth']} {student['block']} blocks of {student['width']} channels at {_part(coarse)} of the size"
     if fine != coarse:

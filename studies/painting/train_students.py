@@ -18,6 +18,8 @@ import torch
 from safetensors.numpy import save_file
 from torch import Tensor
 
+from slimfront.search.distillation import Example
+from slimfront.search.losses import Loss
 from slimfront.search.sandwich import Sandwich
 from slimfront.search.shared_network import SharedNetwork
 from slimfront.search.training import Schedule, Training, device
@@ -44,18 +46,18 @@ class Crops:
         self.inputs, self.targets = inputs.to(device()), targets.to(device())
         self.batch = batch
 
-    def draw(self, random: np.random.Generator) -> tuple[dict[str, Tensor], Tensor]:
+    def draw(self, random: np.random.Generator) -> Example:
         """A batch in 0..1, and its paintings."""
         chosen = torch.from_numpy(random.integers(len(self.inputs), size=self.batch)).to(device())
         turns, mirrored = int(random.integers(4)), bool(random.integers(2))
         photographs, paintings = (turned(t[chosen], turns, mirrored) for t in (self.inputs, self.targets))
-        return {"input": photographs}, paintings
+        return {"input": photographs}, paintings, None
 
-    def each(self) -> list[tuple[dict[str, Tensor], Tensor]]:
+    def each(self) -> list[Example]:
         """The first of the crops as they are."""
         first = (t[: 4 * self.batch].float() / 255.0 for t in (self.inputs, self.targets))
         photographs, paintings = first
-        return [({"input": photographs}, paintings)]
+        return [({"input": photographs}, paintings, None)]
 
 
 def main() -> None:
@@ -76,7 +78,7 @@ def main() -> None:
 
     network = SharedNetwork(FAMILY, input_scale=float(inputs.float().std()) / 255.0)
     schedule = Schedule(options.steps, rate=options.rate, seed=options.seed, clipped=True)
-    lesson = Sandwich(network, Crops(inputs, targets, options.batch), 1.0)
+    lesson = Sandwich(network, Crops(inputs, targets, options.batch), Loss({"l1": 1.0}))
     checkpoint = options.out.with_suffix(".checkpoint") / "training.pt"
     training, began = Training(lesson, schedule, checkpoint), time.time()
     for part in range(TOLD):

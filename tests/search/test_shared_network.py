@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional
 
 from slimfront.search.alone import Lone, halved
+from slimfront.search.losses import Loss
 from slimfront.search.sandwich import Sandwich
 from slimfront.search.shared_network import SharedNetwork
 from slimfront.search.students import Judged, most_promising
@@ -35,7 +36,7 @@ class Pairs:
 
     def __init__(self, count=4):
         x = torch.from_numpy(np.random.default_rng(1).random((count, 3, 16, 16), dtype=np.float32))
-        self.pairs = [({"x": image[None]}, functional.avg_pool2d(image[None], 3, 1, 1)) for image in x]
+        self.pairs = [({"x": image[None]}, functional.avg_pool2d(image[None], 3, 1, 1), None) for image in x]
 
     def draw(self, random):
         return self.pairs[random.integers(len(self.pairs))]
@@ -80,7 +81,7 @@ def test_a_step_of_the_smallest_touches_its_slices_alone(network):
 
 
 def test_every_step_has_the_largest_and_the_smallest(network):
-    lesson = Sandwich(network, Pairs(), 1.0)
+    lesson = Sandwich(network, Pairs(), Loss({"l1": 1.0}))
     kind = network.family.kinds[0]
     drawn = [lesson.chosen(np.random.default_rng(seed)) for seed in range(30)]
     assert all(students[:2] == [kind, network.family.smallest(kind)] for students in drawn)
@@ -88,8 +89,8 @@ def test_every_step_has_the_largest_and_the_smallest(network):
 
 
 def test_the_loss_is_the_mean_over_the_students_of_a_step(network):
-    lesson = Sandwich(network, Pairs(1), 2.0)
-    feed, wanted = lesson.examples.each()[0]
+    lesson = Sandwich(network, Pairs(1), Loss({"l1": 1.0}, span=2.0))
+    feed, wanted, _ = lesson.examples.each()[0]
     random = np.random.default_rng(5)
     loss = float(lesson.loss(random).detach())
     again = np.random.default_rng(5)
@@ -131,7 +132,7 @@ def test_weights_are_read_as_they_were_given(network):
 
 
 def test_all_students_learn_together(network, tmp_path):
-    lesson = Sandwich(network, Pairs(), 1.0)
+    lesson = Sandwich(network, Pairs(), Loss({"l1": 1.0}))
     students = [network.family.kinds[0], Student(4, 2, 8, 4, 2), network.family.smallest(network.family.kinds[0])]
     before = [lesson.loss_of(student) for student in students]
     Training(lesson, Schedule(150, 3e-3, clipped=True), tmp_path / "training" / "it.pt").run()
@@ -139,20 +140,21 @@ def test_all_students_learn_together(network, tmp_path):
 
 
 def lone(network, student, folder, steps=9):
-    return Lone(network, student, Pairs(), 1.0, Schedule(steps, 1e-3), folder)
+    return Lone(student.to_json(), network.graph_of(student), Pairs(), Loss(), Schedule(steps, 1e-3), folder)
+
+
+def best(lones, losses, count):
+    return [lone for _, lone in sorted(zip(losses, lones, strict=True), key=lambda pair: pair[0])][:count]
 
 
 def test_who_promises_little_after_a_third_of_the_steps_stops_there(network, tmp_path, monkeypatch):
     students = [Student(4, 2, width, 4, 1) for width in (4, 8, 12)]
     lones = [lone(network, student, tmp_path) for student in students]
-    errors = dict(zip(students, (0.3, 0.1, 0.2), strict=True))
-    for each in lones:
-        monkeypatch.setattr(each.lesson, "standing", lambda student=each.student: errors[student])
+    for each, loss in zip(lones, (0.3, 0.1, 0.2), strict=True):
+        monkeypatch.setattr(each.lesson, "standing", lambda loss=loss: loss)
     told = []
-    left = halved(
-        lones, 1, lambda found, count: sorted(found, key=found.get)[:count], lambda _, part: told.append(part)
-    )
-    assert [each.student for each in left] == [students[1]]
+    left = halved(lones, 1, best, lambda _, part: told.append(part))
+    assert left == lones[1:2]
     assert [each.training.step for each in lones] == [3, 9, 3]
     assert told == sorted(told)
     assert told[-1] == 1.0
@@ -165,16 +167,16 @@ def test_one_whose_training_fails_drops_out(network, tmp_path, monkeypatch):
         raise BuildError("no number")
 
     monkeypatch.setattr(lones[0].training, "go_on", fails)
-    assert halved(lones, 2, lambda found, count: list(found)[:count]) == lones[1:]
+    assert halved(lones, 2, best) == lones[1:]
     monkeypatch.setattr(lones[1].training, "go_on", fails)
     with pytest.raises(BuildError, match="no number"):
-        halved(lones, 2, lambda found, count: list(found)[:count])
+        halved(lones, 2, best)
 
 
 def test_trained_alone_it_is_better_than_it_was_among_others(network, tmp_path):
     each = lone(network, Student(4, 2, 8, 4, 2), tmp_path, steps=100)
     before = each.lesson.standing()
-    (left,) = halved([each], 1, lambda found, count: list(found))
+    (left,) = halved([each], 1, best)
     feed = Pairs().each()[0][0]
     with torch.no_grad():
         found = TorchView(left.graph())(feed)

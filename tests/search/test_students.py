@@ -278,3 +278,59 @@ def test_the_last_part_of_a_search_polishes_the_front(study_folder, tmp_path):
     assert all(trial.candidate.weights and trial.measured for trial in polished)
     again = search(study_folder, trials=16, run_dir=tmp_path / "run", sampler="random")
     assert [trial.number for trial in again.trials] == [trial.number for trial in run.trials]
+
+
+OWN = """
+import torch
+
+def build(trial):
+    width = trial.suggest_categorical("width", [4, 8])
+    act = {"relu": torch.nn.ReLU, "silu": torch.nn.SiLU}[trial.suggest_categorical("act", ["relu", "silu"])]
+    layers = [torch.nn.Conv2d(3, width, 3, padding=1), act()]
+    for _ in range(trial.suggest_int("depth", 0, 1)):
+        layers += [torch.nn.Conv2d(width, width, 3, padding=1), act()]
+    return torch.nn.Sequential(*layers, torch.nn.Conv2d(width, OUTPUTS, 3, padding=1))
+"""
+
+
+def with_family(folder, outputs=3, function="build"):
+    (folder / "students.py").write_text(OWN.replace("OUTPUTS", str(outputs)))
+    file = folder / "study.toml"
+    file.write_text(
+        file.read_text() + "[space]\nweight_bits = [8, 32]\nactivation_bits = [8, 32]\n[space.students]\ncount = 2\n"
+        f'family = "students.py:{function}"\n[training]\nsteps = 6\n'
+    )
+    return folder
+
+
+def test_a_family_of_one_s_own_is_drawn_from_trained_and_searched(study_folder, tmp_path):
+    run = search(with_family(study_folder), trials=9, run_dir=tmp_path / "run")
+    found = read_students(run.folder)
+    assert len(found) == 2
+    assert all(set(student) == {"width", "act", "depth"} for student in found.values())
+    assert {trial.candidate.base for trial in run.trials} == {REFERENCE, *found}
+    assert all(trial.measured or trial.predicted for trial in run.trials), [trial.reason for trial in run.trials]
+    assert run.load().builder.of(next(iter(found))).graph.inputs[0].name == "x"
+    result = CliRunner().invoke(cli.app, ["report", str(run.folder), "-o", str(tmp_path / "report.html")])
+    assert result.exit_code == 0, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("outputs", "function", "words"),
+    [
+        (4, "build", "gives outputs of shape [1, 4, 16, 16], the reference [1, 3, 16, 16]"),
+        (0, "built", "has no function 'built'"),
+        ("missing", "build", "build fails on {"),
+    ],
+)
+def test_what_is_wrong_about_a_family_of_one_s_own_is_told(
+    study_folder, tmp_path, outputs, function, words, monkeypatch, capsys
+):
+    study = with_family(study_folder, outputs, function)
+    monkeypatch.setattr(
+        "sys.argv", ["slimfront", "search", str(study), "--run", str(tmp_path / "run"), "--trials", "5"]
+    )
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 2
+    assert words in capsys.readouterr().err

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from slimfront.search import training as module
 from slimfront.search.distillation import Distillation, Examples
+from slimfront.search.losses import Loss
 from slimfront.search.training import HALVINGS, Schedule, Training
 from slimfront.search.variation import moved
 from slimfront.spaces.build import Builder
@@ -32,7 +33,7 @@ def make(builder, tmp_path):
         student = builder.to_torch(Candidate(dict.fromkeys("abcde", LayerChoice(3, 8)), {"b": 0.5}))
         schedule = Schedule(steps, **more)
         examples = Examples(TorchView(builder.graph), builder.calibration, 1)
-        lesson = Distillation(student, student.graph, examples, 1.0)
+        lesson = Distillation(student, student.graph, examples, Loss())
         return Training(lesson, schedule, tmp_path / "training" / "it.pt")
 
     return made
@@ -202,6 +203,6 @@ def test_what_is_drawn_is_what_the_teacher_makes_of_it_and_is_asked_once(builder
     random = np.random.default_rng(0)
     drawn = [examples.draw(random) for _ in range(300)]
     assert len(seen) == 3 * 8
-    assert len({feed["x"].numpy().tobytes() for feed, _ in drawn}) == 3 * 8
-    for feed, wanted in drawn[:5]:
+    assert len({feed["x"].numpy().tobytes() for feed, _, _ in drawn}) == 3 * 8
+    for feed, wanted, _ in drawn[:5]:
         assert torch.equal(wanted, real(teacher, feed))

@@ -177,5 +177,5 @@ def test_a_candidate_knows_its_base_and_is_told_apart_by_it():
     assert other.uncompressed == other
     assert not other.is_reference
     assert plain.is_reference
-    with pytest.raises(InputError, match="a student needs the key"):
-        Candidate.from_json({"base": base, "student": {"coarse": 4}})
+    with pytest.raises(InputError, match="candidate key 'student' must be an object, but got 7"):
+        Candidate.from_json({"base": base, "student": 7})

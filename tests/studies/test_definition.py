@@ -70,7 +70,7 @@ def test_students_are_asked_for_or_described():
     assert parse_settings(with_tables(space={"students": True})).students == StudentsTable()
     told = parse_settings(with_tables(space={"students": {"count": 2, "width": [16, 32], "block": ["plain"]}})).students
     assert told.count == 2
-    assert told.family == {"width": (16, 32), "block": ("plain",)}
+    assert told.sizes == {"width": (16, 32), "block": ("plain",)}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,88 @@
+"""A researcher's own family of students: ``build(trial)``, define-by-run as in Optuna, returns a PyTorch module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from ..spaces.capture import capture_module
+from ..spaces.errors import InputError, one_line
+from ..spaces.graph import Graph
+from ..spaces.work import multiply_adds
+from ..studies.study import Study
+from .students import ETA, Judged
+
+TRIES = 5  # draws for each student that is wanted, until another one comes
+
+
+def drawn(study: Study, build: Callable[[Any], Any], count: int) -> list[Judged]:
+    """Return students of a family, drawn at random; nothing is known of their quality before they are trained.
+
+    Args:
+        study: of the reference, whose input and output they must fit.
+        build: given an `optuna.trial.Trial`, returns a `torch.nn.Module`; what it asks of the trial are the student's
+            parameters.
+        count: how many will be kept in the end: ``ETA`` times as many are drawn, fewer where the family has no more.
+
+    Raises:
+        InputError: the function fails, returns no module, or one whose output has another shape than the reference's.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    sampler = optuna.samplers.RandomSampler(seed=study.settings.search.seed)
+    asked = optuna.create_study(sampler=sampler)
+    found: dict[str, Judged] = {}
+    for _ in range(count * ETA * TRIES):
+        if len(found) == count * ETA:
+            break
+        trial = asked.ask()
+        module = _built(build, trial)
+        key = repr(sorted(trial.params.items()))
+        if key not in found:
+            graph = _captured(study, module)
+            size = graph.parameters / max(study.graph.parameters, 1)
+            work = sum(multiply_adds(graph).values()) / max(sum(multiply_adds(study.graph).values()), 1)
+            found[key] = Judged(dict(trial.params), partial(_same, graph), (size, work, 0.0))
+    return list(found.values())
+
+
+def _same(graph: Graph) -> Graph:
+    return graph
+
+
+def _built(build: Callable[[Any], Any], trial: Any) -> Any:
+    import torch
+
+    torch.manual_seed(trial.number)
+    try:
+        module = build(trial)
+    except Exception as error:
+        raise InputError(
+            f"space.students.family: build fails on {trial.params}: {type(error).__name__}: {one_line(error)}"
+        ) from error
+    if not isinstance(module, torch.nn.Module):
+        raise InputError(f"space.students.family: build must return a torch.nn.Module, but got {type(module).__name__}")
+    return module
+
+
+def _captured(study: Study, module: Any) -> Graph:
+    """Return a module's graph, with the names of the reference's input and output."""
+    reference = study.graph
+    inputs, output = reference.inputs[0], reference.outputs[0]
+    graph = capture_module(module, inputs.shape)
+    if graph.outputs[0].shape != output.shape:
+        raise InputError(
+            f"space.students.family: a student gives outputs of shape {list(graph.outputs[0].shape)}, the reference "
+            f"{list(output.shape)}"
+        )
+    return renamed(graph, inputs.name, output.name)
+
+
+def renamed(graph: Graph, inputs: str, output: str) -> Graph:
+    """Return a graph with other names of its input and its first output."""
+    model = graph.model.clone()
+    for value, name in ((model.graph.inputs[0], inputs), (model.graph.outputs[0], output)):
+        value.name = name
+    return Graph(model, {inputs: graph.inputs[0].shape})

@@ -9,9 +9,8 @@ from typing import Any
 from ..spaces.capture import capture_module
 from ..spaces.errors import InputError, one_line
 from ..spaces.graph import Graph
-from ..spaces.work import multiply_adds
 from ..studies.study import Study
-from .students import ETA, Judged
+from .students import ETA, Judged, costs
 
 TRIES = 5  # draws for each student that is wanted, until another one comes
 
@@ -42,9 +41,7 @@ def drawn(study: Study, build: Callable[[Any], Any], count: int) -> list[Judged]
         key = repr(sorted(trial.params.items()))
         if key not in found:
             graph = _captured(study, module)
-            size = graph.parameters / max(study.graph.parameters, 1)
-            work = sum(multiply_adds(graph).values()) / max(sum(multiply_adds(study.graph).values()), 1)
-            found[key] = Judged(dict(trial.params), partial(_same, graph), (size, work, 0.0))
+            found[key] = Judged(dict(trial.params), partial(_same, graph), (*costs(study, graph), 0.0))
     return list(found.values())
 
 

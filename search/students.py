@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ from ..studies.definition import StudentsTable
 from ..studies.front import FULL_FIDELITY_DB, full_drop_db, hypervolume
 from ..studies.holdings import RunHoldings, decided, write_base, write_students
 from ..studies.study import Study
-from .distillation import Distillation
+from .distillation import Distillation, Examples
 from .distilled_study import examples_of, loss_of
 from .losses import Loss
 from .training import TRAINING_FOLDER, Schedule, Training
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 JUDGED = 4  # calibration samples that all students are judged on
 WHOLE_DB = 30.0  # of a reference against its targets: a student's own error is compared with that
+LEAST_ERROR = 1e-9
+BY_ROUNDING = (0.25, 0.3)  # of size and time, what 8-bit integers leave (README: "How it compares")
 WORST = (1.0, 1.0, 1.0)
 ETA = 3  # of the students that are trained alone one in so many goes on, with so many times the steps
 SHARED_RATE = 2e-3
@@ -46,7 +49,7 @@ class Judged:
     Attributes:
         student: the parameters of its architecture.
         graph: returns its graph, with the weights that it has so far.
-        point: its weights and multiply-adds in parts of the reference's, and its drop, all minimised.
+        point: its `costs`, and its drop, all minimised.
     """
 
     student: Mapping[str, Any]
@@ -111,15 +114,17 @@ def trained(
     """
     from .alone import RATE, Lone, halved
 
-    low, high = study.settings.data.range
     examples, loss = examples_of(study), loss_of(study)
+    scale = Scale.of(study, examples)
     schedule = Schedule(steps, RATE, seed=study.settings.search.seed, clipped=True)
     begun = [Lone(each.student, each.graph(), examples, loss, schedule, folder) for each in judged]
     known = {id(lone): each for lone, each in zip(begun, judged, strict=True)}
 
     def choose(lones: list[Lone], losses: list[float], wanted: int) -> list[Lone]:
-        fidelity = Loss(span=high - low)
-        rows = [(lone, rated(study, known[id(lone)], error_of(lone.lesson, fidelity))) for lone in lones]
+        errors = [
+            Distillation(lone.lesson.module, lone.lesson.graph, examples, scale.loss).standing() for lone in lones
+        ]
+        rows = [(lone, scale.rated(known[id(lone)], error)) for lone, error in zip(lones, errors, strict=True)]
         kept = {id(each) for each in most_promising([each for _, each in rows], wanted)}
         return [lone for lone, each in rows if id(each) in kept]
 
@@ -145,40 +150,72 @@ def shared_network(study: Study, family: Family, folder: Path, progress: Progres
     return network
 
 
+@dataclass(frozen=True)
+class Scale:
+    """What a student's error stands for.
+
+    Attributes:
+        loss: what is measured: the squared error against the targets, where the calibration data has some, else against the
+            reference's outputs; in parts of the output's range.
+        reference: the reference's own error; 0 where it is measured against itself.
+        whole: the error that a drop is told beside.
+        full_drop_db: the drop that counts as 1.
+    """
+
+    loss: Loss
+    reference: float
+    whole: float
+    full_drop_db: float
+
+    @classmethod
+    def of(cls, study: Study, examples: Examples) -> Scale:
+        """Return the scale of a study, given samples that students are judged on."""
+        low, high = study.settings.data.range
+        decibels = full_drop_db(study.evaluation.target is not None)
+        targets = [(wanted, target) for _, wanted, target in examples.each() if target is not None]
+        if targets:
+            loss = Loss({}, {"l2": 1.0}, high - low)
+            error = float(np.mean([float(loss(wanted, wanted, target)) for wanted, target in targets]))
+            return cls(loss, error, max(error, LEAST_ERROR), decibels)
+        best = FULL_FIDELITY_DB if study.evaluation.target is None else WHOLE_DB
+        return cls(Loss(span=high - low), 0.0, 10.0 ** (-best / 10.0), decibels)
+
+    def rated(self, judged: Judged, error: float) -> Judged:
+        """Return a student with the drop that its error stands for."""
+        more = max(error - self.reference, 0.0) / self.whole
+        return replace(judged, point=(*judged.point[:2], 10.0 * math.log10(1.0 + more) / self.full_drop_db))
+
+
 def judge(study: Study, network: SharedNetwork, progress: Progress | None = None) -> list[Judged]:
     """Return what is known of all students of a shared network's family, on a few calibration samples."""
     from .sandwich import Sandwich
 
     samples = len(next(iter(study.calibration.values())))
     rows = np.unique(np.linspace(0, samples - 1, max(JUDGED, study.graph.batch)).round().astype(int))
-    low, high = study.settings.data.range
-    lesson = Sandwich(network, examples_of(study, rows), Loss(span=high - low))
-    reference = np.array([study.graph.parameters, sum(multiply_adds(study.graph).values())], float)
+    examples = examples_of(study, rows)
+    scale = Scale.of(study, examples)
+    lesson = Sandwich(network, examples, scale.loss)
     students = list(network.family.students())
     found = []
     for number, student in enumerate(students):
-        graph = network.view(student).graph
-        size, work = np.array([graph.parameters, sum(multiply_adds(graph).values())]) / np.maximum(reference, 1.0)
-        before = Judged(student.to_json(), partial(network.graph_of, student), (float(size), float(work), 0.0))
+        before = Judged(
+            student.to_json(), partial(network.graph_of, student), (*costs(study, network.view(student).graph), 0.0)
+        )
         with one_torch_thread():
-            found.append(rated(study, before, lesson.loss_of(student)))
+            found.append(scale.rated(before, lesson.loss_of(student)))
         if progress is not None:
             progress("judging students", (number + 1) / len(students))
     return found
 
 
-def rated(study: Study, judged: Judged, error: float) -> Judged:
-    """Return a student with the drop that its error stands for, beside the reference's own.
+def costs(study: Study, graph: Graph) -> tuple[float, float]:
+    """Return a student's weights and multiply-adds in parts of the reference's, as they are in 8-bit integers."""
+    size, work = graph.parameters / max(study.graph.parameters, 1), _work(graph) / max(_work(study.graph), 1)
+    return BY_ROUNDING[0] * size, BY_ROUNDING[1] * work
 
-    Args:
-        study: of the reference.
-        judged: the student.
-        error: its mean squared error against the reference's outputs, in parts of the output's range.
-    """
-    has_target = study.evaluation.target is not None
-    whole = 10.0 ** (-(WHOLE_DB if has_target else FULL_FIDELITY_DB) / 10.0)
-    drop = 10.0 * np.log10(1.0 + error / whole) / full_drop_db(has_target)
-    return replace(judged, point=(*judged.point[:2], float(drop)))
+
+def _work(graph: Graph) -> int:
+    return sum(multiply_adds(graph).values())
 
 
 def most_promising(judged: Sequence[Judged], count: int) -> list[Judged]:
@@ -190,11 +227,6 @@ def most_promising(judged: Sequence[Judged], count: int) -> list[Judged]:
         gains = [hypervolume([*taken, each.point], WORST) for each in left]
         chosen.append(left.pop(int(np.argmax(gains))))
     return sorted(chosen, key=lambda each: -each.point[1])
-
-
-def error_of(lesson: Distillation[Any], fidelity: Loss) -> float:
-    """Return a student's mean squared error against the reference's outputs, in parts of the output's range."""
-    return Distillation(lesson.module, lesson.graph, lesson.examples, fidelity).standing()
 
 
 def captured(graph: Graph) -> Graph:

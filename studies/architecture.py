@@ -11,11 +11,11 @@ from ..spaces.student import Student
 from . import figures
 from .texts import is_elastic, student_text
 
-HIGH = 72.0  # of the output, in pixels
+HIGH = 96.0  # of the output, in pixels
 LEAST_HIGH = 10.0
-CHANNEL = 0.35  # pixels a channel is wide
+CHANNEL = 0.7  # pixels a channel is wide
 LEAST_WIDE = 5.0
-GAP = 16.0
+GAP = 28.0
 TEXT = 15.0
 
 

@@ -36,8 +36,8 @@ TEST_CROPS = {"coffee": [(top, left) for top in (60, 210) for left in (40, 172, 
 
 
 def calibration() -> dict[str, NDArray]:
-    """Crops of training photographs: `input`, float32 [16, 3, 128, 128] in 0..1."""
-    return {"input": _crops(CALIBRATION_CROPS)}
+    """Crops of training photographs: `input`, float32 [16, 3, 128, 128] in 0..1, and their paintings, `target`."""
+    return _with_target(_crops(CALIBRATION_CROPS))
 
 
 def evaluation() -> dict[str, NDArray]:

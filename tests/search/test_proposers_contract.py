@@ -161,7 +161,7 @@ def test_frontier_recovers_a_planted_additive_model_with_interactions():
         history.append(Observation(candidate, planted(candidate)))
     vectors = draw(proposer.grid.lengths, random, 4000)
     points = np.array([planted(proposer.grid.decode(vector)) for vector in vectors])
-    taught = fitted(proposer.layout, vectors, points)  # what a hundred times as many evaluations would tell
+    taught = fitted(proposer.layouts[0], vectors, points)  # what a hundred times as many evaluations would tell
     best = solve(taught, proposer.grid.lengths, vectors[:1], random, sweeps=2000)
     reachable = hypervolume([planted(proposer.grid.decode(vector)) for vector in best.pool])
     assert hypervolume([observation.point for observation in history]) > 0.95 * reachable

@@ -2,7 +2,7 @@
 
     python -m slimfront.studies.painting.train_students          # students.safetensors
 
-About an hour and a half on two cores, two minutes on a large GPU (`--batch 64 --steps 4000`).
+About half an hour on two quiet cores; a GPU is used where there is one (there with a larger `--batch`).
 """
 
 import argparse

@@ -90,6 +90,7 @@ def test_a_search_that_goes_on_has_the_same_students_and_trains_none(run, made, 
     assert [trial.candidate for trial in again.trials][:TRIALS] == [trial.candidate for trial in made.trials]
 
 
+@pytest.mark.slow
 def test_killed_while_students_are_trained_it_goes_on(folder, tmp_path, monkeypatch):
     from slimfront.search import training
 
@@ -269,6 +270,7 @@ def test_a_base_that_is_nowhere_is_told_of(study_folder):
         sf.build(study, {"base": "sha256:" + "0" * 64})
 
 
+@pytest.mark.slow
 def test_the_last_part_of_a_search_polishes_the_front(study_folder, tmp_path):
     with_students(study_folder, share="share = 0.25\n")
     run = search(study_folder, trials=16, run_dir=tmp_path / "run", sampler="random")

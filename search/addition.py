@@ -19,6 +19,10 @@ from .evaluate import Evaluator
 from .recorded import Proposal, RecordedRun
 
 
+class BusyError(InputError):
+    """A candidate is another process's to evaluate."""
+
+
 @dataclass(frozen=True)
 class Addition:
     """A run that is open to be added to.
@@ -38,16 +42,20 @@ class Addition:
         """The study that the run was made of."""
         return self.recorded.study
 
-    def evaluated(self, proposal: Proposal) -> Trial:
+    def evaluated(self, proposal: Proposal, total: int | None = None) -> Trial:
         """Evaluate a candidate, or what of it is missing; return its trial.
 
+        Args:
+            proposal: the candidate.
+            total: how many trials the run may have; by default any number.
+
         Raises:
-            InputError: another process is evaluating it.
+            BusyError: another process is evaluating it, or the run has its trials.
         """
         known = self.recorded.run.known(proposal.candidate)
-        claimed = [known] if known is not None else self.recorded.claim([proposal])
+        claimed = [known] if known is not None else self.recorded.claim([proposal], total)
         if not claimed or not self.recorded.mine(claimed[0]):
-            raise InputError("another search is evaluating just this candidate; ask again when it is done")
+            raise BusyError("another search is evaluating just this candidate; ask again when it is done")
         trial = claimed[0]
         for result in self.evaluator.whole(trial):
             trial = self.recorded.add([(trial.number, result)])[0]

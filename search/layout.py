@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -87,8 +88,9 @@ class Layout:
         found = {}
         for label, candidate in start_points(self.task.space):
             vector = self.grid.encode(candidate)
-            if "uniform" in label and vector is not None and not candidate.groups:
-                found[int(label.split()[-1].split("/")[0])] = vector
+            uniform = re.fullmatch(r"(?:.*, )?uniform (\d+)/\d+", label)
+            if uniform and vector is not None and not candidate.groups:
+                found[int(uniform[1])] = vector
         return found
 
     def chosen(self, table: Table, vectors: Vectors) -> Floats:

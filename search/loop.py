@@ -86,7 +86,7 @@ def search(
     place = given_place(folder, study.name, None if artifacts is None else str(artifacts))
     use_machine_facts(folder, study)
     study.check()
-    if not study.space.varies:
+    if not study.space.varies and study.settings.students is None:
         raise InputError(
             "nothing varies in the study's space: give [space] weight_bits, activation_bits, pruning_ratios or sparsities "
             "more values"
@@ -101,13 +101,17 @@ def search(
             kept = max(
                 0, round(training.share * total) - sum(t.label.startswith(POLISHED) for t in recorded.run.trials)
             )
+            kept = min(kept, total - 1)  # the reference is measured in any case
             pace = Pace(total - kept, deadline)
             coordinator = Coordinator(recorded, mirror, progress, pace, until_converged, open_pool)
             coordinator.go(sampler, seed)
             if kept:
                 addition = Addition(recorded, coordinator.evaluator)
-                polish_front(addition, Pace(total, deadline), training.polish_steps, seed, progress)
+                most = min(total, recorded.run.count + kept)
+                polish_front(addition, Pace(most, deadline), training.polish_steps, seed, progress)
                 recorded.keep_files([])
+                if mirror is not None:
+                    mirror.add(recorded.run, [t for t in recorded.run.trials if recorded.mine(t)], ended=True)
             recorded.settle_copies()
     return Run(folder) if database is None else Run(folder, records=read_table(database, study.digest))
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..spaces.capture import capture_module
 from ..spaces.errors import InputError, one_line
+from ..spaces.family import ports_of
 from ..spaces.graph import Graph
 from ..studies.study import Study
 from .students import ETA, Judged, costs
@@ -65,9 +66,8 @@ def _built(build: Callable[[Any], Any], trial: Any) -> Any:
 
 
 def _captured(study: Study, module: Any) -> Graph:
-    """Return a module's graph, with the names of the reference's input and output."""
-    reference = study.graph
-    inputs, output = reference.inputs[0], reference.outputs[0]
+    """Return a module's graph, with the names of the reference's input and output; its axes are those to measure at."""
+    inputs, output = ports_of(study.graph)
     graph = capture_module(module, inputs.shape)
     if graph.outputs[0].shape != output.shape:
         raise InputError(

@@ -6,10 +6,16 @@ import statistics
 import time
 from collections import deque
 
+from ..spaces.statistics import Progress
+
 MINUTE = 60.0
 AT_ONCE = 6  # candidates that are timed in turn with one another
 LATEST = 500  # candidates, and timings, that tell how long the next ones take
 TWIN_SECONDS = 60.0  # what sequential repair is taken to last before one was measured
+
+
+class TimeIsOverError(Exception):
+    """What was under way is broken off; what there is of it is kept."""
 
 
 class Pace:
@@ -56,6 +62,20 @@ class Pace:
     def allows_twin(self) -> bool:
         """Whether a candidate of sequential repair would end in time."""
         return self.deadline is None or self._left >= max(self.twins, default=TWIN_SECONDS)
+
+    def limited(self, progress: Progress) -> Progress:
+        """Return what tells the same, and raises `TimeIsOverError` when the deadline has passed."""
+
+        def told(text: str, part: float) -> None:
+            self.check()
+            progress(text, part)
+
+        return told
+
+    def check(self) -> None:
+        """Raise `TimeIsOverError` where the deadline has passed."""
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            raise TimeIsOverError
 
     def of_timeout(self, part: float) -> float:
         """Return a part of the seconds that are left; infinite where there is no deadline."""

@@ -66,11 +66,21 @@ def polish(
     return after, [*addition.notes, _told(before, after)]
 
 
-def polished(addition: Addition, before: Trial, schedule: Schedule, progress: Progress | None = None) -> Trial | None:
-    """Train a candidate of an open run on and evaluate what it becomes; None where it has come no nearer to the reference.
+def polished(
+    addition: Addition, before: Trial, schedule: Schedule, progress: Progress | None = None, total: int | None = None
+) -> Trial | None:
+    """Train a candidate of an open run on and evaluate what it becomes; None where it has come no nearer to its aim.
+
+    Args:
+        addition: the run.
+        before: which of its trials.
+        schedule: how it is trained.
+        progress: told what is being done, and the part of it that is done.
+        total: how many trials the run may have; by default any number.
 
     Raises:
-        InputError: another process is evaluating it, or the disk cannot be written to.
+        BusyError: another process is evaluating it, or the run has its trials.
+        InputError: the disk cannot be written to.
         BuildError: an op has no form in PyTorch here, or the training fails; it is named.
     """
     folder = addition.recorded.folder
@@ -80,7 +90,7 @@ def polished(addition: Addition, before: Trial, schedule: Schedule, progress: Pr
     if candidate is not None:
         if progress is not None:
             progress("measuring what it has become,", 1.0)
-        after = addition.evaluated(Proposal(candidate, f"polished {before.number}"))
+        after = addition.evaluated(Proposal(candidate, f"polished {before.number}"), total)
     checkpoint.unlink(missing_ok=True)
     return after
 

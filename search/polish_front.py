@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import time
+import json
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
+from ..spaces.cache import content_hash
 from ..spaces.errors import BuildError
 from ..studies.front import hypervolume
 from ..studies.run import Run
+from ..studies.run_folder import write_derived
 from ..studies.trial import Trial
-from .addition import Addition
-from .pace import Pace
+from .addition import Addition, BusyError
+from .distilled_study import loss_of
+from .pace import Pace, TimeIsOverError
 from .polish import polished
 from .progress import Progress
 from .task import limits_of
 from .training import Schedule
 
 POLISHED = "polished"  # how the labels of what was trained on begin
+IN_VAIN_FILE = "unpolished.json"
 LEFT = 0.6  # first guess: the part of the drop that training leaves
 LEAST_DROP = 0.01  # of a candidate that is worth it, in parts of a whole drop
-
-
-class TimeIsOverError(Exception):
-    """Training is broken off; its checkpoint stays."""
 
 
 def polish_front(addition: Addition, pace: Pace, steps: int, seed: int, progress: Progress) -> None:
@@ -41,32 +42,42 @@ def polish_front(addition: Addition, pace: Pace, steps: int, seed: int, progress
     Raises:
         InputError: the disk cannot be written to.
     """
-    in_vain: set[str] = set()
-
-    def telling(number: int) -> Callable[[str, float], None]:
-        def told(text: str, part: float) -> None:
-            if pace.deadline is not None and time.monotonic() > pace.deadline:
-                raise TimeIsOverError
-            progress.prepare(f"{text} trial {number}", part)
-
-        return told
-
-    run = addition.recorded.run
-    while run.count < pace.total and (trial := most_promising(run, in_vain)) is not None:
+    recorded, schedule = addition.recorded, Schedule(steps, seed=seed)
+    how = content_hash(steps, seed, repr(loss_of(addition.study)))
+    in_vain = _read(recorded.folder, how)
+    recorded.refresh()
+    while recorded.run.count < pace.total and (trial := most_promising(recorded.run, in_vain)) is not None:
         try:
-            after = polished(addition, trial, Schedule(steps, seed=seed), telling(trial.number))
+            pace.check()
+            after = polished(addition, trial, schedule, pace.limited(_of_trial(progress, trial.number)), pace.total)
         except TimeIsOverError:
-            progress.note("the time is over: the training that was under way goes on from its checkpoint")
+            progress.note("the time is over: the same command goes on with the training of the front's members")
             return
         except BuildError as error:
             progress.note(f"trial {trial.number}: {error}")
             after = None
+        except BusyError:
+            after = None
         in_vain.add(trial.candidate.key)
-        run = addition.recorded.run
         if after is None:
-            progress.note(f"trial {trial.number} did not become better by training")
+            progress.note(f"trial {trial.number} did not become better by training, or others train it")
+            write_derived(recorded.folder / IN_VAIN_FILE, {"how": how, "candidates": sorted(in_vain)})
         else:
-            progress.step(run.finished, pace.total, run.hypervolume(), None, after)
+            progress.step(recorded.run.finished, pace.total, recorded.run.hypervolume(), None, after)
+        recorded.refresh()
+
+
+def _of_trial(progress: Progress, number: int) -> Callable[[str, float], None]:
+    return lambda text, part: progress.prepare(f"{text} trial {number}", part)
+
+
+def _read(folder: Path, how: str) -> set[str]:
+    """Return the keys of candidates that were trained in vain, in the same way."""
+    try:
+        found = json.loads((folder / IN_VAIN_FILE).read_text(encoding="utf-8"))
+        return set(found["candidates"]) if found["how"] == how else set()
+    except (OSError, ValueError, KeyError, TypeError):  # it saves time, no more
+        return set()
 
 
 def most_promising(run: Run, without: set[str]) -> Trial | None:

@@ -6,7 +6,7 @@ from ..objectives.calibration import calibrate
 from ..objectives.predictor_file import take_predictor
 from ..spaces.errors import BuildError
 from ..studies.run_folder import PREDICTOR_FILE
-from .pace import Pace
+from .pace import Pace, TimeIsOverError
 from .progress import Progress
 from .recorded import RecordedRun
 from .students import use_students
@@ -22,8 +22,11 @@ def prepare(recorded: RecordedRun, pace: Pace, progress: Progress) -> None:
     told = list(study.warnings)
     for warning in told:
         progress.note(warning)
-    for note in use_students(study, recorded.folder, progress.prepare):
-        progress.note(note)
+    try:
+        for note in use_students(study, recorded.folder, pace.limited(progress.prepare)):
+            progress.note(note)
+    except TimeIsOverError:
+        progress.note("the time is over before the students are trained: the same command goes on with them")
     study.prepare_spaces(progress.prepare)
     for warning in study.warnings[len(told) :]:
         progress.note(warning)

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ..objectives.protocol import Reading
-from ..spaces.candidate import Candidate
+from ..spaces.candidate import REFERENCE, Candidate
 from ..studies.artifacts import key_of
-from ..studies.holdings import RunHoldings, read_students
+from ..studies.holdings import RunHoldings, read_students, trained_path
 from ..studies.records import DONE, Record, Records
 from ..studies.run import Run
 from ..studies.study import Study
@@ -67,8 +67,13 @@ class RecordedRun:
         return [self._observed[number] for number in sorted(self._observed)]
 
     def mine(self, trial: Trial) -> bool:
-        """Whether a trial is this process's to work on."""
-        return self._records.mine(trial.number)
+        """Whether a trial is this process's to work on: it has taken it, and has what it is built from."""
+        return self._records.mine(trial.number) and self._at_hand(trial.candidate)
+
+    def _at_hand(self, candidate: Candidate) -> bool:
+        """Whether a candidate's base and weights lie here: another process with a folder of its own may have made them."""
+        known = candidate.base == REFERENCE or candidate.base in self.study.students
+        return known and (not candidate.weights or trained_path(self.folder, candidate.weights).exists())
 
     def begun(self, total: int) -> list[Trial]:
         """Return the trials with numbers below a total whose stages are not all done and are this process's to finish."""

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..spaces.cache import content_hash
 from ..spaces.capture import capture_onnx
 from ..spaces.errors import BuildError
-from ..spaces.family import Family, family_of
+from ..spaces.family import Family, family_of, ports_of
 from ..spaces.graph import Graph
 from ..spaces.statistics import Progress
 from ..spaces.threads import one_torch_thread
@@ -39,7 +40,6 @@ BY_ROUNDING = (0.25, 0.3)  # of size and time, what 8-bit integers leave (README
 WORST = (1.0, 1.0, 1.0)
 ETA = 3  # of the students that are trained alone one in so many goes on, with so many times the steps
 SHARED_RATE = 2e-3
-SHARED_CHECKPOINT = "students.pt"
 
 
 @dataclass(frozen=True)
@@ -73,10 +73,14 @@ def use_students(study: Study, folder: Path, progress: Progress | None = None) -
     if table is None or decided(folder):
         return []
     try:
-        graphs = _found(study, table, folder, progress)
+        _ = ports_of(study.graph) if study.student_family else family_of(study.graph, **table.sizes)
     except BuildError as error:
         write_students(folder, {})
         return [f"no students are searched: {error}"]
+    try:
+        graphs = _found(study, table, folder, progress)
+    except BuildError as error:  # it may be another time: with more memory, or another loss
+        return [f"no students are searched this time: {error}"]
     found = {write_base(folder, captured(graph)): dict(student) for student, graph in graphs}
     write_students(folder, found)
     study.use_students(found, RunHoldings(folder))
@@ -117,8 +121,18 @@ def trained(
     examples, loss = examples_of(study), loss_of(study)
     scale = Scale.of(study, examples)
     schedule = Schedule(steps, RATE, seed=study.settings.search.seed, clipped=True)
-    begun = [Lone(each.student, each.graph(), examples, loss, schedule, folder) for each in judged]
-    known = {id(lone): each for lone, each in zip(begun, judged, strict=True)}
+    known: dict[int, Judged] = {}
+    begun: list[Lone] = []
+    reason = None
+    for each in judged:
+        try:
+            begun.append(Lone(each.student, each.graph(), examples, loss, schedule, folder))
+        except BuildError as error:  # an op without a form in PyTorch here
+            reason = error
+            continue
+        known[id(begun[-1])] = each
+    if not begun:
+        raise reason or BuildError("there is no student to train")
 
     def choose(lones: list[Lone], losses: list[float], wanted: int) -> list[Lone]:
         errors = [
@@ -145,8 +159,10 @@ def shared_network(study: Study, family: Family, folder: Path, progress: Progres
     schedule = Schedule(
         study.settings.training.shared_steps, SHARED_RATE, seed=study.settings.search.seed, clipped=True
     )
-    lesson = Sandwich(network, examples_of(study), loss_of(study))
-    Training(lesson, schedule, folder / TRAINING_FOLDER / SHARED_CHECKPOINT).run(progress)
+    loss = loss_of(study)
+    name = content_hash(repr(family), repr(schedule), repr(loss))
+    lesson = Sandwich(network, examples_of(study), loss)
+    Training(lesson, schedule, folder / TRAINING_FOLDER / f"students-{name}.pt").run(progress)
     return network
 
 

@@ -125,8 +125,15 @@ class Training:
                 saved = time.monotonic()
                 self._save()
             if progress is not None:
-                progress("training", self.step / self.schedule.steps)
+                self._tell(progress)
         self._save()
+
+    def _tell(self, progress: Progress) -> None:
+        try:
+            progress("training", self.step / self.schedule.steps)
+        except BaseException:  # the time is over, or somebody interrupts
+            self._save()
+            raise
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
         import torch

@@ -103,10 +103,7 @@ def family_of(reference: Graph, **values: Any) -> Family:
         BuildError: the reference's input and output are none that a student can have; both shapes are named.
         InputError: a value that a student cannot have.
     """
-    if len(reference.inputs) > 1:
-        names = ", ".join(port.name for port in reference.inputs)
-        raise BuildError(f"students read one input, but the model has {len(reference.inputs)}: {names}")
-    inputs, output = reference.inputs[0], reference.outputs[0]
+    inputs, output = ports_of(reference)
     coarse, fine = _sizes(inputs, output)
     given = {name: tuple(dict.fromkeys(sorted(value))) for name, value in values.items()}
     empty = next((name for name, value in given.items() if not value), None)
@@ -115,6 +112,15 @@ def family_of(reference: Graph, **values: Any) -> Family:
     family = Family(inputs, output, **{"coarse": (coarse,), "fine": (fine,), **given})
     _ = family.kinds
     return family
+
+
+def ports_of(reference: Graph) -> tuple[Port, Port]:
+    """Return the input and the output that a student has. Raises `BuildError` where the reference has several."""
+    for kind, ports in (("read one input", reference.inputs), ("give one output", reference.outputs)):
+        if len(ports) > 1:
+            names = ", ".join(port.name for port in ports)
+            raise BuildError(f"students {kind}, but the model has {len(ports)}: {names}")
+    return reference.inputs[0], reference.outputs[0]
 
 
 def _sizes(inputs: Port, output: Port) -> tuple[int, int]:

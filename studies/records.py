@@ -16,6 +16,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import orjson
+
 from ..spaces.errors import InputError
 
 DONE = "done"
@@ -86,7 +88,7 @@ def read_records(path: Path) -> Iterator[Record]:
 def record_of(text: str | bytes) -> Record | None:
     """Return the record that a text holds; None where it is no whole one."""
     try:
-        return Record(**json.loads(text))
+        return Record(**orjson.loads(text))
     except (ValueError, TypeError):
         return None
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..objectives.protocol import OpenModel
 from ..objectives.quality import psnr_db
 from ..spaces.candidate import REFERENCE
-from ..spaces.errors import InputError
+from ..spaces.errors import BuildError, InputError
 from ..spaces.statistics import Progress
 from . import figures, pictures
 from .output import check_output, write_output
@@ -55,8 +55,13 @@ def report(run: Run, path: Path, progress: Progress | None = None) -> list[str]:
 
 def _networks(run: Run, study: Study) -> dict[str, Network]:
     """Return the networks that a run's candidates are made from, by base."""
-    bases = {trial.candidate.base for trial in run.front_trials()}
-    return {base: Network.of_graph(study.builder.of(base).graph) for base in bases}
+    found = {}
+    for base in {trial.candidate.base for trial in run.front_trials()}:
+        try:
+            found[base] = Network.of_graph(study.builder.of(base).graph)
+        except BuildError:  # another process's student, in a folder of its own
+            found[base] = Network.of_run(run, base)
+    return found
 
 
 def run_frame(run: Run) -> pd.DataFrame:

@@ -7,6 +7,7 @@ models/          the ONNX files of the reference and of the front's candidates; 
 students.json    the students that are searched beside the reference
 bases/           their graphs, by their content
 weights/         trained weights of candidates, by their content
+unpolished.json  which members of the front did not become better by training
 training/        checkpoints of trainings that were broken off
 environments/    where timings were made
 predictor.npz    what the latency predictor learned

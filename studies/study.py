@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from ..spaces.candidate import REFERENCE, Candidate
 from ..spaces.capture import InputShape
 from ..spaces.errors import InputError, nearest, some_of
 from ..spaces.graph import Graph
+from ..spaces.groups import channel_groups
 from ..spaces.offers import Offer
 from ..spaces.saturation import saturation_notes
 from ..spaces.session import batches
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
 
 STUDY_FILE = "study.toml"
 ROUNDING = "second-order"
+SSIM_SIDE = 11  # of the window of SSIM
 MOST_THREADS_A_CORE = 8  # above it a session takes minutes to open
 
 
@@ -265,14 +268,20 @@ class Study:
         if base == REFERENCE:
             return self.space
         if base not in self._student_spaces:
-            table = self.settings.space
+            table, graph = self.settings.space, self.builder.of(base).graph
+            names = [*graph.layers, *channel_groups(graph).groups]
             found = make_space(
-                self.builder.of(base).graph,
+                graph,
                 weight_bits=table.weight_bits,
                 activation_bits=table.activation_bits,
                 pruning_ratios=table.pruning_ratios,
                 sparsities=table.sparsities,
                 step=self.kernel_step if any(table.pruning_ratios) else STEP,
+                fixed={
+                    pattern: choice.model_dump(exclude_none=True)
+                    for pattern, choice in table.fixed.items()
+                    if any(fnmatchcase(name, pattern) for name in names)
+                },
                 saturation_safe=self.settings.target.saturation_safe,
             )
             self._student_spaces[base] = replace(found, base=base, student=self.students.get(base, {}))
@@ -377,11 +386,7 @@ class Study:
         if threads > cores:
             self.warn(f"target.threads is {threads}, but this process may use {cores} cores: its timings say little")
         _ = self.student_weights, self.student_family
-        if self.settings.training.target and self.calibration_target is None:
-            raise InputError(
-                f"training.target asks for {', '.join(self.settings.training.target)} against targets, but the calibration data "
-                f"{self.settings.data.calibration!r} has none: give it a `target`, or leave training.target out"
-            )
+        self._check_training()
         self.warn(*_offer_notes(self.space))
         if not self.settings.target.saturation_safe:
             self.warn(*saturation_notes(self.space, provider))
@@ -392,6 +397,24 @@ class Study:
         self.warn(*input_notes(sets), *self._output_notes)
         samples = len(next(iter(self.calibration.values())))
         self.warn(*calibration_notes.sample_notes(self.graph, samples))
+
+    def _check_training(self) -> None:
+        """Raise `InputError` where training is asked for what the calibration data or the model's output does not have."""
+        table, has_target = self.settings.training, self.calibration_target is not None
+        if table.target and not has_target:
+            raise InputError(
+                f"training.target asks for {', '.join(table.target)} against targets, but the calibration data "
+                f"{self.settings.data.calibration!r} has none: give it a `target`, or leave training.target out"
+            )
+        target = table.target or {}
+        if not any(table.reference.values()) and not (any(target.values()) or (table.target is None and has_target)):
+            raise InputError("training.reference names no measure, and there is no target to learn from")
+        shape = self.graph.outputs[0].shape
+        pictures = len(shape) == 4 and min(shape[2:]) >= SSIM_SIDE
+        if not pictures and (table.reference.get("ssim") or target.get("ssim")):
+            raise InputError(
+                f"the measure 'ssim' needs pictures of at least {SSIM_SIDE} by {SSIM_SIDE}, but the model gives {list(shape)}"
+            )
 
     def prepare(self, candidates: Iterable[Candidate], progress: Progress | None = None) -> None:
         """Gather all that candidates are built from.

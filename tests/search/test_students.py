@@ -119,6 +119,31 @@ def test_killed_while_students_are_trained_it_goes_on(folder, tmp_path, monkeypa
     assert read_students(tmp_path / "whole") == read_students(tmp_path / "run"), "the same students, to the bit"
 
 
+def test_students_for_which_the_time_does_not_suffice_come_with_the_next_call(folder, tmp_path):
+    run = search(folder, trials=5, run_dir=tmp_path / "run", timeout=0.01)
+    assert read_students(run.folder) == {}
+    again = search(folder, trials=9, run_dir=tmp_path / "run")
+    assert len(read_students(again.folder)) == 2
+    assert {trial.candidate.base for trial in again.trials} >= set(read_students(again.folder))
+
+
+def test_what_a_trial_is_built_from_has_to_be_at_hand(run, tmp_path):
+    """Another process's student, whose graph lies in that one's folder, is left to it, and never fails here."""
+    base = next(iter(read_students(run.folder)))
+    (run.folder / "students.json").write_text('{"version": 1, "students": []}')
+    (run.folder / BASES_FOLDER / f"{base[7:]}.onnx").unlink()
+    study = load_study(run._about["study"]["source"])
+    again = search(study, trials=TRIALS + 1, run_dir=run.folder, sampler="random")
+    assert not [trial for trial in again.trials if trial.state == "failed"]
+    result = CliRunner().invoke(cli.app, ["report", str(run.folder), "-o", str(tmp_path / "report.html")])
+    assert result.exit_code in (0, 1), result.output
+
+
+def test_however_large_the_share_is_the_reference_is_measured(study_folder, tmp_path):
+    with_students(study_folder, share="share = 0.9\n")
+    assert search(study_folder, trials=2, run_dir=tmp_path / "run").reference.measured
+
+
 def test_a_student_is_built_again_explained_shipped_and_verified(run, tmp_path):
     trial = next(t for t in run.trials if t.measured and t.candidate.student and t.candidate.repaired)
     path = run.model_path(trial)
@@ -286,6 +311,7 @@ OWN = """
 import torch
 
 def build(trial):
+    trial.suggest_categorical("init", ["uniform"])
     width = trial.suggest_categorical("width", [4, 8])
     act = {"relu": torch.nn.ReLU, "silu": torch.nn.SiLU}[trial.suggest_categorical("act", ["relu", "silu"])]
     layers = [torch.nn.Conv2d(3, width, 3, padding=1), act()]
@@ -309,7 +335,7 @@ def test_a_family_of_one_s_own_is_drawn_from_trained_and_searched(study_folder, 
     run = search(with_family(study_folder), trials=9, run_dir=tmp_path / "run")
     found = read_students(run.folder)
     assert len(found) == 2
-    assert all(set(student) == {"width", "act", "depth"} for student in found.values())
+    assert all(set(student) == {"init", "width", "act", "depth"} for student in found.values())
     assert {trial.candidate.base for trial in run.trials} == {REFERENCE, *found}
     assert all(trial.measured or trial.predicted for trial in run.trials), [trial.reason for trial in run.trials]
     assert run.load().builder.of(next(iter(found))).graph.inputs[0].name == "x"

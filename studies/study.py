@@ -171,12 +171,12 @@ class Study:
     @cached_property
     def calibration(self) -> dict[str, NDArray]:
         """Calibration inputs by name, each ``[N, ...]``."""
-        return data.as_inputs(self._arrays("calibration") or {}, self.graph, "data.calibration")
+        return data.as_inputs(self._calibration_arrays, self.graph, "data.calibration")
 
     @cached_property
     def calibration_target(self) -> NDArray | None:
         """Targets of the calibration data, in the model's range ``[N, ...]``; None where it has none. Training may use them."""
-        return self._samples("calibration", self._arrays("calibration") or {}).target
+        return self._samples("calibration", self._calibration_arrays).target
 
     @property
     def feed(self) -> dict[str, NDArray]:
@@ -470,6 +470,10 @@ class Study:
     @cached_property
     def _output_notes(self) -> list[str]:
         return output_notes(self.graph, self.evaluation.inputs, self.settings.data.range)
+
+    @cached_property
+    def _calibration_arrays(self) -> Mapping[str, Any]:
+        return self._arrays("calibration") or {}
 
     def _arrays(self, key: str) -> Mapping[str, Any] | None:
         return self._parts.arrays(key, self.graph)

@@ -14,8 +14,10 @@ from typer.testing import CliRunner
 import slimfront as sf
 from slimfront import cli
 from slimfront.search import parcel, remote, students
+from slimfront.search.addition import adding_to
 from slimfront.search.loop import search
 from slimfront.search.polish import polish
+from slimfront.search.recorded import Proposal
 from slimfront.search.shared_network import SharedNetwork
 from slimfront.search.work import Kind, Work
 from slimfront.spaces.candidate import REFERENCE, Candidate
@@ -145,7 +147,10 @@ def test_however_large_the_share_is_the_reference_is_measured(study_folder, tmp_
 
 
 def test_a_student_is_built_again_explained_shipped_and_verified(run, tmp_path):
-    trial = next(t for t in run.trials if t.measured and t.candidate.student and t.candidate.repaired)
+    trial = next(t for t in run.trials if t.judged and t.candidate.student and t.candidate.repaired)
+    with adding_to(run) as addition:  # timed, whatever was predicted of it
+        trial = addition.evaluated(Proposal(trial.candidate))
+    run = Run(run.folder)
     path = run.model_path(trial)
     before = path.read_bytes()
     path.unlink()

@@ -24,7 +24,7 @@ from .training import TRAINING_FOLDER, Schedule, Training
 
 RATE = 1e-3
 
-Choose = Callable[[list["Lone"], list[float], int], list["Lone"]]
+Choose = Callable[[list["Lone"], int], list["Lone"]]
 
 
 class Alone(nn.Module):
@@ -79,7 +79,7 @@ def halved(lones: Sequence[Lone], count: int, choose: Choose, progress: Progress
     Args:
         lones: more than ``count`` of them are compared after a part of their steps.
         count: how many are wanted.
-        choose: returns so many of the students, given them and their losses.
+        choose: returns so many of the students, as they are by now.
         progress: told what is being done, and the part of it that is done.
 
     Raises:
@@ -91,21 +91,19 @@ def halved(lones: Sequence[Lone], count: int, choose: Choose, progress: Progress
     whole = len(left) * rungs[0] + min(count, len(left)) * (steps - rungs[0])
     done = 0
     for rung in rungs:
-        losses: list[float] = []
         able: list[Lone] = []
         reason = None
         for lone in left:
             begun = lone.training.step
             try:
                 lone.training.go_on(rung, _counted(progress, done - begun, steps, whole))
-                losses.append(lone.lesson.standing())
                 able.append(lone)
             except BuildError as error:
                 reason = error
             done += rung - begun
         if not able:
             raise reason or BuildError("no student could be trained")
-        left = choose(able, losses, count)
+        left = choose(able, count) if len(able) > count else able
     return left
 
 

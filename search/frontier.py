@@ -91,11 +91,10 @@ class Frontier:
         random = np.random.default_rng([self.task.seed, len(history)])
         costs: Costs
         if isinstance(self.grid, JointGrid):
-            points[:, 2] = [o.signed_drop for _, o in inside]
-            costs = JointCosts(self.grid, self.layouts, self._anchors(history), vectors, points)
-            if not costs.known:
+            signed = np.column_stack([points[:, :2], np.array([o.signed_drop for _, o in inside], float)])
+            costs = JointCosts(self.grid, self.layouts, self._anchors(history), vectors, signed)
+            if not costs.models:
                 return None
-            points[:, 2] = np.maximum(points[:, 2], 0.0)
         else:
             costs = fitted(self.layouts[0], vectors, points)
         return solve(costs, self.grid.lengths, vectors[nondominated(points)], random, sweeps)

@@ -12,11 +12,23 @@ from bisect import bisect_left, bisect_right
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..studies.front import nondominated
+from ..studies.front import hypervolume, nondominated
 
 Floats = NDArray[np.float64]
 
 LEAST_SPREAD = 1e-9  # in place of 0
+
+
+def hypervolume_with_less_drop(point: ArrayLike, left: float, taken: ArrayLike, worst: ArrayLike) -> float:
+    """Return the hypervolume of what is taken and of a point whose drop shrinks to a part of it: size and time stay.
+
+    Args:
+        point: (size, time, drop).
+        left: the part of the drop that stays.
+        taken: points ``[N, 3]``, all minimised.
+        worst: the reference point of the hypervolume.
+    """
+    return hypervolume(np.vstack([taken, np.asarray(point) * (1.0, 1.0, left)]), worst)
 
 
 def open_boxes(taken: ArrayLike, worst: ArrayLike) -> tuple[Floats, Floats]:

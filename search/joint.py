@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -120,15 +119,12 @@ class JointCosts:
         points: Floats,
     ) -> None:
         self.grid = grid
-        self.models: list[BaseModel | None] = []
+        self.models: dict[int, BaseModel] = {}  # of the bases that have one, by their numbers
         for number, (layout, anchor) in enumerate(zip(layouts, anchors, strict=True)):
             rows = vectors[:, 0] == number
-            self.models.append(_base_model(layout, anchor, vectors[rows][:, grid.columns[number]], points[rows]))
-
-    @cached_property
-    def known(self) -> list[int]:
-        """The numbers of the bases that have a model."""
-        return [number for number, model in enumerate(self.models) if model is not None]
+            model = _base_model(layout, anchor, vectors[rows][:, grid.columns[number]], points[rows])
+            if model is not None:
+                self.models[number] = model
 
     def predict(self, vectors: Vectors) -> Floats:
         """Return the expected objectives ``[M, 3]`` of candidates ``[M, L]``."""
@@ -149,22 +145,19 @@ class JointCosts:
     def sweep(self, random: np.random.Generator, count: int, starts: Vectors) -> Vectors:
         """Return candidates ``[about count, L]`` that are nearly best for random weights of the objectives."""
         found = []
-        for number in self.known:
+        for number, model in self.models.items():
             own = starts[starts[:, 0] == number][:, self.grid.columns[number]]
             own = own if len(own) else np.zeros((1, len(self.grid.grids[number].lengths)), np.int64)
-            model = self.models[number]
-            assert model is not None
-            swept = model.model.sweep(random, max(count // len(self.known), 1), own)
+            swept = model.model.sweep(random, max(count // len(self.models), 1), own)
             found.append(self.grid.embedded(number, swept))
         return np.concatenate(found)
 
     def _each(self, vectors: Vectors, told: Callable[[BaseModel, Vectors], Floats], otherwise: float) -> Floats:
         """Return what each row's model tells ``[M, 3]``."""
         result = np.full((len(vectors), 3), otherwise)
-        for number in self.known:
+        for number, model in self.models.items():
             rows = vectors[:, 0] == number
-            model = self.models[number]
-            if rows.any() and model is not None:
+            if rows.any():
                 result[rows] = told(model, vectors[rows][:, self.grid.columns[number]])
         return result
 

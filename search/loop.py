@@ -21,7 +21,8 @@ from .coordinator import Coordinator, OpenPool
 from .copies import copies_of
 from .mirror import Mirror
 from .pace import Pace
-from .polish_front import POLISHED, polish_front
+from .polish import POLISHED
+from .polish_front import polish_front
 from .progress import Progress, Silent
 from .recorded import RecordedRun
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..spaces.capture import capture_module
-from ..spaces.errors import InputError, one_line
+from ..spaces.capture import capture_module, made_module
+from ..spaces.errors import InputError
 from ..spaces.family import ports_of
 from ..spaces.graph import Graph
 from ..studies.study import Study
 from .students import ETA, Judged, costs
+
+if TYPE_CHECKING:
+    import torch
 
 TRIES = 5  # draws for each student that is wanted, until another one comes
 
@@ -41,28 +43,20 @@ def drawn(study: Study, build: Callable[[Any], Any], count: int) -> list[Judged]
         module = _built(build, trial)
         key = repr(sorted(trial.params.items()))
         if key not in found:
-            graph = _captured(study, module)
-            found[key] = Judged(dict(trial.params), partial(_same, graph), (*costs(study, graph), 0.0))
+            found[key] = _judged(study, dict(trial.params), _captured(study, module))
     return list(found.values())
 
 
-def _same(graph: Graph) -> Graph:
-    return graph
+def _judged(study: Study, parameters: dict[str, Any], graph: Graph) -> Judged:
+    return Judged(parameters, lambda: graph, (*costs(study, graph), 0.0))
 
 
-def _built(build: Callable[[Any], Any], trial: Any) -> Any:
+def _built(build: Callable[[Any], Any], trial: Any) -> torch.nn.Module:
     import torch
 
     torch.manual_seed(trial.number)
-    try:
-        module = build(trial)
-    except Exception as error:
-        raise InputError(
-            f"space.students.family: build fails on {trial.params}: {type(error).__name__}: {one_line(error)}"
-        ) from error
-    if not isinstance(module, torch.nn.Module):
-        raise InputError(f"space.students.family: build must return a torch.nn.Module, but got {type(module).__name__}")
-    return module
+    who = "space.students.family: build"
+    return made_module(lambda: build(trial), f"{who} fails on {trial.params}", who)
 
 
 def _captured(study: Study, module: Any) -> Graph:

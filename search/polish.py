@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..spaces.trainee import Trainee
 
 STEPS = 2000
+POLISHED = "polished"  # how the labels of what was trained on begin
 
 
 def polish(
@@ -31,9 +32,9 @@ def polish(
     """Train a candidate on and add what it becomes to the run.
 
     It learns to give what the reference gives (and what the targets are, where the calibration data has some), on the
-    calibration data, turned and mirrored; evaluation data is not seen. Bits,
-    channels and zeros stay as they are, so size and speed do; weights, and the steps of their grids and of activations, are
-    learned behind the rounding (`spaces.trainee`). Interrupted, the same call goes on from its checkpoint.
+    calibration data, turned and mirrored; evaluation data is not seen. Bits, channels and zeros stay as they are, so size and
+    speed do; weights, and the steps of their grids and of activations, are learned behind the rounding (`spaces.trainee`).
+    Interrupted, the same call goes on from its checkpoint.
 
     Args:
         run: with the trial; the study that it was made of has to be there.
@@ -90,7 +91,7 @@ def polished(
     if candidate is not None:
         if progress is not None:
             progress("measuring what it has become,", 1.0)
-        after = addition.evaluated(Proposal(candidate, f"polished {before.number}"), total)
+        after = addition.evaluated(Proposal(candidate, f"{POLISHED} {before.number}"), total)
     checkpoint.unlink(missing_ok=True)
     return after
 

@@ -11,19 +11,19 @@ import numpy as np
 
 from ..spaces.cache import content_hash
 from ..spaces.errors import BuildError
-from ..studies.front import hypervolume
+from ..studies.front import WORST
 from ..studies.run import Run
 from ..studies.run_folder import write_derived
 from ..studies.trial import Trial
 from .addition import Addition, BusyError
 from .distilled_study import loss_of
+from .gain import hypervolume_with_less_drop
 from .pace import Pace, TimeIsOverError
 from .polish import polished
 from .progress import Progress
 from .task import limits_of
 from .training import Schedule
 
-POLISHED = "polished"  # how the labels of what was trained on begin
 IN_VAIN_FILE = "unpolished.json"
 LEFT = 0.6  # first guess: the part of the drop that training leaves
 LEAST_DROP = 0.01  # of a candidate that is worth it, in parts of a whole drop
@@ -90,12 +90,7 @@ def most_promising(run: Run, without: set[str]) -> Trial | None:
     trained = {replace(trial.candidate, weights="") for trial in run.trials if trial.candidate.weights}
     front = run.front_trials()
     taken = np.array([run.point(trial) for trial in front])
-    worst = np.minimum((1.0, 1.0, 1.0), limits_of(run))
-
-    def gain(trial: Trial) -> float:
-        size, elapsed, drop = run.point(trial)
-        return hypervolume(np.vstack([taken, (size, elapsed, drop * LEFT)]), worst)
-
+    worst = np.minimum(WORST, limits_of(run))
     able = [
         trial
         for trial in front
@@ -105,4 +100,4 @@ def most_promising(run: Run, without: set[str]) -> Trial | None:
         and run.point(trial)[2] > LEAST_DROP
         and trial.candidate not in trained
     ]
-    return max(able, key=gain, default=None)
+    return max(able, key=lambda t: hypervolume_with_less_drop(run.point(t), LEFT, taken, worst), default=None)

@@ -46,25 +46,24 @@ class Sandwich:
 
     def __init__(self, network: SharedNetwork, examples: Drawn, loss: Loss) -> None:
         self.module: SharedNetwork = network.to(device())
-        self.network = network
         self.examples = examples
         self.measure = loss
 
     def chosen(self, random: np.random.Generator) -> list[Student]:
         """Return the students of a step: largest, smallest, and some between."""
-        family = self.network.family
+        family = self.module.family
         kind = family.kinds[random.integers(len(family.kinds))]
         return [kind, family.smallest(kind), *(family.draw(kind, random) for _ in range(BETWEEN))]
 
     def loss(self, random: np.random.Generator) -> Tensor:
         """Return the mean of the students' losses on one batch."""
         feed, wanted, target = self.examples.draw(random)
-        losses = [self.measure(self.network(student, feed), wanted, target) for student in self.chosen(random)]
+        losses = [self.measure(self.module(student, feed), wanted, target) for student in self.chosen(random)]
         return sum(losses[1:], losses[0]) / len(losses)
 
     def standing(self) -> float:
         """Return the mean loss of the largest students over all samples as they are."""
-        return float(np.mean([self.loss_of(kind) for kind in self.network.family.kinds]))
+        return float(np.mean([self.loss_of(kind) for kind in self.module.family.kinds]))
 
     def loss_of(self, student: Student) -> float:
         """Return a student's mean loss over all samples as they are."""
@@ -72,7 +71,7 @@ class Sandwich:
 
         with torch.no_grad():
             found = [
-                float(self.measure(self.network(student, feed), wanted, target))
+                float(self.measure(self.module(student, feed), wanted, target))
                 for feed, wanted, target in self.examples.each()
             ]
         return float(np.mean(found))

@@ -59,7 +59,7 @@ class SharedNetwork(nn.Module):
             outputs, inputs = shapes[name][:2]
             drawn[name + BRANCH] = np.zeros((outputs, inputs, 1, 1), np.float32)
             drawn[name + THROUGH] = np.zeros(outputs, np.float32)
-        self._names = {name: f"weight {number}".replace(" ", "_") for number, name in enumerate(drawn)}
+        self._names = {name: f"weight_{number}" for number, name in enumerate(drawn)}
         for name, array in drawn.items():
             given = array if weights is None else self._given(name, array.shape, weights) / self._factor(name)
             self.register_parameter(self._names[name], nn.Parameter(torch.from_numpy(np.array(given, np.float32))))

@@ -20,8 +20,7 @@ from ..spaces.graph import Graph
 from ..spaces.statistics import Progress
 from ..spaces.threads import one_torch_thread
 from ..spaces.work import multiply_adds
-from ..studies.definition import StudentsTable
-from ..studies.front import FULL_FIDELITY_DB, full_drop_db, hypervolume
+from ..studies.front import FULL_FIDELITY_DB, WORST, full_drop_db, hypervolume
 from ..studies.holdings import RunHoldings, decided, write_base, write_students
 from ..studies.study import Study
 from .distillation import Distillation, Examples
@@ -37,7 +36,6 @@ JUDGED = 4  # calibration samples that all students are judged on
 WHOLE_DB = 30.0  # of a reference against its targets: a student's own error is compared with that
 LEAST_ERROR = 1e-9
 BY_ROUNDING = (0.25, 0.3)  # of size and time, what 8-bit integers leave (README: "How it compares")
-WORST = (1.0, 1.0, 1.0)
 ETA = 3  # of the students that are trained alone one in so many goes on, with so many times the steps
 SHARED_RATE = 2e-3
 
@@ -73,12 +71,13 @@ def use_students(study: Study, folder: Path, progress: Progress | None = None) -
     if table is None or decided(folder):
         return []
     try:
-        _ = ports_of(study.graph) if study.student_family else family_of(study.graph, **table.sizes)
+        ports_of(study.graph)
+        elastic = None if study.student_family else family_of(study.graph, **table.sizes)
     except BuildError as error:
         write_students(folder, {})
         return [f"no students are searched: {error}"]
     try:
-        graphs = _found(study, table, folder, progress)
+        graphs = _found(study, elastic, table.count, folder, progress)
     except BuildError as error:  # it may be another time: with more memory, or another loss
         return [f"no students are searched this time: {error}"]
     found = {write_base(folder, captured(graph)): dict(student) for student, graph in graphs}
@@ -90,22 +89,21 @@ def use_students(study: Study, folder: Path, progress: Progress | None = None) -
 
 
 def _found(
-    study: Study, table: StudentsTable, folder: Path, progress: Progress | None
+    study: Study, elastic: Family | None, count: int, folder: Path, progress: Progress | None
 ) -> list[tuple[Mapping[str, Any], Graph]]:
-    """Return the students that are searched, and their graphs."""
-    training = study.settings.training
-    build = study.student_family
+    """Return the students that are searched, and their graphs: of the elastic family, or else of the study's own."""
+    training, build = study.settings.training, study.student_family
     if build is not None:
         from .own_family import drawn
 
-        judged = drawn(study, build, table.count)
-        return trained(study, judged, table.count, training.student_steps(True) or 1, folder, progress)
-    network = shared_network(study, family_of(study.graph, **table.sizes), folder, progress)
+        return trained(study, drawn(study, build, count), count, training.student_steps(True) or 1, folder, progress)
+    assert elastic is not None
+    network = shared_network(study, elastic, folder, progress)
     judged = judge(study, network, progress)
     steps = training.student_steps(study.student_weights is None)
     if not steps:
-        return [(each.student, each.graph()) for each in most_promising(judged, table.count)]
-    return trained(study, most_promising(judged, table.count * ETA), table.count, steps, folder, progress)
+        return [(each.student, each.graph()) for each in most_promising(judged, count)]
+    return trained(study, most_promising(judged, count * ETA), count, steps, folder, progress)
 
 
 def trained(
@@ -134,7 +132,7 @@ def trained(
     if not begun:
         raise reason or BuildError("there is no student to train")
 
-    def choose(lones: list[Lone], losses: list[float], wanted: int) -> list[Lone]:
+    def choose(lones: list[Lone], wanted: int) -> list[Lone]:
         errors = [
             Distillation(lone.lesson.module, lone.lesson.graph, examples, scale.loss).standing() for lone in lones
         ]

@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from ..spaces.candidate import Candidate
-from ..studies.front import hypervolume, nondominated
+from ..studies.front import nondominated
+from .gain import hypervolume_with_less_drop
 from .proposers import Observation, Point
 
 EVERY = 8  # one in so many trials is a twin
@@ -39,11 +40,8 @@ def sequential_twin(history: Sequence[Observation], worst: Sequence[float]) -> C
     left = _left(points)
     taken = np.array([points[c] for c in front])
 
-    def gain(candidate: Candidate) -> float:
-        size, time, drop = points[candidate]
-        return hypervolume(np.vstack([taken, (size, time, drop * left)]), worst)
-
-    return replace(max(untried, key=gain), repair="sequential")
+    best = max(untried, key=lambda c: hypervolume_with_less_drop(points[c], left, taken, worst))
+    return replace(best, repair="sequential")
 
 
 def _left(points: dict[Candidate, Point]) -> float:

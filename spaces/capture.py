@@ -7,7 +7,7 @@ import inspect
 import pickle
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,19 +105,32 @@ def load_module(file: Path, function: str, weights: Path | None = None) -> torch
     Raises:
         InputError: a missing file or function, no module returned, weights that do not fit it.
     """
-    import torch
-
     build = load_function(file, function, "model.file")
-    try:
-        module = build()
-    except Exception as error:
-        raise InputError(
-            f"model.file: {function}() of {file} fails: {type(error).__name__}: {one_line(error)}"
-        ) from error
-    if not isinstance(module, torch.nn.Module):
-        raise InputError(f"model.file: {function}() must return a torch.nn.Module, but got {type(module).__name__}")
+    module = made_module(build, f"model.file: {function}() of {file} fails", f"model.file: {function}()")
     if weights is not None:
         _load_weights(module, weights)
+    return module
+
+
+def made_module(make: Callable[[], Any], fails: str, who: str) -> torch.nn.Module:
+    """Return the module that a user's function makes.
+
+    Args:
+        make: the function.
+        fails: how the message begins where it raises.
+        who: how the message begins where it returns something else.
+
+    Raises:
+        InputError: it raises, or returns no module.
+    """
+    import torch
+
+    try:
+        module = make()
+    except Exception as error:
+        raise InputError(f"{fails}: {type(error).__name__}: {one_line(error)}") from error
+    if not isinstance(module, torch.nn.Module):
+        raise InputError(f"{who} must return a torch.nn.Module, but got {type(module).__name__}")
     return module
 
 

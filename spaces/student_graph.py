@@ -72,7 +72,12 @@ def student_graph(
     value.name, value.type = output.name, ir.TensorType(ir.DataType.FLOAT)
     value.shape = ir.Shape(list(output.axes))
     graph = ir.Graph(
-        [source], [value], nodes=writer.nodes, initializers=writer.constants, opset_imports={"": OPSET}, name="student"
+        [source],
+        [value],
+        nodes=writer.nodes,
+        initializers=list(writer.constants.values()),
+        opset_imports={"": OPSET},
+        name="student",
     )
     found = Graph(ir.Model(graph, ir_version=IR_VERSION, producer_name="slimfront"), {inputs.name: inputs.shape})
     if found.outputs[0].shape != output.shape:
@@ -168,7 +173,7 @@ class _Writer:
         self.weights = weights
         self.seed = seed
         self.nodes: list[ir.Node] = []
-        self.constants: list[ir.Value] = []
+        self.constants: dict[str, ir.Value] = {}
 
     def conv(
         self,
@@ -246,13 +251,11 @@ class _Writer:
     def _constant(self, name: str, array: NDArray) -> ir.Value:
         import onnx_ir as ir
 
-        known = next((value for value in self.constants if value.name == name), None)
-        if known is None:
-            known = ir.Value(
+        if name not in self.constants:
+            self.constants[name] = ir.Value(
                 name=name,
                 shape=ir.Shape(array.shape),
                 type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
                 const_value=ir.Tensor(array, name=name),
             )
-            self.constants.append(known)
-        return known
+        return self.constants[name]

@@ -36,6 +36,7 @@ from .definition import (
     DEFAULT_PRUNING_RATIOS,
     DEFAULT_WEIGHT_BITS,
     STUDENTS_WEIGHTS,
+    FixedChoice,
     Settings,
     in_one_folder,
     parse_settings,
@@ -197,16 +198,22 @@ class Study:
     @cached_property
     def space(self) -> Space:
         """The candidates that a search may propose."""
+        return self._make_space(self.graph, self.settings.space.fixed, self.layer_offers)
+
+    def _make_space(
+        self, graph: Graph, fixed: Mapping[str, FixedChoice], offers: Mapping[str, Offer] | None = None
+    ) -> Space:
+        """Return the space of a graph, as the study asks for it."""
         table = self.settings.space
         return make_space(
-            self.graph,
+            graph,
             weight_bits=table.weight_bits,
             activation_bits=table.activation_bits,
             pruning_ratios=table.pruning_ratios,
             sparsities=table.sparsities,
             step=self.kernel_step if any(table.pruning_ratios) else STEP,
-            offers=self.layer_offers,
-            fixed={layer: choice.model_dump(exclude_none=True) for layer, choice in table.fixed.items()},
+            offers=offers,
+            fixed={pattern: choice.model_dump(exclude_none=True) for pattern, choice in fixed.items()},
             saturation_safe=self.settings.target.saturation_safe,
         )
 
@@ -268,22 +275,14 @@ class Study:
         if base == REFERENCE:
             return self.space
         if base not in self._student_spaces:
-            table, graph = self.settings.space, self.builder.of(base).graph
+            graph = self.builder.of(base).graph
             names = [*graph.layers, *channel_groups(graph).groups]
-            found = make_space(
-                graph,
-                weight_bits=table.weight_bits,
-                activation_bits=table.activation_bits,
-                pruning_ratios=table.pruning_ratios,
-                sparsities=table.sparsities,
-                step=self.kernel_step if any(table.pruning_ratios) else STEP,
-                fixed={
-                    pattern: choice.model_dump(exclude_none=True)
-                    for pattern, choice in table.fixed.items()
-                    if any(fnmatchcase(name, pattern) for name in names)
-                },
-                saturation_safe=self.settings.target.saturation_safe,
-            )
+            fixed = {
+                pattern: choice
+                for pattern, choice in self.settings.space.fixed.items()
+                if any(fnmatchcase(name, pattern) for name in names)
+            }
+            found = self._make_space(graph, fixed)
             self._student_spaces[base] = replace(found, base=base, student=self.students.get(base, {}))
         return self._student_spaces[base]
 

@@ -143,8 +143,8 @@ def lone(network, student, folder, steps=9):
     return Lone(student.to_json(), network.graph_of(student), Pairs(), Loss(), Schedule(steps, 1e-3), folder)
 
 
-def best(lones, losses, count):
-    return [lone for _, lone in sorted(zip(losses, lones, strict=True), key=lambda pair: pair[0])][:count]
+def best(lones, count):
+    return sorted(lones, key=lambda lone: lone.lesson.standing())[:count]
 
 
 def test_who_promises_little_after_a_third_of_the_steps_stops_there(network, tmp_path, monkeypatch):

@@ -44,6 +44,17 @@ def with_students(folder, more="", share=""):
     return folder
 
 
+def refused(study, tmp_path, monkeypatch, capsys) -> str:
+    """Return what a search says that ends with exit status 2."""
+    monkeypatch.setattr(
+        "sys.argv", ["slimfront", "search", str(study), "--run", str(tmp_path / "run"), "--trials", "5"]
+    )
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 2
+    return capsys.readouterr().err
+
+
 @pytest.fixture
 def folder(study_folder):
     return with_students(study_folder)
@@ -256,13 +267,7 @@ def test_weights_that_come_with_the_study_are_used_as_they_are(study_folder, tmp
 def test_wrong_input_is_told_with_exit_status_2(study_folder, tmp_path, more, words, monkeypatch, capsys):
     save_file({"stem": np.zeros(3, np.float32)}, study_folder / "other.safetensors")
     study = with_students(study_folder, more)
-    monkeypatch.setattr(
-        "sys.argv", ["slimfront", "search", str(study), "--run", str(tmp_path / "run"), "--trials", "5"]
-    )
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    assert end.value.code == 2
-    assert words in capsys.readouterr().err
+    assert words in refused(study, tmp_path, monkeypatch, capsys)
 
 
 def test_a_model_that_no_student_fits_is_searched_without(tmp_path, pictures):
@@ -360,10 +365,4 @@ def test_what_is_wrong_about_a_family_of_one_s_own_is_told(
     study_folder, tmp_path, outputs, function, words, monkeypatch, capsys
 ):
     study = with_family(study_folder, outputs, function)
-    monkeypatch.setattr(
-        "sys.argv", ["slimfront", "search", str(study), "--run", str(tmp_path / "run"), "--trials", "5"]
-    )
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    assert end.value.code == 2
-    assert words in capsys.readouterr().err
+    assert words in refused(study, tmp_path, monkeypatch, capsys)

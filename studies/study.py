@@ -455,8 +455,8 @@ class Study:
 
         folder.mkdir(parents=True, exist_ok=True)
         self.graph.save(folder / "model.onnx")
-        np.savez(folder / "calibration.npz", **self.calibration)  # type: ignore[arg-type]
-        for name, samples in (("evaluation", self.evaluation), ("test", self.test)):
+        calibration = self._samples("calibration", self._calibration_arrays)
+        for name, samples in (("calibration", calibration), ("evaluation", self.evaluation), ("test", self.test)):
             if samples is not None:
                 target = {} if samples.target is None else {"target": samples.target}
                 np.savez(folder / f"{name}.npz", **samples.inputs, **target)  # type: ignore[arg-type]

@@ -2,7 +2,7 @@
 
     python -m slimfront.studies.painting.train_students          # students.safetensors
 
-About half an hour on two quiet cores; a GPU is used where there is one (there with a larger `--batch`).
+It took 42 minutes on two cores, beside other work; a GPU is used where there is one (there with a larger `--batch`).
 """
 
 import argparse

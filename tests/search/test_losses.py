@@ -17,7 +17,7 @@ from slimfront.spaces.capture import capture_onnx
 from slimfront.spaces.errors import InputError
 from slimfront.spaces.torch_view import TorchView
 from slimfront.studies import definition
-from slimfront.studies.study import Study
+from slimfront.studies.study import Study, load_study
 
 
 def tensors(seed, *shape):
@@ -123,6 +123,13 @@ def test_a_target_loss_without_targets_is_told(residual_model, pictures):
     with pytest.raises(InputError, match=r"training\.target asks for l1 against targets, but the calibration data"):
         study.check()
     study_of(residual_model, pictures, True, target={"l1": 1.0}).check()
+
+
+def test_a_study_is_saved_with_the_targets_of_its_calibration_data(residual_model, pictures, tmp_path):
+    study_of(residual_model, pictures, True, target={"l1": 1.0}).save(tmp_path / "study")
+    again = load_study(tmp_path / "study")
+    again.check()
+    assert np.array_equal(again.calibration_target, pictures(4, 5))
 
 
 @pytest.mark.parametrize(

@@ -276,6 +276,11 @@ def alive() -> list[dict[str, Any]]:
     return [node for node in ray.nodes() if node["Alive"]]
 
 
+def listens(node: Mapping[str, Any]) -> bool:
+    """Whether a node's Ray takes connections; not where the node is gone. `node` is Ray's description of it."""
+    return _listens(node["NodeManagerAddress"], node["NodeManagerPort"], PORT_SECONDS)
+
+
 def answers(node_id: str) -> bool:
     """Whether a node still runs what it is given: Ray may list one for a while that is gone."""
     import ray

@@ -145,17 +145,20 @@ class Questions:
 
 
 def check_all(nodes: Sequence[Mapping[str, Any]]) -> None:
-    """Check that all nodes can work for a search.
+    """Check that all nodes can work for a search. Those that are gone, and which Ray lists for a while, count for nothing.
 
     Raises:
         InputError: slimfront does not run on one of them, or they have other versions of packages than this process.
     """
     questions = Questions(CPU, 1)
-    questions.ask(nodes, [node["NodeID"] for node in nodes])
+    by_id = {node["NodeID"]: node for node in nodes}
+    questions.ask(nodes, by_id)
     found: list[Node] = []
     while questions.pending:
         for answer in questions.answers(1.0):
             if isinstance(answer, Silent):
+                if len(nodes) > 1 and not cluster.listens(by_id[answer.id]):
+                    continue
                 raise InputError(
                     f"the node {answer.host} cannot work for this search: {answer.why}; "
                     f"is slimfront {remote.versions()['slimfront']} installed there?"

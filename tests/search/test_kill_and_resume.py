@@ -72,6 +72,7 @@ KILLER = """
 """
 
 
+@pytest.mark.slow
 def test_killed_at_twenty_moments(study_folder, tmp_path):
     arguments = [str(study_folder), str(tmp_path / "run"), str(TRIALS), str(MOMENTS)]
     killer = subprocess.run(

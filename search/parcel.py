@@ -15,7 +15,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from ..spaces.cache import cache_folder, content_hash
-from ..studies.holdings import RunHoldings, read_students, write_base, write_students
+from ..studies.holdings import OpenHoldings, RunHoldings
 from ..studies.study import Study, load_study
 
 FACTS_FILE = "machine.json"
@@ -26,9 +26,10 @@ def pack(study: Study, statistics: Collection[Path]) -> bytes:
     """Return a study, what was measured on this machine and shapes its space, and entries of the cache as one archive."""
     with tempfile.TemporaryDirectory(prefix="slimfront-") as folder:
         study.save(Path(folder))
-        write_students(Path(folder), study.students)
+        holdings = OpenHoldings(Path(folder))
+        holdings.decide(study.students)
         for base in study.students:
-            write_base(Path(folder), study.builder.of(base).graph)
+            holdings.keep_base(study.builder.of(base).graph)
         (Path(folder) / FACTS_FILE).write_text(json.dumps(study.machine_facts), encoding="utf-8")
         packed = io.BytesIO()
         with tarfile.open(fileobj=packed, mode="w") as archive:
@@ -107,5 +108,6 @@ def opened(digest: str) -> Study:
     (folder / FACTS_FILE).touch()
     study = load_study(folder)
     study.use_machine_facts(json.loads((folder / FACTS_FILE).read_text(encoding="utf-8")))
-    study.use_students(read_students(folder), RunHoldings(folder))
+    holdings = RunHoldings(folder)
+    study.use_students(holdings.students or {}, holdings)
     return study

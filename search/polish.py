@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ..spaces.candidate import Candidate
 from ..spaces.errors import BuildError, InputError
 from ..spaces.statistics import Progress
-from ..studies.holdings import write_trained
+from ..studies.holdings import OpenHoldings
 from ..studies.run import Run
 from ..studies.study import Study
 from ..studies.trial import Trial
@@ -86,7 +86,7 @@ def polished(
     """
     folder = addition.recorded.folder
     checkpoint = folder / TRAINING_FOLDER / f"{before.candidate.key}-{schedule.steps}-{schedule.seed}.pt"
-    candidate = _trained(addition.study, folder, before.candidate, schedule, checkpoint, progress)
+    candidate = _trained(addition.study, addition.recorded.holdings, before.candidate, schedule, checkpoint, progress)
     after = None
     if candidate is not None:
         if progress is not None:
@@ -111,7 +111,7 @@ def _check(trial: Trial) -> None:
 
 def _trained(
     study: Study,
-    folder: Path,
+    holdings: OpenHoldings,
     candidate: Candidate,
     schedule: Schedule,
     checkpoint: Path,
@@ -124,7 +124,7 @@ def _trained(
         earlier, later = Training(lesson, schedule, checkpoint).run(progress)
     except BuildError as error:
         raise BuildError(f"the candidate cannot be trained: {error}") from error
-    return replace(candidate, weights=write_trained(folder, lesson.module.trained())) if later < earlier else None
+    return replace(candidate, weights=holdings.keep_trained(lesson.module.trained())) if later < earlier else None
 
 
 def lesson_of(study: Study, candidate: Candidate) -> Distillation[Trainee]:

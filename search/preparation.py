@@ -23,7 +23,7 @@ def prepare(recorded: RecordedRun, pace: Pace, progress: Progress) -> None:
     for warning in told:
         progress.note(warning)
     try:
-        for note in use_students(study, recorded.folder, pace.limited(progress.prepare)):
+        for note in use_students(study, recorded.holdings, pace.limited(progress.prepare)):
             progress.note(note)
     except TimeIsOverError:
         progress.note("the time is over before the students are trained: the same command goes on with them")

@@ -10,7 +10,7 @@ from pathlib import Path
 from ..objectives.protocol import Reading
 from ..spaces.candidate import REFERENCE, Candidate
 from ..studies.artifacts import key_of
-from ..studies.holdings import RunHoldings, read_students, trained_path
+from ..studies.holdings import OpenHoldings
 from ..studies.records import DONE, Record, Records
 from ..studies.run import Run
 from ..studies.study import Study
@@ -48,6 +48,7 @@ class RecordedRun:
 
     Attributes:
         run: as it is now.
+        holdings: what it holds besides.
     """
 
     def __init__(self, study: Study, folder: Path, records: Records, copies: Copies | None = None) -> None:
@@ -56,7 +57,8 @@ class RecordedRun:
         self._records = records
         self._copies = copies
         self._environment = study.environment.digest
-        study.use_students(read_students(folder), RunHoldings(folder))
+        self.holdings = OpenHoldings(folder, records)
+        study.use_students(self.holdings.students or {}, self.holdings)
         self.run = Run(folder, self._environment, records.news())
         self._observed: dict[int, Observation] = {}
         self._observe(self.run.trials)
@@ -71,9 +73,9 @@ class RecordedRun:
         return self._records.mine(trial.number) and self._at_hand(trial.candidate)
 
     def _at_hand(self, candidate: Candidate) -> bool:
-        """Whether a candidate's base and weights lie here: another process with a folder of its own may have made them."""
+        """Whether a candidate's base and weights lie here; what another process has made with a folder of its own is fetched."""
         known = candidate.base == REFERENCE or candidate.base in self.study.students
-        return known and (not candidate.weights or trained_path(self.folder, candidate.weights).exists())
+        return known and (not candidate.weights or self.holdings.has_trained(candidate.weights))
 
     def begun(self, total: int) -> list[Trial]:
         """Return the trials with numbers below a total whose stages are not all done and are this process's to finish."""

@@ -21,7 +21,7 @@ from ..spaces.statistics import Progress
 from ..spaces.threads import one_torch_thread
 from ..spaces.work import multiply_adds
 from ..studies.front import FULL_FIDELITY_DB, WORST, full_drop_db, hypervolume
-from ..studies.holdings import RunHoldings, decided, write_base, write_students
+from ..studies.holdings import OpenHoldings
 from ..studies.study import Study
 from .distillation import Distillation, Examples
 from .distilled_study import examples_of, loss_of
@@ -55,12 +55,12 @@ class Judged:
     point: tuple[float, float, float]
 
 
-def use_students(study: Study, folder: Path, progress: Progress | None = None) -> list[str]:
+def use_students(study: Study, holdings: OpenHoldings, progress: Progress | None = None) -> list[str]:
     """Decide which students a run searches, where its study asks for some and it is not decided yet; return notes.
 
     Args:
         study: what is searched.
-        folder: of the run: students are kept there.
+        holdings: of the run: students are kept there.
         progress: told what is being done, and the part of it that is done.
 
     Raises:
@@ -68,21 +68,24 @@ def use_students(study: Study, folder: Path, progress: Progress | None = None) -
             another shape, or the disk cannot be written to.
     """
     table = study.settings.students
-    if table is None or decided(folder):
+    if table is None:
         return []
+    if (decided := holdings.students) is not None:  # also by another search that shares the run's records
+        study.use_students(decided, holdings)
+        return []
+    folder = holdings.folders[0]
     try:
         ports_of(study.graph)
         elastic = None if study.student_family else family_of(study.graph, **table.sizes)
     except BuildError as error:
-        write_students(folder, {})
+        holdings.decide({})
         return [f"no students are searched: {error}"]
     try:
         graphs = _found(study, elastic, table.count, folder, progress)
     except BuildError as error:  # it may be another time: with more memory, or another loss
         return [f"no students are searched this time: {error}"]
-    found = {write_base(folder, captured(graph)): dict(student) for student, graph in graphs}
-    write_students(folder, found)
-    study.use_students(found, RunHoldings(folder))
+    found = {holdings.keep_base(captured(graph)): student for student, graph in graphs}
+    study.use_students(holdings.decide(found), holdings)
     for checkpoint in (folder / TRAINING_FOLDER).glob("*.pt"):
         checkpoint.unlink()
     return []

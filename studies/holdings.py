@@ -12,24 +12,48 @@ from ..spaces.graph import Graph
 from ..spaces.trained import Trained, content_id
 from .document import read_document
 from .run_folder import write_derived, write_whole, writing_to
+from .shared import NoStore, Source, Store
 
 WEIGHTS_FOLDER = "weights"
 TRAINED_SUFFIX = ".safetensors"
 BASES_FOLDER = "bases"
 BASE_SUFFIX = ".onnx"
 STUDENTS_FILE = "students.json"
+STUDENTS = "students"  # what searches of a study agree on
 VERSION = 1
 
 
 class RunHoldings:
-    """Bases and trained weights of runs.
+    """Bases, trained weights and students of a run.
 
     Args:
-        folders: run folders, or what lies in their place, in the order in which they are looked through.
+        folders: run folders, or what lies in their place, in the order in which they are looked through; what other searches
+            of the study have made is put into the first.
+        source: where that is found.
     """
 
-    def __init__(self, *folders: Path) -> None:
+    def __init__(self, *folders: Path, source: Source | None = None) -> None:
         self.folders = folders
+        self._source: Source = source or NoStore()
+
+    @property
+    def students(self) -> dict[str, dict[str, Any]] | None:
+        """Which students are searched: by base, the parameters of the architecture; None where it was not decided.
+
+        Raises:
+            InputError: the file is damaged, or the disk cannot be written to.
+        """
+        path = self.folders[0] / STUDENTS_FILE
+        if path.exists():
+            return {each["base"]: each["student"] for each in read_document(path, "students", VERSION, "")["students"]}
+        found = self._source.agreed({}).get(STUDENTS)
+        return None if found is None else self._decided(found)
+
+    def _decided(self, students: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+        found = {base: dict(student) for base, student in students.items()}
+        listed = [{"base": base, "student": student} for base, student in found.items()]
+        write_derived(self.folders[0] / STUDENTS_FILE, {"version": VERSION, "students": listed})
+        return found
 
     def graph(self, base: str, shapes: Mapping[str, tuple[int, ...]]) -> Graph:
         """Return the graph of a base.
@@ -56,9 +80,12 @@ class RunHoldings:
         except InputError as error:
             raise BuildError(f"{path}: {error}") from error
 
+    def has_trained(self, weights: str) -> bool:
+        """Whether trained weights are at hand; they lie in the run's folder then."""
+        return self._path(weights, WEIGHTS_FOLDER, TRAINED_SUFFIX) is not None
+
     def _found(self, kind: str, content: str, part: str, suffix: str) -> tuple[Path, bytes]:
-        paths = [folder / part / file_name(content, suffix) for folder in self.folders]
-        path = next((path for path in paths if path.exists()), paths[0])
+        path = self._path(content, part, suffix) or self.folders[0] / part / file_name(content, suffix)
         try:
             data = path.read_bytes()
         except OSError as error:
@@ -67,35 +94,53 @@ class RunHoldings:
             raise BuildError(f"the {kind} {path} are damaged: their content is not what their name says")
         return path, data
 
-
-def write_trained(folder: Path, trained: Trained) -> str:
-    """Keep weights in a run's folder; return their content id. Raises `InputError` where the disk cannot be written to."""
-    return _write(folder / WEIGHTS_FOLDER, trained.to_bytes(), TRAINED_SUFFIX)
-
-
-def write_base(folder: Path, graph: Graph) -> str:
-    """Keep a graph in a run's folder; return its content id. Raises `InputError` where the disk cannot be written to."""
-    return _write(folder / BASES_FOLDER, graph.to_bytes(), BASE_SUFFIX)
-
-
-def write_students(folder: Path, students: Mapping[str, Mapping[str, Any]]) -> None:
-    """Keep which students are searched: by base, the parameters of the architecture."""
-    listed = [{"base": base, "student": dict(student)} for base, student in students.items()]
-    write_derived(folder / STUDENTS_FILE, {"version": VERSION, "students": listed})
+    def _path(self, content: str, part: str, suffix: str) -> Path | None:
+        """Return where something lies in a folder, to which it is brought from elsewhere; None where it is nowhere."""
+        paths = [folder / part / file_name(content, suffix) for folder in self.folders]
+        path = next((path for path in paths if path.exists()), None)
+        if path is None and (data := self._source.kept(content)) is not None:
+            _write(paths[0], data)
+            return paths[0]
+        return path
 
 
-def decided(folder: Path) -> bool:
-    """Whether it was decided which students a run searches."""
-    return (folder / STUDENTS_FILE).exists()
+class OpenHoldings(RunHoldings):
+    """Holdings that are added to. Methods raise `InputError` where the disk, or the store, cannot be written to.
 
+    Args:
+        folder: of the run.
+        store: for other searches of the study.
+    """
 
-def read_students(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return which students are searched, by base; none where it was not decided. Raises `InputError` for a damaged file."""
-    path = folder / STUDENTS_FILE
-    if not path.exists():
-        return {}
-    found = read_document(path, "students", VERSION, "")["students"]
-    return {each["base"]: each["student"] for each in found}
+    def __init__(self, folder: Path, store: Store | None = None) -> None:
+        self._store: Store = store or NoStore()
+        super().__init__(folder, source=self._store)
+
+    def keep_base(self, graph: Graph) -> str:
+        """Keep a graph; return its content id."""
+        return self._keep(graph.to_bytes(), BASES_FOLDER, BASE_SUFFIX)
+
+    def keep_trained(self, trained: Trained) -> str:
+        """Keep trained weights; return their content id."""
+        return self._keep(trained.to_bytes(), WEIGHTS_FOLDER, TRAINED_SUFFIX)
+
+    def decide(self, students: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+        """Decide which students are searched, by base, where no other search of the study was faster; return those."""
+        return self._decided(self._store.agreed({STUDENTS: students})[STUDENTS])
+
+    def share(self) -> None:
+        """Give what lies in the folder to a store that it was made without."""
+        for part, suffix in ((BASES_FOLDER, BASE_SUFFIX), (WEIGHTS_FOLDER, TRAINED_SUFFIX)):
+            for path in sorted((self.folders[0] / part).glob(f"*{suffix}")):
+                self._store.keep(content_id(data := path.read_bytes()), data)
+        if (self.folders[0] / STUDENTS_FILE).exists():
+            self.decide(self.students or {})
+
+    def _keep(self, data: bytes, part: str, suffix: str) -> str:
+        content = content_id(data)
+        _write(self.folders[0] / part / file_name(content, suffix), data)
+        self._store.keep(content, data)
+        return content
 
 
 def trained_path(folder: Path, weights: str) -> Path:
@@ -108,9 +153,7 @@ def file_name(content: str, suffix: str) -> str:
     return content.removeprefix("sha256:") + suffix
 
 
-def _write(folder: Path, data: bytes, suffix: str) -> str:
-    content = content_id(data)
-    with writing_to(folder.parent):
-        folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / file_name(content, suffix), data)
-    return content
+def _write(path: Path, data: bytes) -> None:
+    with writing_to(path.parents[1]):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, data)

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from . import holdings_table
 from .attendance import LEASE_SECONDS, Attendance
 from .database import column
 from .records import Record, numbered, plain_record, record_of
@@ -131,9 +132,17 @@ class RecordTable:
         self._seen = {name: id_ for name, id_ in seen.items() if id_ > self._last - WINDOW or id_ == OWN}
         return [record for body in bodies if (record := record_of(body)) is not None]
 
-    def agreed(self, facts: Mapping[str, str]) -> Mapping[str, Any]:
+    def agreed(self, facts: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return facts about the run on which all coordinators agree: of each, what was told of it first."""
         return agreed(self.database, self.study, facts)
+
+    def keep(self, content: str, data: bytes) -> None:
+        """Keep something that others need, under its content id."""
+        holdings_table.keep(self.database, self.study, content, data)
+
+    def kept(self, content: str) -> bytes | None:
+        """Return what is kept under a content id; None where nothing is."""
+        return holdings_table.kept(self.database, self.study, content)
 
     def mine(self, number: int) -> bool:
         """Whether a trial is this coordinator's to work on."""

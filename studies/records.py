@@ -10,7 +10,7 @@ import fcntl
 import gc
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import orjson
 
 from ..spaces.errors import InputError
+from .shared import NoStore, Store
 
 DONE = "done"
 FAILED = "failed"
@@ -103,8 +104,8 @@ def numbered(record: Record, trial: int) -> Record:
     return replace(record, trial=trial)
 
 
-class Records(Protocol):
-    """Where the records of a run are kept."""
+class Records(Store, Protocol):
+    """Where the records of a run are kept, and what else its searches share."""
 
     def append(self, *records: Record) -> list[Record]:
         """Write records, safe when it returns; return those: not the ones of trials that others have taken over."""
@@ -132,10 +133,6 @@ class Records(Protocol):
         """Take over the trials of processes that have ended; return their numbers."""
         ...
 
-    def agreed(self, facts: Mapping[str, str]) -> Mapping[str, Any]:
-        """Return facts about the run on which all who write to it agree: of each, what was told of it first."""
-        ...
-
     @property
     def others(self) -> bool:
         """Whether another process may be at work on the same records."""
@@ -146,7 +143,7 @@ class Records(Protocol):
         ...
 
 
-class RecordFile:
+class RecordFile(NoStore):
     """The records of a run, held open for appending by one process at a time.
 
     Args:
@@ -209,10 +206,6 @@ class RecordFile:
     def adopt(self) -> set[int]:
         """Nobody else has any."""
         return set()
-
-    def agreed(self, facts: Mapping[str, str]) -> Mapping[str, Any]:
-        """Nobody else has told any."""
-        return facts
 
     @property
     def others(self) -> bool:

@@ -18,12 +18,13 @@ from ..spaces.candidate import Candidate
 from ..spaces.errors import InputError, SlimfrontError
 from . import front
 from .artifacts import fetch
-from .holdings import RunHoldings, read_students
+from .holdings import RunHoldings
 from .limits import Limits, given_limits
 from .pick import pick
 from .records import Record, many_objects, read_records
 from .run_folder import RECORDS_FILE, check_same_study, read_run_file, save_model_file, use_machine_facts
 from .searched import searched
+from .shared import Source
 from .trial import Trial, Trials
 
 if TYPE_CHECKING:
@@ -308,8 +309,18 @@ class Run:
         study = load_study(stored if source is None else source)
         check_same_study(self.folder, self._about, study)
         use_machine_facts(self.folder, study)
-        study.use_students(read_students(self.folder), RunHoldings(self.folder))
+        holdings = RunHoldings(self.folder, source=self._shared)
+        study.use_students(holdings.students or {}, holdings)
         return study
+
+    @property
+    def _shared(self) -> Source | None:
+        """What searches that keep their records in the same database have made."""
+        if "storage" not in self._about:
+            return None
+        from .holdings_table import SharedHoldings
+
+        return SharedHoldings(self._about["storage"], self._about["study"]["digest"])
 
     def to_torch(self, trial: int | Trial) -> Trainee:
         """Return a trial's candidate as a PyTorch module, rounded as its file is; its weights can be trained.

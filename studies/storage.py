@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..spaces.errors import InputError
 from .database import absolute, complete, is_database, without_password
+from .holdings import OpenHoldings
 from .records import RecordFile, Records, read_records
 from .run_folder import (
     RECORDS_FILE,
@@ -107,4 +108,5 @@ def _move(folder: Path, study: Study, table: RecordTable, storage: str) -> None:
             raise InputError(
                 f"{folder} has records of its own, and {storage} has others of the same study; choose another run folder"
             )
+        OpenHoldings(folder, table).share()
         write_whole(folder / RUN_FILE, json.dumps({**own, "storage": storage}, indent=1))

@@ -37,7 +37,7 @@ def about(database: Transactions, study: str, own: dict[str, Any]) -> dict[str, 
     return database.do(take)
 
 
-def agreed(database: Transactions, study: str, facts: Mapping[str, str]) -> dict[str, Any]:
+def agreed(database: Transactions, study: str, facts: Mapping[str, Any]) -> dict[str, Any]:
     """Add facts to what is kept about a study where it has none of their names yet; return what is kept."""
 
     def take(connection: sa.Connection) -> dict[str, Any]:

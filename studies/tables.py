@@ -3,6 +3,7 @@
 slimfront_studies       what run.json holds, once for each study
 slimfront_records       the records, as JSON, in the order in which they were written
 slimfront_trials        whose a trial is: a candidate has one trial, and one coordinator at a time works on it
+slimfront_holdings      what coordinators have made besides records, in parts: graphs of students, and trained weights
 slimfront_coordinators  who is at work: when each has last said so, by the database's clock
 """
 
@@ -35,6 +36,7 @@ class Tables:
     records: sa.Table
     trials: sa.Table
     coordinators: sa.Table
+    holdings: sa.Table
 
 
 def tables() -> Tables:
@@ -75,6 +77,14 @@ def tables() -> Tables:
             study(),
             sa.Column("process", sa.String(255), nullable=False),
             sa.Column("beat", sa.BigInteger, nullable=False),
+        ),
+        sa.Table(
+            "slimfront_holdings",
+            made,
+            sa.Column("study", sa.String(64), primary_key=True),
+            sa.Column("content", sa.String(80), primary_key=True),
+            sa.Column("place", sa.Integer, primary_key=True, autoincrement=False),
+            sa.Column("body", sa.LargeBinary(2**32 - 1), nullable=False),
         ),
     )
 

@@ -22,7 +22,7 @@ from slimfront.objectives.quality import Quality
 from slimfront.search.polish import lesson_of
 from slimfront.search.training import Schedule, Training
 from slimfront.spaces.candidate import Candidate, LayerChoice
-from slimfront.studies.holdings import RunHoldings, write_trained
+from slimfront.studies.holdings import OpenHoldings
 from slimfront.studies.study import Study, load_study
 
 PROBED = 3  # steps that tell how long one takes
@@ -70,8 +70,8 @@ def gain(study: Study, candidate: Candidate, seconds: float, seed: int, folder: 
     training = begun(study, candidate, Schedule(steps, seed=seed), folder)
     training.run()
     took = time.perf_counter() - started
-    weights = write_trained(folder, training.lesson.module.trained())  # type: ignore[operator]
-    study.builder.holdings = RunHoldings(folder)
+    study.builder.holdings = holdings = OpenHoldings(folder)
+    weights = holdings.keep_trained(training.lesson.module.trained())  # type: ignore[operator]
     after = quality(study, replace(candidate, weights=weights), folder)
     size = f"{study.builder.build(candidate).size_bytes:,}"
     return size, f"{before:.2f}", f"{after:.2f}", f"{after - before:+.2f}", f"{steps:,}", f"{took / 60:.1f}"

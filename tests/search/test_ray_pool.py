@@ -30,7 +30,8 @@ def nodes():
     """A cluster of three nodes of a processor each, a timing slot on two of them."""
     from ray.cluster_utils import Cluster
 
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, "resources": {cluster.SLOT: 1}})
+    head = {"num_cpus": 1, "include_dashboard": False, "resources": {cluster.SLOT: 1}}
+    made = Cluster(initialize_head=True, head_node_args=head)
     made.add_node(num_cpus=1, resources={cluster.SLOT: 1})
     made.add_node(num_cpus=1)
     yield made

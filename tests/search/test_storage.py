@@ -320,6 +320,21 @@ def test_both_kinds_of_storage_number_and_keep_alike(table, tmp_path):
 
 
 @pytest.mark.slow
+def test_what_one_keeps_the_others_have(table, monkeypatch):
+    from slimfront.studies import holdings_table
+
+    monkeypatch.setattr(holdings_table, "PART_BYTES", 1000)
+    data = bytes(range(256)) * 10
+    with another(table) as other:
+        assert other.kept("sha256:a") is None
+        table.keep("sha256:a", data)
+        other.keep("sha256:a", data)
+        assert other.kept("sha256:a") == data
+        assert other.kept("sha256:b") is None
+    assert holdings_table.SharedHoldings(table.database.url, table.study).kept("sha256:a") == data
+    assert holdings_table.SharedHoldings(table.database.url, "another study").kept("sha256:a") is None
+
+
 def test_two_coordinators_share_a_study_and_evaluate_nothing_twice(study_folder, tmp_path, url):
     both = [searcher(study_folder, tmp_path / name, url, 30) for name in ("a", "b")]
     fronts = [done(process).splitlines()[-1] for process in both]

@@ -23,7 +23,7 @@ from slimfront.search.work import Kind, Work
 from slimfront.spaces.candidate import REFERENCE, Candidate
 from slimfront.spaces.errors import BuildError
 from slimfront.spaces.family import family_of
-from slimfront.studies.holdings import BASES_FOLDER, read_students
+from slimfront.studies.holdings import BASES_FOLDER, RunHoldings
 from slimfront.studies.run import Run
 from slimfront.studies.study import Study, load_study
 from slimfront.studies.trial import Trial
@@ -81,7 +81,7 @@ def run(made, tmp_path):
 
 
 def test_students_are_searched_beside_the_reference(run):
-    found = read_students(run.folder)
+    found = RunHoldings(run.folder).students
     assert len(found) == 2
     assert {path.stem for path in (run.folder / BASES_FOLDER).iterdir()} == {base[7:] for base in found}
     by_base = {base: [t for t in run.trials if t.candidate.base == base] for base in (REFERENCE, *found)}
@@ -129,20 +129,22 @@ def test_killed_while_students_are_trained_it_goes_on(folder, tmp_path, monkeypa
     assert first < 0.1 < 0.5 < later
     assert len(run.trials) == 5
     search(folder, trials=5, run_dir=tmp_path / "whole")
-    assert read_students(tmp_path / "whole") == read_students(tmp_path / "run"), "the same students, to the bit"
+    assert RunHoldings(tmp_path / "whole").students == RunHoldings(tmp_path / "run").students, (
+        "the same students, to the bit"
+    )
 
 
 def test_students_for_which_the_time_does_not_suffice_come_with_the_next_call(folder, tmp_path):
     run = search(folder, trials=5, run_dir=tmp_path / "run", timeout=0.01)
-    assert read_students(run.folder) == {}
+    assert RunHoldings(run.folder).students == {}
     again = search(folder, trials=9, run_dir=tmp_path / "run")
-    assert len(read_students(again.folder)) == 2
-    assert {trial.candidate.base for trial in again.trials} >= set(read_students(again.folder))
+    assert len(RunHoldings(again.folder).students) == 2
+    assert {trial.candidate.base for trial in again.trials} >= set(RunHoldings(again.folder).students)
 
 
 def test_what_a_trial_is_built_from_has_to_be_at_hand(run, tmp_path):
     """Another process's student, whose graph lies in that one's folder, is left to it, and never fails here."""
-    base = next(iter(read_students(run.folder)))
+    base = next(iter(RunHoldings(run.folder).students))
     (run.folder / "students.json").write_text('{"version": 1, "students": []}')
     (run.folder / BASES_FOLDER / f"{base[7:]}.onnx").unlink()
     study = load_study(run._about["study"]["source"])
@@ -150,6 +152,29 @@ def test_what_a_trial_is_built_from_has_to_be_at_hand(run, tmp_path):
     assert not [trial for trial in again.trials if trial.state == "failed"]
     result = CliRunner().invoke(cli.app, ["report", str(run.folder), "-o", str(tmp_path / "report.html")])
     assert result.exit_code in (0, 1), result.output
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_searches_with_folders_of_their_own_share_students_and_what_was_trained(folder, tmp_path, monkeypatch, moved):
+    a, b, storage = tmp_path / "a", tmp_path / "b", f"sqlite:///{tmp_path}/records.db"
+    search(folder, trials=8, run_dir=a, sampler="random", storage=None if moved else storage)
+    made = Run(a)
+    trial = next(trial for trial in made.trials if trial.candidate.repaired and trial.candidate.base != REFERENCE)
+    trained, _ = polish(made, trial, steps=4)
+    assert trained.candidate.weights
+    monkeypatch.setattr("slimfront.search.students._found", lambda *_: pytest.fail("they are trained already"))
+    if moved:  # into a database, with what it holds
+        search(folder, trials=10, run_dir=a, sampler="random", storage=storage)
+    run = search(folder, trials=14, run_dir=b, sampler="random", storage=storage)
+    assert RunHoldings(b).students == RunHoldings(a).students
+    assert not [trial for trial in run.trials if trial.state == "failed"]
+    assert {trial.candidate.base for trial in run.trials} == {REFERENCE, *RunHoldings(a).students}
+    here = Run(b)
+    for file in (b / "models").iterdir():
+        file.unlink()
+    assert here.trial(trained.number).sha256 == trained.sha256
+    assert here.model_path(here.trial(trained.number)).exists(), "built here, with the weights that were trained there"
+    assert run.rebuild(trained, run.load()).sha256 == trained.sha256
 
 
 def test_however_large_the_share_is_the_reference_is_measured(study_folder, tmp_path):
@@ -193,10 +218,10 @@ def test_the_report_and_the_front_tell_of_students(run, tmp_path):
     page = (tmp_path / "report.html").read_text()
     shown = runner.invoke(cli.app, ["front", str(run.folder), "--json", "--all"])
     front = json.loads(shown.stdout)
-    assert {row["candidate"]["base"] for row in front["trials"]} == {REFERENCE, *read_students(run.folder)}
+    assert {row["candidate"]["base"] for row in front["trials"]} == {REFERENCE, *RunHoldings(run.folder).students}
     on_front = [row for row in front["front"] if row["candidate"].get("student")]
     assert page.count('<figure class="student">') == len(on_front)
-    assert ("student: another architecture" in page) == bool(read_students(run.folder))
+    assert ("student: another architecture" in page) == bool(RunHoldings(run.folder).students)
 
 
 @pytest.mark.parametrize("shares", [True, False])
@@ -238,7 +263,7 @@ def test_weights_that_come_with_the_study_are_used_as_they_are(study_folder, tmp
         "width = [8, 16]\nfine_width = [8]\ndepth = [1, 2]\n"
     )
     run = search(study_folder, trials=6, run_dir=tmp_path / "run")
-    ((base, _),) = read_students(run.folder).items()
+    ((base, _),) = RunHoldings(run.folder).students.items()
     graph = run.load().builder.of(base).graph
     arrays = load_file(study_folder / "students.safetensors")
     own = graph.constant("stem 2 weight")
@@ -343,7 +368,7 @@ def with_family(folder, outputs=3, function="build"):
 
 def test_a_family_of_one_s_own_is_drawn_from_trained_and_searched(study_folder, tmp_path):
     run = search(with_family(study_folder), trials=9, run_dir=tmp_path / "run")
-    found = read_students(run.folder)
+    found = RunHoldings(run.folder).students
     assert len(found) == 2
     assert all(set(student) == {"init", "width", "act", "depth"} for student in found.values())
     assert {trial.candidate.base for trial in run.trials} == {REFERENCE, *found}

@@ -219,7 +219,8 @@ class Candidate:
         """
         if data.keys() - {"groups"} != CANONICAL or (data["version"], data["base"]) != (VERSION, REFERENCE):
             return cls.from_json(data)
-        layers = {sys.intern(name): _canonical_choice(tuple(choice.items())) for name, choice in data["layers"].items()}
+        choices = map(_choices.__getitem__, map(tuple, map(dict.items, data["layers"].values())))
+        layers = dict(zip(map(sys.intern, data["layers"]), choices, strict=True))
         groups = {name: choice["pruning_ratio"] for name, choice in data.get("groups", {}).items()}
         candidate = cls.__new__(cls)
         own = {"layers": layers, "groups": groups, "base": data["base"], "repair": data["repair"]}
@@ -234,9 +235,15 @@ def _choice_json(choice: LayerChoice) -> tuple[tuple[str, Any], ...]:
     return tuple((key, value) for key, value in asdict(choice).items() if value != getattr(UNCOMPRESSED, key))
 
 
-@lru_cache(maxsize=4096)
-def _canonical_choice(data: tuple[tuple[str, Any], ...]) -> LayerChoice:
-    return LayerChoice(**dict(data))
+class _Choices(dict[tuple[tuple[str, Any], ...], LayerChoice]):
+    """Choices by what `to_json` writes of them: there are few, and many candidates name them."""
+
+    def __missing__(self, data: tuple[tuple[str, Any], ...]) -> LayerChoice:
+        self[data] = LayerChoice(**dict(data))
+        return self[data]
+
+
+_choices = _Choices()
 
 
 def _weights(data: Any) -> str:

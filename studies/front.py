@@ -60,9 +60,11 @@ def surely_dominated(points: ArrayLike, fastest: ArrayLike, slowest: ArrayLike) 
     """
     rows = np.asarray(points, dtype=float).reshape(-1, 3)
     low, high = np.asarray(fastest, float), np.asarray(slowest, float)
-    exact = rows[:, [0, 2]]
-    no_worse = (exact[:, None] <= exact[None]).all(axis=2) & (high[:, None] <= low[None])  # [by whom, which]
-    better = (exact[:, None] < exact[None]).any(axis=2) | (high[:, None] < low[None])
+    pairs = [
+        (by[:, None], which[None]) for by, which in ((rows[:, 0], rows[:, 0]), (rows[:, 2], rows[:, 2]), (high, low))
+    ]
+    no_worse = np.logical_and.reduce([by <= which for by, which in pairs])  # [by whom, which]
+    better = np.logical_or.reduce([by < which for by, which in pairs])
     return np.asarray((no_worse & better).any(axis=0))
 
 

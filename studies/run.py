@@ -205,12 +205,13 @@ class Run:
 
     def _undominated(self, measured: Sequence[Trial]) -> list[Trial]:
         """Return the front of measured trials, a part of them after another: who is dominated has a dominator on the front."""
-        kept: list[Trial] = []
+        points = np.array([self.point(trial) for trial in measured])
+        times = np.array([time_interval(trial) for trial in measured])
+        rows = np.zeros(0, int)
         for first in range(0, len(measured), AT_ONCE):
-            kept += measured[first : first + AT_ONCE]
-            fastest, slowest = zip(*(time_interval(trial) for trial in kept), strict=True)
-            gone = front.surely_dominated([self.point(trial) for trial in kept], fastest, slowest)
-            kept = [trial for trial, goes in zip(kept, gone, strict=True) if not goes]
+            rows = np.append(rows, range(first, min(first + AT_ONCE, len(measured)))).astype(int)
+            rows = rows[~front.surely_dominated(points[rows], *times[rows].T)]
+        kept = [measured[row] for row in rows]
         return sorted(kept, key=lambda trial: (trial.value("size_bytes"), trial.number))
 
     @cached_property

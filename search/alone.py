@@ -19,7 +19,8 @@ from ..spaces.statistics import Progress
 from ..spaces.torch_view import TorchView
 from .distillation import Distillation, Examples
 from .losses import Loss
-from .students import ETA
+from .race import Entry, Race
+from .students import ETA, Promise
 from .training import TRAINING_FOLDER, Schedule, Training
 
 RATE = 1e-3
@@ -105,6 +106,21 @@ def halved(lones: Sequence[Lone], count: int, choose: Choose, progress: Progress
             raise reason or BuildError("no student could be trained")
         left = choose(able, count) if len(able) > count else able
     return left
+
+
+def raced(
+    lones: Sequence[Lone],
+    promises: Sequence[Promise],
+    race: Race,
+    count: int,
+    choose: Choose,
+    progress: Progress | None = None,
+) -> list[Lone]:
+    """Do the same side by side: who promises less than others at as many steps stops there; see `halved`."""
+    entries = [Entry(lone.training, promise) for lone, promise in zip(lones, promises, strict=True)]
+    done = {id(entry.training) for entry in race.run(entries, count, progress)}
+    able = [lone for lone in lones if id(lone.training) in done]
+    return choose(able, count) if len(able) > count else able
 
 
 def _counted(progress: Progress | None, before: int, steps: int, whole: int) -> Progress | None:

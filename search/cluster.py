@@ -105,7 +105,7 @@ def _init(**settings: Any) -> None:
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    with _quiet():
+    with quiet():
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **settings)
     if hasattr(ray._private.worker, "print_to_stdstream"):  # it writes of workers that died to standard output
         ray._private.worker.print_to_stdstream = lambda *_, **__: None
@@ -201,7 +201,7 @@ def stop() -> None:
     import ray
 
     global _sweeper
-    with _quiet():
+    with quiet():
         ray.shutdown()
     _read_anew()
     if _sweeper is not None and _sweeper.stdin is not None:
@@ -313,7 +313,7 @@ def on(node_id: str) -> Any:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep Ray's remarks off standard output and standard error while it starts and ends."""
     with (
         Path(os.devnull).open("w") as nowhere,

@@ -24,7 +24,7 @@ from .evaluate import TIMING, Evaluator, StageResult
 from .mirror import Mirror
 from .pace import Pace
 from .plan import Plan
-from .pool import OwnProcess, Pool
+from .pool import Crew, OwnProcess, Pool
 from .preparation import prepare
 from .progress import Progress
 from .recorded import Proposal, RecordedRun
@@ -38,7 +38,6 @@ ADOPTION_SECONDS = 10.0  # from one look for processes that have ended to the ne
 CLEANED = 50  # files are looked through when the run has grown by this part of it, at first after each trial
 
 Next = Callable[[], Work | None]
-OpenPool = Callable[[Evaluator, Trial], Pool]
 
 
 class Coordinator:
@@ -50,7 +49,7 @@ class Coordinator:
         progress: is told what happens.
         pace: how many candidates there are to be, and until when.
         until_converged: end earlier where little is left to gain.
-        open_pool: opens the workers, once the reference is measured; by default all is done in this process.
+        crew: workers that help; by default all is done in this process.
     """
 
     def __init__(
@@ -60,7 +59,7 @@ class Coordinator:
         progress: Progress,
         pace: Pace,
         until_converged: bool,
-        open_pool: OpenPool | None = None,
+        crew: Crew | None = None,
     ) -> None:
         self.recorded = recorded
         self.study = recorded.study
@@ -70,7 +69,7 @@ class Coordinator:
         self.until_converged = until_converged
         self.evaluator = Evaluator(self.study, recorded.folder / "models", predictor=self.study.predictor)
         self.pool: Pool = OwnProcess(self.evaluator, pace)
-        self._open_pool = open_pool
+        self._crew = crew
         self.under_way: dict[Work, float] = {}  # since when
         self._tries: Counter[int] = Counter()
         self._losses: Counter[int] = Counter()
@@ -130,15 +129,15 @@ class Coordinator:
         return False
 
     def _search(self, sampler: str, seed: int) -> None:
-        prepare(self.recorded, self.pace, self.progress)
+        prepare(self.recorded, self.pace, self.progress, self._crew.race if self._crew else None)
         self.plan = Plan(self.recorded, self.pace, self.progress, sampler, seed, self.until_converged)
         self._searched = True
         predicts = self.study.predictor.calibrated
         self.agenda = Agenda(self.recorded, self.pace, self.progress, self.plan, predicts, self)
         self._measure_reference()
         self.agenda.begun_before = self.recorded.begun(self.pace.total)
-        if self._open_pool is not None and self._more_to_do():
-            self.pool = self._open_pool(self.evaluator, self.run.reference)
+        if self._crew is not None and self._more_to_do():
+            self.pool = self._crew.open_pool(self.evaluator, self.run.reference)
         try:
             self._work_off(self.agenda.next_of_search)
             self.agenda.queue.reconsider()

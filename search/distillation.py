@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +48,14 @@ class Examples:
         self._turns_alike = target is not None and all(_alike(array, target) for array in inputs.values())
         self._known: dict[tuple[int, int, bool], Example] = {}
         self._bytes = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is sent to another process, which may have another device: without what is remembered."""
+        return {**vars(self), "teacher": copy.deepcopy(self.teacher).cpu(), "_known": {}, "_bytes": 0}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.teacher = self.teacher.to(device())
 
     def draw(self, random: np.random.Generator) -> Example:
         """Return a batch, the teacher's output for it and the target, if any."""

@@ -17,12 +17,13 @@ from ..studies.run_folder import use_machine_facts
 from ..studies.storage import database_of, open_records
 from ..studies.study import Study, load_study
 from .addition import Addition
-from .coordinator import Coordinator, OpenPool
+from .coordinator import Coordinator
 from .copies import copies_of
 from .mirror import Mirror
 from .pace import Pace
 from .polish import POLISHED
 from .polish_front import polish_front
+from .pool import Crew
 from .progress import Progress, Silent
 from .recorded import RecordedRun
 
@@ -92,7 +93,7 @@ def search(
             "nothing varies in the study's space: give [space] weight_bits, activation_bits, pruning_ratios or sparsities "
             "more values"
         )
-    with _pool_opener(workers, ray, study.settings, deadline) as open_pool:
+    with _crew(workers, ray, study.settings, deadline) as crew:
         mirrored = database or storage
         mirror = Mirror(mirrored, study) if mirrored else None
         progress = progress or Silent()
@@ -104,12 +105,14 @@ def search(
             )
             kept = min(kept, total - 1)  # the reference is measured in any case
             pace = Pace(total - kept, deadline)
-            coordinator = Coordinator(recorded, mirror, progress, pace, until_converged, open_pool)
+            coordinator = Coordinator(recorded, mirror, progress, pace, until_converged, crew)
             coordinator.go(sampler, seed)
             if kept:
                 addition = Addition(recorded, coordinator.evaluator)
                 most = min(total, recorded.run.count + kept)
-                polish_front(addition, Pace(most, deadline), training.polish_steps, seed, progress)
+                polish_front(
+                    addition, Pace(most, deadline), training.polish_steps, seed, progress, crew.race if crew else None
+                )
                 recorded.keep_files([])
                 if mirror is not None:
                     mirror.add(recorded.run, [t for t in recorded.run.trials if recorded.mine(t)], ended=True)
@@ -118,17 +121,18 @@ def search(
 
 
 @contextmanager
-def _pool_opener(
-    workers: int | None, ray: str | None, settings: Settings, deadline: float | None
-) -> Iterator[OpenPool | None]:
-    """Start Ray here or join a cluster; give what opens the pool, or None where all is done in this process."""
+def _crew(workers: int | None, ray: str | None, settings: Settings, deadline: float | None) -> Iterator[Crew | None]:
+    """Start Ray here or join a cluster; give the workers, or None where all is done in this process."""
     if workers is None and ray is None:
         yield None
         return
-    from . import cluster, nodes, ray_pool
+    from . import cluster, nodes, race, ray_pool
 
     limit = settings.search.stage_seconds
     with cluster.connected(workers, ray, settings.target.threads):
         if ray is not None:
             nodes.check_all(cluster.alive())
-        yield lambda evaluator, reference: ray_pool.RayPool(evaluator, reference, workers, limit, deadline)
+        yield Crew(
+            lambda evaluator, reference: ray_pool.RayPool(evaluator, reference, workers, limit, deadline),
+            race.Race(workers),
+        )

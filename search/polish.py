@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..spaces.candidate import Candidate
 from ..spaces.errors import BuildError, InputError
 from ..spaces.statistics import Progress
-from ..studies.holdings import OpenHoldings
 from ..studies.run import Run
 from ..studies.study import Study
 from ..studies.trial import Trial
@@ -84,16 +82,40 @@ def polished(
         InputError: the disk cannot be written to.
         BuildError: an op has no form in PyTorch here, or the training fails; it is named.
     """
-    folder = addition.recorded.folder
-    checkpoint = folder / TRAINING_FOLDER / f"{before.candidate.key}-{schedule.steps}-{schedule.seed}.pt"
-    candidate = _trained(addition.study, addition.recorded.holdings, before.candidate, schedule, checkpoint, progress)
-    after = None
-    if candidate is not None:
-        if progress is not None:
-            progress("measuring what it has become,", 1.0)
-        after = addition.evaluated(Proposal(candidate, f"{POLISHED} {before.number}"), total)
-    checkpoint.unlink(missing_ok=True)
+    training = training_of(addition, before, schedule, progress)
+    try:
+        earlier, later = training.run(progress)
+    except BuildError as error:
+        raise BuildError(f"the candidate cannot be trained: {error}") from error
+    after = added(addition, before, training, progress, total) if later < earlier else None
+    training.checkpoint.unlink(missing_ok=True)
     return after
+
+
+def training_of(addition: Addition, before: Trial, schedule: Schedule, progress: Progress | None = None) -> Training:
+    """Return the training of a trial's candidate, from its beginning, with a checkpoint in the run's folder.
+
+    Raises:
+        BuildError: an op has no form in PyTorch here; it is named.
+    """
+    addition.study.prepare([before.candidate], progress)
+    checkpoint = f"{before.candidate.key}-{schedule.steps}-{schedule.seed}.pt"
+    try:
+        lesson = lesson_of(addition.study, before.candidate)
+    except BuildError as error:
+        raise BuildError(f"the candidate cannot be trained: {error}") from error
+    return Training(lesson, schedule, addition.recorded.folder / TRAINING_FOLDER / checkpoint)
+
+
+def added(
+    addition: Addition, before: Trial, training: Training, progress: Progress | None = None, total: int | None = None
+) -> Trial:
+    """Keep what a trial's candidate has become by its training, and evaluate it; raises `BusyError` as `polished`."""
+    trainee: Trainee = training.lesson.module  # type: ignore[assignment]
+    candidate = replace(before.candidate, weights=addition.recorded.holdings.keep_trained(trainee.trained()))
+    if progress is not None:
+        progress("measuring what it has become,", 1.0)
+    return addition.evaluated(Proposal(candidate, f"{POLISHED} {before.number}"), total)
 
 
 def _check(trial: Trial) -> None:
@@ -107,24 +129,6 @@ def _check(trial: Trial) -> None:
             f"trial {trial.number} was not judged on all images ({trial.reason or trial.state}); choose a trial that was: "
             "`slimfront front RUN --all` lists them"
         )
-
-
-def _trained(
-    study: Study,
-    holdings: OpenHoldings,
-    candidate: Candidate,
-    schedule: Schedule,
-    checkpoint: Path,
-    progress: Progress | None,
-) -> Candidate | None:
-    """Train a candidate; return it with its weights, which lie in the run from now on; None where they are no better."""
-    study.prepare([candidate], progress)
-    try:
-        lesson = lesson_of(study, candidate)
-        earlier, later = Training(lesson, schedule, checkpoint).run(progress)
-    except BuildError as error:
-        raise BuildError(f"the candidate cannot be trained: {error}") from error
-    return replace(candidate, weights=holdings.keep_trained(lesson.module.trained())) if later < earlier else None
 
 
 def lesson_of(study: Study, candidate: Candidate) -> Distillation[Trainee]:

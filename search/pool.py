@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..studies.standing import Doing
+from ..studies.trial import Trial
 from .evaluate import Evaluator
 from .pace import Pace
 from .work import Results, Told, Work, perform
+
+if TYPE_CHECKING:
+    from .race import Race
 
 
 class Pool(Protocol):
@@ -74,6 +79,19 @@ class Pool(Protocol):
     def close(self) -> None:
         """End all workers."""
         ...
+
+
+@dataclass(frozen=True)
+class Crew:
+    """Workers that help a search.
+
+    Attributes:
+        open_pool: opens them for candidates, given what evaluates and the measured reference.
+        race: trains on them; None where they do not train.
+    """
+
+    open_pool: Callable[[Evaluator, Trial], Pool]
+    race: Race | None = None
 
 
 class OwnProcess:

@@ -30,6 +30,7 @@ from .training import TRAINING_FOLDER, Schedule, Training
 
 if TYPE_CHECKING:
     from .alone import Lone
+    from .race import Race
     from .shared_network import SharedNetwork
 
 JUDGED = 4  # calibration samples that all students are judged on
@@ -55,13 +56,16 @@ class Judged:
     point: tuple[float, float, float]
 
 
-def use_students(study: Study, holdings: OpenHoldings, progress: Progress | None = None) -> list[str]:
+def use_students(
+    study: Study, holdings: OpenHoldings, progress: Progress | None = None, race: Race | None = None
+) -> list[str]:
     """Decide which students a run searches, where its study asks for some and it is not decided yet; return notes.
 
     Args:
         study: what is searched.
         holdings: of the run: students are kept there.
         progress: told what is being done, and the part of it that is done.
+        race: trains students side by side; by default one after another, in this process.
 
     Raises:
         InputError: the study's students' weights are missing or another family's, its own family fails or gives outputs of
@@ -81,7 +85,7 @@ def use_students(study: Study, holdings: OpenHoldings, progress: Progress | None
         holdings.decide({})
         return [f"no students are searched: {error}"]
     try:
-        graphs = _found(study, elastic, table.count, folder, progress)
+        graphs = _found(study, elastic, table.count, folder, progress, race)
     except BuildError as error:  # it may be another time: with more memory, or another loss
         return [f"no students are searched this time: {error}"]
     found = {holdings.keep_base(captured(graph)): student for student, graph in graphs}
@@ -92,32 +96,39 @@ def use_students(study: Study, holdings: OpenHoldings, progress: Progress | None
 
 
 def _found(
-    study: Study, elastic: Family | None, count: int, folder: Path, progress: Progress | None
+    study: Study, elastic: Family | None, count: int, folder: Path, progress: Progress | None, race: Race | None
 ) -> list[tuple[Mapping[str, Any], Graph]]:
     """Return the students that are searched, and their graphs: of the elastic family, or else of the study's own."""
     training, build = study.settings.training, study.student_family
     if build is not None:
         from .own_family import drawn
 
-        return trained(study, drawn(study, build, count), count, training.student_steps(True) or 1, folder, progress)
+        steps = training.student_steps(True) or 1
+        return trained(study, drawn(study, build, count), count, steps, folder, progress, race)
     assert elastic is not None
     network = shared_network(study, elastic, folder, progress)
     judged = judge(study, network, progress)
     steps = training.student_steps(study.student_weights is None)
     if not steps:
         return [(each.student, each.graph()) for each in most_promising(judged, count)]
-    return trained(study, most_promising(judged, count * ETA), count, steps, folder, progress)
+    return trained(study, most_promising(judged, count * ETA), count, steps, folder, progress, race)
 
 
 def trained(
-    study: Study, judged: Sequence[Judged], count: int, steps: int, folder: Path, progress: Progress | None = None
+    study: Study,
+    judged: Sequence[Judged],
+    count: int,
+    steps: int,
+    folder: Path,
+    progress: Progress | None = None,
+    race: Race | None = None,
 ) -> list[tuple[Mapping[str, Any], Graph]]:
     """Train students alone; return so many that promise most by then, and their graphs.
 
     Raises:
         BuildError: the training of each of them fails.
     """
-    from .alone import RATE, Lone, halved
+    from .alone import RATE, Lone, halved, raced
 
     examples, loss = examples_of(study), loss_of(study)
     scale = Scale.of(study, examples)
@@ -136,14 +147,18 @@ def trained(
         raise reason or BuildError("there is no student to train")
 
     def choose(lones: list[Lone], wanted: int) -> list[Lone]:
-        errors = [
-            Distillation(lone.lesson.module, lone.lesson.graph, examples, scale.loss).standing() for lone in lones
-        ]
+        errors = [scale.error(lone.lesson) for lone in lones]
         rows = [(lone, scale.rated(known[id(lone)], error)) for lone, error in zip(lones, errors, strict=True)]
         kept = {id(each) for each in most_promising([each for _, each in rows], wanted)}
         return [lone for lone, each in rows if id(each) in kept]
 
-    return [(lone.student, lone.graph()) for lone in halved(begun, count, choose, progress)]
+    if race is None or not race.able:
+        left = halved(begun, count, choose, progress)
+    else:
+        points = [known[id(lone)].point for lone in begun]
+        promises = [Promise(scale, point, [p for p in points if p is not point]) for point in points]
+        left = raced(begun, promises, race, count, choose, progress)
+    return [(lone.student, lone.graph()) for lone in left]
 
 
 def shared_network(study: Study, family: Family, folder: Path, progress: Progress | None = None) -> SharedNetwork:
@@ -197,10 +212,38 @@ class Scale:
         best = FULL_FIDELITY_DB if study.evaluation.target is None else WHOLE_DB
         return cls(Loss(span=high - low), 0.0, 10.0 ** (-best / 10.0), decibels)
 
+    def error(self, lesson: Distillation[Any]) -> float:
+        """Return a student's error as it is by now."""
+        return Distillation(lesson.module, lesson.graph, lesson.examples, self.loss).standing()
+
+    def drop(self, error: float) -> float:
+        """Return the drop that an error stands for, as a part of a whole one."""
+        more = max(error - self.reference, 0.0) / self.whole
+        return 10.0 * math.log10(1.0 + more) / self.full_drop_db
+
     def rated(self, judged: Judged, error: float) -> Judged:
         """Return a student with the drop that its error stands for."""
-        more = max(error - self.reference, 0.0) / self.whole
-        return replace(judged, point=(*judged.point[:2], 10.0 * math.log10(1.0 + more) / self.full_drop_db))
+        return replace(judged, point=(*judged.point[:2], self.drop(error)))
+
+
+@dataclass(frozen=True)
+class Promise:
+    """What a student that is trained promises: how much it adds to the front of the others as they were.
+
+    Attributes:
+        scale: what its error stands for.
+        point: its costs, and its drop as it was.
+        others: the points of the others.
+    """
+
+    scale: Scale
+    point: tuple[float, float, float]
+    others: Sequence[tuple[float, float, float]]
+
+    def __call__(self, lesson: Distillation[Any]) -> float:
+        """Return the part of the hypervolume that is the student's alone."""
+        now = (*self.point[:2], self.scale.drop(self.scale.error(lesson)))
+        return hypervolume([*self.others, now], WORST) - hypervolume(self.others, WORST)
 
 
 def judge(study: Study, network: SharedNetwork, progress: Progress | None = None) -> list[Judged]:

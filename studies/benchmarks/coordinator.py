@@ -13,6 +13,7 @@ import os
 import resource
 import tempfile
 import time
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from onnx import TensorProto, helper, numpy_helper
 from slimfront.objectives.protocol import Reading
 from slimfront.search import loop, preparation
 from slimfront.search.evaluate import Evaluator, StageResult
+from slimfront.search.pool import Crew
 from slimfront.search.work import Kind, Results, Told, Work
 from slimfront.studies.run import Run
 from slimfront.studies.standing import Doing, Standing
@@ -47,7 +49,7 @@ def main() -> None:
         study = deep_study(Path(folder), arguments.layers)
         print(f"{len([axis for axis in study.space.axes if len(axis.options) > 1])} parameters")
         watch = Watch(arguments.trials, arguments.workers)
-        loop._pool_opener = watch.opener  # type: ignore[assignment]
+        loop._crew = watch.crew  # type: ignore[assignment]
         preparation.LEAST_CALIBRATED = arguments.trials + 1  # what workers find is drawn: nothing is to be predicted
         run_dir = Path(folder) / "run"
         storage = arguments.storage
@@ -165,16 +167,15 @@ class Watch:
         self.stops: list[tuple[int, float, float]] = []
         self.pool: Sleeping | None = None
 
-    def opener(self, *_: object) -> loop._pool_opener:  # type: ignore[valid-type]
+    def crew(self, *_: object) -> AbstractContextManager[Crew]:
         """Give what opens the pool."""
-        from contextlib import nullcontext
 
         def open_pool(evaluator: Evaluator, reference: Trial) -> Sleeping:
             self.pool = Sleeping(self.workers)
             self.stops.append((1, time.perf_counter(), 0.0))
             return self.pool
 
-        return nullcontext(open_pool)
+        return nullcontext(Crew(open_pool))  # type: ignore[arg-type]
 
     def note(self, text: str) -> None:
         """Nobody reads it."""

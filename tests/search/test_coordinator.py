@@ -13,7 +13,7 @@ from slimfront.search.agenda import TRIES
 from slimfront.search.coordinator import MOST_LOSSES
 from slimfront.search.evaluate import Evaluator
 from slimfront.search.loop import search
-from slimfront.search.pool import OwnProcess
+from slimfront.search.pool import Crew, OwnProcess
 from slimfront.search.progress import Silent
 from slimfront.search.timing_queue import TimingQueue
 from slimfront.search.work import Kind, Told
@@ -92,7 +92,7 @@ def search_with(study_folder, tmp_path, monkeypatch):
             pools.append(Scripted(evaluator, **script))
             return pools[0]
 
-        monkeypatch.setattr("slimfront.search.loop._pool_opener", lambda *_: nullcontext(open_pool))
+        monkeypatch.setattr("slimfront.search.loop._crew", lambda *_: nullcontext(Crew(open_pool)))
         run = search(load_study(study_folder), trials=trials, run_dir=tmp_path / "run", progress=progress)
         assert pools[0].closed
         assert not pools[0].under_way

@@ -136,7 +136,7 @@ def test_killed_while_students_are_trained_it_goes_on(folder, tmp_path, monkeypa
 
 def test_students_for_which_the_time_does_not_suffice_come_with_the_next_call(folder, tmp_path):
     run = search(folder, trials=5, run_dir=tmp_path / "run", timeout=0.01)
-    assert RunHoldings(run.folder).students == {}
+    assert RunHoldings(run.folder).students is None
     again = search(folder, trials=9, run_dir=tmp_path / "run")
     assert len(RunHoldings(again.folder).students) == 2
     assert {trial.candidate.base for trial in again.trials} >= set(RunHoldings(again.folder).students)

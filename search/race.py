@@ -1,0 +1,278 @@
+"""Trainings side by side on Ray's workers: Ray Tune carries them, and ASHA stops those that promise less than others.
+
+Li et al.: A System for Massively Parallel Hyperparameter Tuning (MLSys 2020). Checkpoints go through one actor beside the
+coordinator into the run's folder, so that nodes need not share it; the same call goes on from them.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..spaces.errors import BuildError
+from ..spaces.statistics import Progress
+from . import cluster
+from .distillation import Distillation
+from .training import Schedule, Training, device
+
+ETA = 3  # of those that come to a rung one in so many goes on
+RUNGS = 2  # after a third of the steps, and a ninth
+PARTS = 27  # of a training, after each of which it tells how far it is, and its checkpoint is kept
+TRIES = 2  # where a worker is lost
+STEPS, PROMISE, NUMBER = "steps", "promise", "number"
+QUIET = {  # Tune's own: no signal handler, no files of its own beside the results, no remarks
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A training that takes part.
+
+    Attributes:
+        training: of a distillation; all share their examples.
+        promise: returns what the distillation promises by now; more is better. It is sent to workers.
+    """
+
+    training: Training
+    promise: Callable[[Distillation[Any]], float]
+
+
+@dataclass(frozen=True)
+class _End:
+    """How far a training has come.
+
+    Attributes:
+        entry: of it.
+        steps: that it has made; 0 where it failed.
+        promise: what it told last.
+        reason: why it failed.
+    """
+
+    entry: Entry
+    steps: int
+    promise: float
+    reason: str = ""
+
+    @classmethod
+    def of(cls, entry: Entry, result: Any) -> _End:
+        """Return what Tune's result says."""
+        if result.error:
+            reason = cluster.what_failed(result.error)
+            return cls(entry, 0, 0.0, reason.rpartition(f"{BuildError.__name__}: ")[2])
+        told = result.metrics or {}
+        return cls(entry, told.get(STEPS, 0), told.get(PROMISE, 0.0))
+
+
+class Race:
+    """Trains on the Ray that this process is connected with.
+
+    Args:
+        most: trainings at once, at most; by default as many as there are processors.
+    """
+
+    def __init__(self, most: int | None = None) -> None:
+        self.most = most
+
+    @property
+    def able(self) -> bool:
+        """Whether there is a processor to train on."""
+        import ray
+
+        return float(ray.cluster_resources().get("CPU", 0.0)) >= 1.0
+
+    @property
+    def at_once(self) -> int:
+        """How many trainings are under way at once."""
+        import ray
+
+        processors = int(ray.cluster_resources().get("CPU", 0.0))
+        return max(1, processors if self.most is None else min(self.most, processors))
+
+    def run(self, entries: Sequence[Entry], count: int, progress: Progress | None = None) -> list[Entry]:
+        """Train until each has made all its steps, or has stopped; return the former, with what they have become.
+
+        Args:
+            entries: at least one.
+            count: so many at least make all their steps, where their training does not fail.
+            progress: told what is being done, and the part of it that is done; what it raises ends the race.
+
+        Raises:
+            BuildError: every one's training fails.
+        """
+        ends = self._ends(entries, _asha(_steps(entries)), progress)
+        whole = [end for end in ends if end.steps == _steps(entries)]
+        stopped = sorted((end for end in ends if 0 < end.steps < _steps(entries)), key=lambda end: -end.promise)
+        if missing := stopped[: max(count - len(whole), 0)]:
+            again = [end.entry for end in missing]
+            whole += [end for end in self._ends(again, None, progress) if end.steps == _steps(entries)]
+        if not whole:
+            raise BuildError(next((end.reason for end in ends if end.reason), "no training came to its end"))
+        found = sorted((end.entry for end in whole), key=entries.index)
+        for entry in found:
+            entry.training.go_on(0)  # reads the checkpoint
+        return found
+
+    def _ends(self, entries: Sequence[Entry], scheduler: Any, progress: Progress | None) -> list[_End]:
+        """Train, and return how far each has come."""
+        from ray import tune
+
+        listener = _listener(entries, progress)
+        with _kept_quiet(), tempfile.TemporaryDirectory(prefix="slimfront-") as folder:
+            tuner = tune.Tuner(
+                self._trainable(entries),
+                param_space={NUMBER: tune.grid_search(list(range(len(entries))))},
+                tune_config=tune.TuneConfig(scheduler=scheduler, max_concurrent_trials=self.most, reuse_actors=True),
+                run_config=tune.RunConfig(
+                    storage_path=folder,
+                    stop=listener,
+                    verbose=0,
+                    failure_config=tune.FailureConfig(max_failures=TRIES - 1),
+                ),
+            )
+            grid = tuner.fit()
+            results = [grid[number] for number in range(len(grid))]
+        if listener.ended is not None:
+            raise listener.ended
+        return [_End.of(entries[result.config[NUMBER]], result) for result in results]
+
+    def _trainable(self, entries: Sequence[Entry]) -> Any:
+        import ray
+        from ray import tune
+
+        paths = [entry.training.checkpoint.resolve() for entry in entries]
+        here = ray.get_runtime_context().get_node_id()
+        keeper = ray.remote(_Keeper).options(num_cpus=0, scheduling_strategy=cluster.on(here)).remote(paths)
+        pupils = [ray.put(_sent(entry)) for entry in entries]
+        examples = entries[0].training.lesson.examples  # type: ignore[attr-defined]
+        given = tune.with_parameters(_train, pupils=pupils, examples=examples, keeper=keeper)
+        return tune.with_resources(given, {"cpu": 1})
+
+
+class _Keeper:
+    """Keeps the checkpoints of trainings in the run's folder."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = paths
+
+    def read(self, number: int) -> bytes | None:
+        with suppress(OSError):
+            return self.paths[number].read_bytes()
+        return None
+
+    def write(self, number: int, checkpoint: bytes) -> None:
+        from ..studies.run_folder import write_whole
+
+        self.paths[number].parent.mkdir(parents=True, exist_ok=True)
+        write_whole(self.paths[number], checkpoint)
+
+
+def _train(config: dict[str, Any], pupils: Sequence[Any], examples: Any, keeper: Any) -> None:
+    """Train one entry in a worker; tell after each part of its steps what it promises."""
+    import ray
+    import torch
+    from ray import tune
+
+    torch.set_num_threads(1)
+    number = config[NUMBER]
+    lesson, schedule, promise = ray.get(pupils[number])
+    lesson.module.to(device())
+    lesson.examples = examples
+    with tempfile.TemporaryDirectory(prefix="slimfront-") as folder:
+        checkpoint = Path(folder) / "training" / "checkpoint.pt"
+        known = ray.get(keeper.read.remote(number))
+        if known is not None:
+            checkpoint.parent.mkdir()
+            checkpoint.write_bytes(known)
+        training = Training(lesson, schedule, checkpoint)
+        for steps in _parts(schedule.steps):
+            training.go_on(steps)
+            ray.get(keeper.write.remote(number, checkpoint.read_bytes()))
+            tune.report({STEPS: steps, PROMISE: promise(lesson)})
+
+
+def _parts(steps: int) -> list[int]:
+    """Return the numbers of steps after which a training tells how far it is."""
+    return sorted({max(1, round(part * steps / PARTS)) for part in range(1, PARTS + 1)})
+
+
+def _rung(steps: int) -> int:
+    """Return the lowest number of steps at which trainings are compared: one of `_parts`."""
+    return max(1, round(steps / ETA**RUNGS))
+
+
+def _steps(entries: Sequence[Entry]) -> int:
+    return entries[0].training.schedule.steps
+
+
+def _asha(steps: int) -> Any:
+    from ray.tune.schedulers import ASHAScheduler
+
+    return ASHAScheduler(
+        time_attr=STEPS, metric=PROMISE, mode="max", max_t=steps, grace_period=_rung(steps), reduction_factor=ETA
+    )
+
+
+def _sent(entry: Entry) -> tuple[Distillation[Any], Schedule, Callable[[Distillation[Any]], float]]:
+    """Return what a worker needs of an entry, besides the examples."""
+    lesson: Any = copy.copy(entry.training.lesson)
+    lesson.module = copy.deepcopy(lesson.module).cpu()
+    lesson.examples = None
+    return lesson, entry.training.schedule, entry.promise
+
+
+def _listener(entries: Sequence[Entry], progress: Progress | None) -> Any:
+    """Return what Tune tells of results, and asks whether to stop."""
+    from ray import tune
+
+    whole = len(entries) * _steps(entries)
+
+    class Listener(tune.Stopper):
+        """Tells people how far the trainings are; those that stopped early count as done."""
+
+        def __init__(self) -> None:
+            self.done: dict[str, int] = {}
+            self.ended: BaseException | None = None
+
+        def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+            self.done[trial_id] = result[STEPS]
+            return self.ended is not None
+
+        def stop_all(self) -> bool:
+            if progress is not None and self.ended is None:
+                try:
+                    progress("training side by side", min(sum(self.done.values()) / whole, 1.0))
+                except Exception as error:  # the time is over
+                    self.ended = error
+            return self.ended is not None
+
+    return Listener()
+
+
+@contextmanager
+def _kept_quiet() -> Iterator[None]:
+    """Let Tune work without a word of its own."""
+    import logging
+
+    before = {name: os.environ.get(name) for name in QUIET}
+    os.environ.update(QUIET)
+    loggers = [logging.getLogger(name) for name in ("ray", "ray.tune", "ray.train", "ray.air")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        with cluster.quiet():
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})

@@ -142,7 +142,7 @@ class Race:
             results = [grid[number] for number in range(len(grid))]
         if listener.ended is not None:
             raise listener.ended
-        return [_End.of(entries[result.config[NUMBER]], result) for result in results]
+        return [_End.of(entries[(result.config or {})[NUMBER]], result) for result in results]
 
     def _trainable(self, entries: Sequence[Entry]) -> Any:
         import ray

@@ -175,6 +175,7 @@ def test_a_cluster_finds_what_one_process_finds(nodes, study_folder, tmp_path):
     assert not list((run.folder / "models").glob(".*"))
 
 
+@pytest.mark.slow
 def test_nodes_that_share_nothing_get_and_give_what_is_needed(nodes, pools, apart, study_folder, tmp_path):
     """Each node has a cache of its own, and the run's folder is not there."""
     left = []

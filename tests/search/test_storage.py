@@ -424,6 +424,7 @@ def test_who_still_works_is_left_to_it(study_folder, tmp_path, url, quick_timing
     assert "other processes are still evaluating 1 candidates of the run" in listener.notes
 
 
+@pytest.mark.slow
 def test_a_database_that_is_stopped_and_started_loses_nothing(server, study_folder, tmp_path):
     url = server.database()
     running = searcher(study_folder, tmp_path / "a", url, 16)

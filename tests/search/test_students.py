@@ -154,7 +154,7 @@ def test_what_a_trial_is_built_from_has_to_be_at_hand(run, tmp_path):
     assert result.exit_code in (0, 1), result.output
 
 
-@pytest.mark.parametrize("moved", [False, True])
+@pytest.mark.parametrize("moved", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_searches_with_folders_of_their_own_share_students_and_what_was_trained(folder, tmp_path, monkeypatch, moved):
     a, b, storage = tmp_path / "a", tmp_path / "b", f"sqlite:///{tmp_path}/records.db"
     search(folder, trials=8, run_dir=a, sampler="random", storage=None if moved else storage)

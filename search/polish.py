@@ -12,7 +12,7 @@ from ..studies.run import Run
 from ..studies.study import Study
 from ..studies.trial import Trial
 from .addition import Addition, adding_to
-from .distillation import Distillation
+from .distillation import Distillation, Examples
 from .distilled_study import examples_of, loss_of
 from .recorded import Proposal
 from .training import TRAINING_FOLDER, Schedule, Training
@@ -92,8 +92,21 @@ def polished(
     return after
 
 
-def training_of(addition: Addition, before: Trial, schedule: Schedule, progress: Progress | None = None) -> Training:
+def training_of(
+    addition: Addition,
+    before: Trial,
+    schedule: Schedule,
+    progress: Progress | None = None,
+    examples: Examples | None = None,
+) -> Training:
     """Return the training of a trial's candidate, from its beginning, with a checkpoint in the run's folder.
+
+    Args:
+        addition: the run.
+        before: the trial.
+        schedule: how it is trained.
+        progress: told what is being done, and the part of it that is done.
+        examples: of the study, where there are some already.
 
     Raises:
         BuildError: an op has no form in PyTorch here; it is named.
@@ -101,7 +114,7 @@ def training_of(addition: Addition, before: Trial, schedule: Schedule, progress:
     addition.study.prepare([before.candidate], progress)
     checkpoint = f"{before.candidate.key}-{schedule.steps}-{schedule.seed}.pt"
     try:
-        lesson = lesson_of(addition.study, before.candidate)
+        lesson = lesson_of(addition.study, before.candidate, examples)
     except BuildError as error:
         raise BuildError(f"the candidate cannot be trained: {error}") from error
     return Training(lesson, schedule, addition.recorded.folder / TRAINING_FOLDER / checkpoint)
@@ -131,14 +144,14 @@ def _check(trial: Trial) -> None:
         )
 
 
-def lesson_of(study: Study, candidate: Candidate) -> Distillation[Trainee]:
+def lesson_of(study: Study, candidate: Candidate, examples: Examples | None = None) -> Distillation[Trainee]:
     """Return how a candidate, for which the study was prepared, is trained.
 
     Raises:
         BuildError: an op has no form in PyTorch here; it is named.
     """
     student = study.builder.to_torch(candidate)
-    return Distillation(student, student.graph, examples_of(study), loss_of(study))
+    return Distillation(student, student.graph, examples or examples_of(study), loss_of(study))
 
 
 def _told(before: Trial, after: Trial) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,14 +19,14 @@ from ..studies.run import Run
 from ..studies.run_folder import write_derived
 from ..studies.trial import Trial
 from .addition import Addition, BusyError
-from .distilled_study import loss_of
+from .distilled_study import examples_of, loss_of
 from .gain import hypervolume_with_less_drop
 from .pace import Pace, TimeIsOverError
 from .polish import added, polished, training_of
 from .progress import Progress
 from .race import ETA, Entry, Race
 from .task import limits_of
-from .training import Lesson, Schedule
+from .training import TRAINING_FOLDER, Lesson, Schedule
 
 IN_VAIN_FILE = "unpolished.json"
 LEFT = 0.6  # first guess: the part of the drop that training leaves
@@ -51,26 +52,33 @@ def polish_front(
     recorded, schedule = addition.recorded, Schedule(steps, seed=seed)
     how = content_hash(steps, seed, repr(loss_of(addition.study)))
     in_vain = _read(recorded.folder, how)
-    side_by_side = race is not None and race.able
+    done = set(in_vain)  # in this call
+    together = race if race is not None and race.able else None
     recorded.refresh()
-    while recorded.run.count < pace.total:
-        found = _chosen(recorded.run, in_vain, ETA * race.at_once if race is not None and side_by_side else 1)
-        if not found:
-            return
-        try:
+    try:
+        while (left := pace.total - recorded.run.count) > 0:
+            count = 1 if together is None else min(together.at_once, left)
+            found = _chosen(recorded.run, done, count if together is None else ETA * count)
+            if not found:
+                break
             pace.check()
-            if race is not None and side_by_side:
-                gone = _polish_together(addition, found, schedule, pace, progress, race)
+            if together is None:
+                trained = {found[0].number: _polish_one(addition, found[0], schedule, pace, progress)}
             else:
-                gone = [found[0]] if not _polish_one(addition, found[0], schedule, pace, progress) else []
-        except TimeIsOverError:
-            progress.note("the time is over: the same command goes on with the training of the front's members")
-            return
-        in_vain |= {trial.candidate.key for trial in found}
-        if gone:
-            progress.note(f"{_named(gone)} did not become better enough by training, or others train them")
-            write_derived(recorded.folder / IN_VAIN_FILE, {"how": how, "candidates": sorted(in_vain)})
-        recorded.refresh()
+                trained = _polish_together(addition, found, schedule, pace, progress, together, count)
+            ended = [trial for trial in found if trial.number in trained]
+            gone = [trial for trial in ended if not trained[trial.number]]
+            done |= {trial.candidate.key for trial in ended}
+            in_vain |= {trial.candidate.key for trial in gone}
+            if gone:
+                progress.note(f"{_named(gone)} did not become better by training, or others train it")
+                write_derived(recorded.folder / IN_VAIN_FILE, {"how": how, "candidates": sorted(in_vain)})
+            recorded.refresh()
+    except TimeIsOverError:
+        progress.note("the time is over: the same command goes on with the training of the front's members")
+        return
+    for checkpoint in (recorded.folder / TRAINING_FOLDER).glob("*.pt"):  # of those that stopped early
+        checkpoint.unlink(missing_ok=True)
 
 
 def _polish_one(addition: Addition, trial: Trial, schedule: Schedule, pace: Pace, progress: Progress) -> bool:
@@ -88,36 +96,64 @@ def _polish_one(addition: Addition, trial: Trial, schedule: Schedule, pace: Pace
 
 
 def _polish_together(
-    addition: Addition, trials: Sequence[Trial], schedule: Schedule, pace: Pace, progress: Progress, race: Race
-) -> list[Trial]:
-    """Train several trials' candidates on side by side; return those that did not become better, or stopped."""
+    addition: Addition,
+    trials: Sequence[Trial],
+    schedule: Schedule,
+    pace: Pace,
+    progress: Progress,
+    race: Race,
+    count: int,
+) -> dict[int, bool]:
+    """Train several trials' candidates on side by side, so many of them to the end; return whether those became better.
+
+    Those that stopped early, and those for which the run has no place any more, are not among what is returned.
+    """
     run, limited = addition.recorded.run, pace.limited(_of_trials(progress, trials))
-    entries: dict[int, Entry] = {}
-    before: dict[int, float] = {}
     front = np.array([run.point(trial) for trial in run.front_trials()])
+    examples = examples_of(addition.study)
+    entries: dict[int, Entry] = {}
+    ended: dict[int, bool] = {}
     for trial in trials:
         try:
-            training = training_of(addition, trial, schedule, limited)
+            training = training_of(addition, trial, schedule, limited, examples)
         except BuildError as error:
             progress.note(f"trial {trial.number}: {error}")
+            ended[trial.number] = False
             continue
-        before[trial.number] = training.lesson.standing()
-        entries[trial.number] = Entry(training, Promise(run.point(trial), before[trial.number], front, _worst(run)))
-    try:
-        whole = race.run(list(entries.values()), min(race.at_once, len(entries)), limited) if entries else []
-    except BuildError as error:
-        progress.note(str(error))
-        whole = []
-    better = []
-    for trial in trials:
-        entry = entries.get(trial.number)
-        if entry is not None and entry in whole and entry.training.lesson.standing() < before[trial.number]:
-            with suppress(BusyError):
-                _tell(addition, added(addition, trial, entry.training, limited, pace.total), pace, progress)
-                better.append(trial)
-    for entry in entries.values():
-        entry.training.checkpoint.unlink(missing_ok=True)
-    return [trial for trial in trials if trial not in better]
+        promise = Promise(run.point(trial), training.lesson.standing(), front, _worst(run))
+        entries[trial.number] = Entry(training, promise)
+        limited("preparing the training of", len(entries) / len(trials))
+
+    def failed(entry: Entry, reason: str) -> None:
+        number = next(number for number, each in entries.items() if each is entry)
+        progress.note(f"trial {number}: the candidate cannot be trained: {reason}")
+        ended[number] = False
+
+    whole: list[Entry] = []
+    if entries:
+        with suppress(BuildError):  # of which `failed` was told
+            whole = race.run(list(entries.values()), min(count, len(entries)), limited, failed)
+    by_number = {trial.number: trial for trial in trials}
+    finished = [number for number, entry in entries.items() if entry in whole]
+    for number in sorted(finished, key=lambda number: -_promised(entries[number])):
+        training, trial = entries[number].training, by_number[number]
+        if addition.recorded.run.count >= pace.total:
+            break
+        better = training.lesson.standing() < entries[number].promise.before  # type: ignore[attr-defined]
+        if better:
+            try:
+                _tell(addition, added(addition, trial, training, limited, pace.total), pace, progress)
+            except BusyError:
+                better = False
+        ended[number] = better
+        training.checkpoint.unlink(missing_ok=True)
+    return ended
+
+
+def _promised(entry: Entry) -> float:
+    """Return what a training promises by now."""
+    lesson: Any = entry.training.lesson
+    return entry.promise(lesson)
 
 
 @dataclass(frozen=True)

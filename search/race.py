@@ -6,8 +6,10 @@ coordinator into the run's folder, so that nodes need not share it; the same cal
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -97,13 +99,20 @@ class Race:
         processors = int(ray.cluster_resources().get("CPU", 0.0))
         return max(1, processors if self.most is None else min(self.most, processors))
 
-    def run(self, entries: Sequence[Entry], count: int, progress: Progress | None = None) -> list[Entry]:
+    def run(
+        self,
+        entries: Sequence[Entry],
+        count: int,
+        progress: Progress | None = None,
+        failed: Callable[[Entry, str], None] = lambda entry, reason: None,
+    ) -> list[Entry]:
         """Train until each has made all its steps, or has stopped; return the former, with what they have become.
 
         Args:
             entries: at least one.
             count: so many at least make all their steps, where their training does not fail.
             progress: told what is being done, and the part of it that is done; what it raises ends the race.
+            failed: is told which trainings fail, and why.
 
         Raises:
             BuildError: every one's training fails.
@@ -113,7 +122,11 @@ class Race:
         stopped = sorted((end for end in ends if 0 < end.steps < _steps(entries)), key=lambda end: -end.promise)
         if missing := stopped[: max(count - len(whole), 0)]:
             again = [end.entry for end in missing]
-            whole += [end for end in self._ends(again, None, progress) if end.steps == _steps(entries)]
+            ends += self._ends(again, None, progress)
+            whole += [end for end in ends[len(entries) :] if end.steps == _steps(entries)]
+        for end in ends:
+            if end.reason:
+                failed(end.entry, end.reason)
         if not whole:
             raise BuildError(next((end.reason for end in ends if end.reason), "no training came to its end"))
         found = sorted((end.entry for end in whole), key=entries.index)
@@ -126,9 +139,14 @@ class Race:
         from ray import tune
 
         listener = _listener(entries, progress)
-        with _kept_quiet(), tempfile.TemporaryDirectory(prefix="slimfront-") as folder:
+        with (
+            _kept_quiet(),
+            _cleared_away(),
+            self._keeper(entries) as keeper,
+            tempfile.TemporaryDirectory(prefix="slimfront-") as folder,
+        ):
             tuner = tune.Tuner(
-                self._trainable(entries),
+                self._trainable(entries, keeper),
                 param_space={NUMBER: tune.grid_search(list(range(len(entries))))},
                 tune_config=tune.TuneConfig(scheduler=scheduler, max_concurrent_trials=self.most, reuse_actors=True),
                 run_config=tune.RunConfig(
@@ -144,17 +162,40 @@ class Race:
             raise listener.ended
         return [_End.of(entries[(result.config or {})[NUMBER]], result) for result in results]
 
-    def _trainable(self, entries: Sequence[Entry]) -> Any:
+    @contextmanager
+    def _keeper(self, entries: Sequence[Entry]) -> Iterator[Any]:
+        """Give the actor, beside this process, that keeps the checkpoints in the run's folder."""
         import ray
-        from ray import tune
 
         paths = [entry.training.checkpoint.resolve() for entry in entries]
         here = ray.get_runtime_context().get_node_id()
-        keeper = ray.remote(_Keeper).options(num_cpus=0, scheduling_strategy=cluster.on(here)).remote(paths)
+        keeper: Any = ray.remote(_Keeper).options(num_cpus=0, scheduling_strategy=cluster.on(here)).remote(paths)
+        try:
+            yield keeper
+        finally:
+            ray.kill(keeper)
+
+    def _trainable(self, entries: Sequence[Entry], keeper: Any) -> Any:
+        import ray
+        from ray import tune
+
         pupils = [ray.put(_sent(entry)) for entry in entries]
         examples = entries[0].training.lesson.examples  # type: ignore[attr-defined]
         given = tune.with_parameters(_train, pupils=pupils, examples=examples, keeper=keeper)
         return tune.with_resources(given, {"cpu": 1})
+
+
+@contextmanager
+def _cleared_away() -> Iterator[None]:
+    """Let Ray forget what Tune was given, which would be kept for any later connection."""
+    import ray
+
+    hooks = getattr(ray._private.worker, "_post_init_hooks", [])
+    before = len(hooks)
+    try:
+        yield
+    finally:
+        del hooks[before:]
 
 
 class _Keeper:
@@ -193,7 +234,8 @@ def _train(config: dict[str, Any], pupils: Sequence[Any], examples: Any, keeper:
             checkpoint.parent.mkdir()
             checkpoint.write_bytes(known)
         training = Training(lesson, schedule, checkpoint)
-        for steps in _parts(schedule.steps):
+        training.go_on(0)  # reads the checkpoint
+        for steps in [part for part in _parts(schedule.steps) if part >= min(training.step, schedule.steps)]:
             training.go_on(steps)
             ray.get(keeper.write.remote(number, checkpoint.read_bytes()))
             tune.report({STEPS: steps, PROMISE: promise(lesson)})
@@ -232,8 +274,10 @@ def _sent(entry: Entry) -> tuple[Distillation[Any], Schedule, Callable[[Distilla
 def _listener(entries: Sequence[Entry], progress: Progress | None) -> Any:
     """Return what Tune tells of results, and asks whether to stop."""
     from ray import tune
+    from ray.tune.stopper import NoopStopper
 
     whole = len(entries) * _steps(entries)
+    streams = sys.stdout, sys.stderr  # people are told there; Tune is not
 
     class Listener(tune.Stopper):
         """Tells people how far the trainings are; those that stopped early count as done."""
@@ -242,6 +286,10 @@ def _listener(entries: Sequence[Entry], progress: Progress | None) -> Any:
             self.done: dict[str, int] = {}
             self.ended: BaseException | None = None
 
+        def __reduce__(self) -> Any:
+            """Tune writes down what it was given; whom progress is told is nothing that can be written."""
+            return NoopStopper, ()
+
         def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
             self.done[trial_id] = result[STEPS]
             return self.ended is not None
@@ -249,7 +297,8 @@ def _listener(entries: Sequence[Entry], progress: Progress | None) -> Any:
         def stop_all(self) -> bool:
             if progress is not None and self.ended is None:
                 try:
-                    progress("training side by side", min(sum(self.done.values()) / whole, 1.0))
+                    with contextlib.redirect_stdout(streams[0]), contextlib.redirect_stderr(streams[1]):
+                        progress("training side by side", min(sum(self.done.values()) / whole, 1.0))
                 except Exception as error:  # the time is over
                     self.ended = error
             return self.ended is not None

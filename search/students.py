@@ -155,7 +155,7 @@ def trained(
     if race is None or not race.able:
         left = halved(begun, count, choose, progress)
     else:
-        points = [known[id(lone)].point for lone in begun]
+        points = [scale.rated(known[id(lone)], scale.error(lone.lesson)).point for lone in begun]
         promises = [Promise(scale, point, [p for p in points if p is not point]) for point in points]
         left = raced(begun, promises, race, count, choose, progress)
     return [(lone.student, lone.graph()) for lone in left]

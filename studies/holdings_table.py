@@ -13,7 +13,7 @@ from .transactions import Transactions
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
-PART_BYTES = 1 << 22  # of one row: servers take at least that in one statement
+PART_BYTES = 1 << 20  # of one row: what servers take in one statement may be 4 MiB, in which bytes are escaped
 
 
 def keep(database: Transactions, study: str, content: str, data: bytes) -> None:

@@ -1,6 +1,7 @@
 """Trainings side by side on a real Ray: who promises little stops, nothing is lost, and what fails is told."""
 
 import sys
+import threading
 from dataclasses import dataclass
 
 import numpy as np
@@ -117,13 +118,17 @@ def test_who_promises_less_at_as_many_steps_stops_early(workers, entry):
 
 
 @pytest.mark.slow
-def test_it_learns_as_one_process_does_and_goes_on_where_it_was_ended(workers, entry):
+def test_it_learns_as_one_process_does_and_goes_on_where_it_was_ended(workers, entry, capsys):
     alone, told = entry(0, 1.0), []
     alone.training.run()
     alone.training.checkpoint.unlink()
 
+    lock = threading.RLock()  # as a progress bar has one, which cannot be sent anywhere
+
     def stop(text, part):
-        told.append(part)
+        with lock:
+            print(text)
+            told.append(part)
         if part > 0.3:
             raise TimeoutError
 
@@ -137,12 +142,16 @@ def test_it_learns_as_one_process_does_and_goes_on_where_it_was_ended(workers, e
     difference = np.frombuffer(weights_of(whole[0]), np.float32) - np.frombuffer(weights_of(alone), np.float32)
     assert np.abs(difference).max() < 1e-5
     assert told == sorted(told)
+    assert "training side by side" in capsys.readouterr().out
 
 
 @pytest.mark.slow
 def test_a_training_that_fails_leaves_the_others_alone(workers, entry):
     good, bad = entry(0, 1.0), entry(1, 2.0, Spoilt)
-    assert workers.run([good, bad], 2) == [good]
+    told = []
+    assert workers.run([good, bad], 2, failed=lambda entry, reason: told.append((entry, reason))) == [good]
+    assert [entry for entry, _ in told] == [bad]
+    assert "no number" in told[0][1]
     with pytest.raises(
         BuildError, match=r"^the loss, or its gradient, is no number at step 0, at a quarter of the rate"
     ):

@@ -141,6 +141,7 @@ class Race:
         listener = _listener(entries, progress)
         with (
             _kept_quiet(),
+            _plain_workers(),
             _cleared_away(),
             self._keeper(entries) as keeper,
             tempfile.TemporaryDirectory(prefix="slimfront-") as folder,
@@ -183,6 +184,21 @@ class Race:
         examples = entries[0].training.lesson.examples  # type: ignore[attr-defined]
         given = tune.with_parameters(_train, pupils=pupils, examples=examples, keeper=keeper)
         return tune.with_resources(given, {"cpu": 1})
+
+
+@contextmanager
+def _plain_workers() -> Iterator[None]:
+    """Let Tune's workers start as all others do: in an environment of their own, a variable of which Tune sets, Ray starts
+    Python by a shell, its path unquoted, and one with a space never comes up.
+    """
+    from ray.tune.execution.class_cache import DEFAULT_ENV_VARS
+
+    before = dict(DEFAULT_ENV_VARS)
+    DEFAULT_ENV_VARS.clear()
+    try:
+        yield
+    finally:
+        DEFAULT_ENV_VARS.update(before)
 
 
 @contextmanager

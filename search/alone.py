@@ -20,8 +20,8 @@ from ..spaces.torch_view import TorchView
 from .distillation import Distillation, Examples
 from .losses import Loss
 from .race import Entry, Race
-from .students import ETA, Promise
-from .training import TRAINING_FOLDER, Schedule, Training
+from .students import Promise
+from .training import ETA, TRAINING_FOLDER, Schedule, Training
 
 RATE = 1e-3
 

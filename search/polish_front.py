@@ -24,9 +24,9 @@ from .gain import hypervolume_with_less_drop
 from .pace import Pace, TimeIsOverError
 from .polish import added, polished, training_of
 from .progress import Progress
-from .race import ETA, Entry, Race
+from .race import Entry, Race
 from .task import limits_of
-from .training import TRAINING_FOLDER, Lesson, Schedule
+from .training import ETA, TRAINING_FOLDER, Lesson, Schedule
 
 IN_VAIN_FILE = "unpolished.json"
 LEFT = 0.6  # first guess: the part of the drop that training leaves

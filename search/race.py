@@ -21,9 +21,8 @@ from ..spaces.errors import BuildError
 from ..spaces.statistics import Progress
 from . import cluster
 from .distillation import Distillation
-from .training import Schedule, Training, device
+from .training import ETA, Schedule, Training, device
 
-ETA = 3  # of those that come to a rung one in so many goes on
 RUNGS = 2  # after a third of the steps, and a ninth
 PARTS = 27  # of a training, after each of which it tells how far it is, and its checkpoint is kept
 TRIES = 2  # where a worker is lost

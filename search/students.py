@@ -26,7 +26,7 @@ from ..studies.study import Study
 from .distillation import Distillation, Examples
 from .distilled_study import examples_of, loss_of
 from .losses import Loss
-from .training import TRAINING_FOLDER, Schedule, Training
+from .training import ETA, TRAINING_FOLDER, Schedule, Training
 
 if TYPE_CHECKING:
     from .alone import Lone
@@ -37,7 +37,6 @@ JUDGED = 4  # calibration samples that all students are judged on
 WHOLE_DB = 30.0  # of a reference against its targets: a student's own error is compared with that
 LEAST_ERROR = 1e-9
 BY_ROUNDING = (0.25, 0.3)  # of size and time, what 8-bit integers leave (README: "How it compares")
-ETA = 3  # of the students that are trained alone one in so many goes on, with so many times the steps
 SHARED_RATE = 2e-3
 
 

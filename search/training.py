@@ -26,6 +26,7 @@ RISE = 0.05  # part of the steps in which the rate rises
 BETAS = (0.9, 0.99)
 MOST_NORM = 1.0  # of all gradients together, where a lesson asks for it
 SAVED_SECONDS = 30.0  # from one checkpoint to the next
+ETA = 3  # one in so many of trainings that are compared goes on, with so many times the steps
 HALVINGS = 2  # of the rate, after losses that are no numbers
 
 

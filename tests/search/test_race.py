@@ -15,8 +15,8 @@ from slimfront.search.alone import Alone
 from slimfront.search.distillation import Distillation, Examples
 from slimfront.search.loop import search
 from slimfront.search.losses import Loss
-from slimfront.search.race import ETA, Entry, Race
-from slimfront.search.training import Schedule, Training
+from slimfront.search.race import Entry, Race
+from slimfront.search.training import ETA, Schedule, Training
 from slimfront.spaces.candidate import REFERENCE
 from slimfront.spaces.capture import capture_onnx
 from slimfront.spaces.errors import BuildError

@@ -68,7 +68,7 @@ def polish_front(
                 trained = _polish_together(addition, found, schedule, pace, progress, together, count)
             ended = [trial for trial in found if trial.number in trained]
             gone = [trial for trial in ended if not trained[trial.number]]
-            done |= {trial.candidate.key for trial in ended}
+            done |= {trial.candidate.key for trial in ended or found}  # where none came to its end none would again
             in_vain |= {trial.candidate.key for trial in gone}
             if gone:
                 progress.note(f"{_named(gone)} did not become better by training, or others train it")

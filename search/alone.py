@@ -10,11 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 from ..spaces.cache import content_hash
 from ..spaces.errors import BuildError
-from ..spaces.graph import Graph
+from ..spaces.graph import Graph, with_weights
 from ..spaces.statistics import Progress
 from ..spaces.torch_view import TorchView
 from .distillation import Distillation, Examples
@@ -23,22 +25,41 @@ from .race import Entry, Race
 from .students import Promise
 from .training import ETA, TRAINING_FOLDER, Schedule, Training
 
-RATE = 1e-3
+RATE = 3e-2  # of students whose weights come of a shared network, in parts of them
 
 Choose = Callable[[list["Lone"], int], list["Lone"]]
 
 
 class Alone(nn.Module):
-    """A student's graph as a module of its inputs by name."""
+    """A student's graph as a module of its inputs by name.
+
+    Its parameters are in units of their root mean square as they came, so that one learning rate suits all.
+    """
 
     def __init__(self, graph: Graph) -> None:
         super().__init__()
         self.view = TorchView(graph)
+        weights = self.view.weights
+        sizes = {name: float(weight.detach().square().mean().sqrt()) for name, weight in weights.items()}
+        some = [size for size in sizes.values() if size > 0.0]
+        usual = float(np.exp(np.mean(np.log(some)))) if some else 1.0  # for biases that are zero
+        self.units = {name: size or usual for name, size in sizes.items()}
+        with torch.no_grad():
+            for name, weight in weights.items():
+                weight.div_(self.units[name])
 
     def forward(self, **inputs: Tensor) -> Tensor:
         """Return the first output."""
-        output: Tensor = self.view(inputs)
-        return output
+        return self.view.values(inputs, self._edited)[self.view.graph.outputs[0].name]
+
+    def graph(self) -> Graph:
+        """Return its graph with the weights as they are now."""
+        with torch.no_grad():
+            arrays = {name: (weight * self.units[name]).cpu().numpy() for name, weight in self.view.weights.items()}
+        return with_weights(self.view.graph, arrays)
+
+    def _edited(self, name: str, value: Tensor) -> Tensor:
+        return value * self.units[name] if name in self.units else value
 
 
 class Lone:
@@ -64,12 +85,13 @@ class Lone:
     ) -> None:
         self.student = dict(student)
         self.lesson = Distillation(Alone(graph), graph, examples, loss)
-        name = content_hash(self.student, graph.digest, schedule.steps, schedule.seed)
+        name = content_hash(self.student, graph.digest, repr(schedule), repr(loss))
+        schedule = schedule.for_layers(len(graph.layers))
         self.training = Training(self.lesson, schedule, folder / TRAINING_FOLDER / f"{name}.pt")
 
     def graph(self) -> Graph:
         """Return its graph with the weights as they are now."""
-        return self.lesson.module.view.written_back()
+        return self.lesson.module.graph()
 
 
 def halved(lones: Sequence[Lone], count: int, choose: Choose, progress: Progress | None = None) -> list[Lone]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from numpy.typing import NDArray
 
 from ..studies.study import Study
-from .distillation import Examples
+from .distillation import VARIED, Examples
 from .losses import Loss
 from .training import device
 
@@ -24,7 +24,8 @@ def examples_of(study: Study, rows: NDArray | None = None) -> Examples:
     target = study.calibration_target
     inputs = {name: array[some] for name, array in study.calibration.items()}
     teacher = TorchView(study.graph).to(device())
-    return Examples(teacher, inputs, study.graph.batch, None if target is None else target[some])
+    varied = VARIED if any(study.settings.training.reference.values()) else 0.0  # what is made has no target
+    return Examples(teacher, inputs, study.graph.batch, None if target is None else target[some], varied)
 
 
 def loss_of(study: Study) -> Loss:

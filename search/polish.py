@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ..spaces.cache import content_hash
 from ..spaces.candidate import Candidate
 from ..spaces.errors import BuildError, InputError
 from ..spaces.statistics import Progress
@@ -112,12 +113,18 @@ def training_of(
         BuildError: an op has no form in PyTorch here; it is named.
     """
     addition.study.prepare([before.candidate], progress)
-    checkpoint = f"{before.candidate.key}-{schedule.steps}-{schedule.seed}.pt"
+    checkpoint = f"{before.candidate.key}-{manner(addition.study, schedule)}.pt"
     try:
         lesson = lesson_of(addition.study, before.candidate, examples)
     except BuildError as error:
         raise BuildError(f"the candidate cannot be trained: {error}") from error
+    schedule = schedule.for_layers(len(lesson.graph.layers))
     return Training(lesson, schedule, addition.recorded.folder / TRAINING_FOLDER / checkpoint)
+
+
+def manner(study: Study, schedule: Schedule) -> str:
+    """Return a hash of how a study's candidates are trained: who is trained in another manner becomes another."""
+    return content_hash(repr(schedule), repr(loss_of(study)), study.settings.training.features)
 
 
 def added(
@@ -150,8 +157,16 @@ def lesson_of(study: Study, candidate: Candidate, examples: Examples | None = No
     Raises:
         BuildError: an op has no form in PyTorch here; it is named.
     """
-    student = study.builder.to_torch(candidate)
-    return Distillation(student, student.graph, examples or examples_of(study), loss_of(study))
+    builder, weight = study.builder, study.settings.training.features
+    student = builder.to_torch(candidate)
+    examples, loss = examples or examples_of(study), loss_of(study)
+    if not weight:
+        return Distillation(student, student.graph, examples, loss)
+    from .features import FeatureDistillation, Features
+
+    candidate = builder.fitting(candidate)
+    features = Features(builder.graph_of(candidate), builder.removed(candidate))
+    return FeatureDistillation(student, student.graph, examples, loss, features, weight)
 
 
 def _told(before: Trial, after: Trial) -> str:

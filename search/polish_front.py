@@ -12,17 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..spaces.cache import content_hash
 from ..spaces.errors import BuildError
 from ..studies.front import WORST
 from ..studies.run import Run
 from ..studies.run_folder import write_derived
 from ..studies.trial import Trial
 from .addition import Addition, BusyError
-from .distilled_study import examples_of, loss_of
+from .distilled_study import examples_of
 from .gain import hypervolume_with_less_drop
 from .pace import Pace, TimeIsOverError
-from .polish import added, polished, training_of
+from .polish import added, manner, polished, training_of
 from .progress import Progress
 from .race import Entry, Race
 from .task import limits_of
@@ -50,7 +49,7 @@ def polish_front(
         InputError: the disk cannot be written to.
     """
     recorded, schedule = addition.recorded, Schedule(steps, seed=seed)
-    how = content_hash(steps, seed, repr(loss_of(addition.study)))
+    how = manner(addition.study, schedule)
     in_vain = _read(recorded.folder, how)
     done = set(in_vain)  # in this call
     together = race if race is not None and race.able else None

@@ -6,11 +6,11 @@ Improved Training Techniques, ICCV 2019), of one kind. There is no normalisation
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .distillation import Example
+from .distillation import Drawn
 from .losses import Loss
 from .shared_network import SharedNetwork
 from .training import device
@@ -21,18 +21,6 @@ if TYPE_CHECKING:
     from ..spaces.student import Student
 
 BETWEEN = 1  # students a step beside the largest and the smallest
-
-
-class Drawn(Protocol):
-    """What a shared network learns from."""
-
-    def draw(self, random: np.random.Generator) -> Example:
-        """Return a batch, what is wanted for it, and the target, if any."""
-        ...
-
-    def each(self) -> list[Example]:
-        """Return all batches as they are, each as `draw` does."""
-        ...
 
 
 class Sandwich:

@@ -15,7 +15,7 @@ import numpy as np
 from ..spaces.cache import content_hash
 from ..spaces.capture import capture_onnx
 from ..spaces.errors import BuildError
-from ..spaces.family import Family, family_of, ports_of
+from ..spaces.family import Family, family_of
 from ..spaces.graph import Graph
 from ..spaces.statistics import Progress
 from ..spaces.threads import one_torch_thread
@@ -29,6 +29,7 @@ from .losses import Loss
 from .training import ETA, TRAINING_FOLDER, Schedule, Training
 
 if TYPE_CHECKING:
+    from ..studies.definition import StudentsTable
     from .alone import Lone
     from .race import Race
     from .shared_network import SharedNetwork
@@ -48,11 +49,13 @@ class Judged:
         student: the parameters of its architecture.
         graph: returns its graph, with the weights that it has so far.
         point: its `costs`, and its drop, all minimised.
+        inherits: whether its weights are the reference's, so that it is trained as gently as a candidate is polished.
     """
 
     student: Mapping[str, Any]
     graph: Callable[[], Graph]
     point: tuple[float, float, float]
+    inherits: bool = False
 
 
 def use_students(
@@ -78,13 +81,10 @@ def use_students(
         return []
     folder = holdings.folders[0]
     try:
-        ports_of(study.graph)
-        elastic = None if study.student_family else family_of(study.graph, **table.sizes)
-    except BuildError as error:
+        graphs = _found(study, table, folder, progress, race)
+    except NoStudentsError as error:
         holdings.decide({})
         return [f"no students are searched: {error}"]
-    try:
-        graphs = _found(study, elastic, table.count, folder, progress, race)
     except BuildError as error:  # it may be another time: with more memory, or another loss
         return [f"no students are searched this time: {error}"]
     found = {holdings.keep_base(captured(graph)): student for student, graph in graphs}
@@ -94,20 +94,35 @@ def use_students(
     return []
 
 
+class NoStudentsError(BuildError):
+    """The reference can have no students."""
+
+
 def _found(
-    study: Study, elastic: Family | None, count: int, folder: Path, progress: Progress | None, race: Race | None
+    study: Study, table: StudentsTable, folder: Path, progress: Progress | None, race: Race | None
 ) -> list[tuple[Mapping[str, Any], Graph]]:
-    """Return the students that are searched, and their graphs: of the elastic family, or else of the study's own."""
-    training, build = study.settings.training, study.student_family
+    """Return the students that are searched, and their graphs."""
+    training, build, count = study.settings.training, study.student_family, table.count
     if build is not None:
         from .own_family import drawn
 
         steps = training.student_steps(True) or 1
         return trained(study, drawn(study, build, count), count, steps, folder, progress, race)
-    assert elastic is not None
-    network = shared_network(study, elastic, folder, progress)
-    judged = judge(study, network, progress)
     steps = training.student_steps(study.student_weights is None)
+    judged, reason = [], None
+    if "elastic" in table.kinds:
+        try:
+            family = family_of(study.graph, **table.sizes)
+        except BuildError as error:
+            reason = error
+        else:
+            judged += judge(study, shared_network(study, family, folder, progress), progress)
+    if "shortened" in table.kinds and steps:
+        from .shortened import judge_shortened
+
+        judged += judge_shortened(study, progress)
+    if not judged:
+        raise NoStudentsError(reason or "there is no residual block in the model that could be left out")
     if not steps:
         return [(each.student, each.graph()) for each in most_promising(judged, count)]
     return trained(study, most_promising(judged, count * ETA), count, steps, folder, progress, race)
@@ -131,12 +146,13 @@ def trained(
 
     examples, loss = examples_of(study), loss_of(study)
     scale = Scale.of(study, examples)
-    schedule = Schedule(steps, RATE, seed=study.settings.search.seed, clipped=True)
+    gentle = Schedule(steps, seed=study.settings.search.seed, clipped=True)
     known: dict[int, Judged] = {}
     begun: list[Lone] = []
     reason = None
     for each in judged:
         try:
+            schedule = gentle if each.inherits else replace(gentle, rate=RATE)
             begun.append(Lone(each.student, each.graph(), examples, loss, schedule, folder))
         except BuildError as error:  # an op without a form in PyTorch here
             reason = error
@@ -249,9 +265,7 @@ def judge(study: Study, network: SharedNetwork, progress: Progress | None = None
     """Return what is known of all students of a shared network's family, on a few calibration samples."""
     from .sandwich import Sandwich
 
-    samples = len(next(iter(study.calibration.values())))
-    rows = np.unique(np.linspace(0, samples - 1, max(JUDGED, study.graph.batch)).round().astype(int))
-    examples = examples_of(study, rows)
+    examples = judging_examples(study)
     scale = Scale.of(study, examples)
     lesson = Sandwich(network, examples, scale.loss)
     students = list(network.family.students())
@@ -265,6 +279,13 @@ def judge(study: Study, network: SharedNetwork, progress: Progress | None = None
         if progress is not None:
             progress("judging students", (number + 1) / len(students))
     return found
+
+
+def judging_examples(study: Study) -> Examples:
+    """Return a few calibration samples, spread over all of them."""
+    samples = len(next(iter(study.calibration.values())))
+    rows = np.unique(np.linspace(0, samples - 1, max(JUDGED, study.graph.batch)).round().astype(int))
+    return examples_of(study, rows)
 
 
 def costs(study: Study, graph: Graph) -> tuple[float, float]:

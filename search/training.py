@@ -7,7 +7,7 @@ import io
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -36,18 +36,27 @@ class Schedule:
 
     Attributes:
         steps: of one loss each.
-        rate: the highest learning rate of Adam (Kingma and Ba, ICLR 2015), for weights; it rises, then falls to zero along
-            half a cosine.
+        rate: the highest learning rate of Adam (Kingma and Ba, ICLR 2015), for weights in the module's own units (a
+            candidate's are parts of their root mean square); it rises, then falls to zero along half a cosine. The default is
+            meant for one layer: see `for_layers`.
         grid_rate: likewise, for the logarithms of the grids' steps.
         seed: of all that is drawn.
         clipped: whether gradients whose norm is above `MOST_NORM` are scaled down to it.
     """
 
     steps: int
-    rate: float = 3e-4
-    grid_rate: float = 1e-3
+    rate: float = 1.2e-2
+    grid_rate: float = 2.4e-3
     seed: int = 0
     clipped: bool = False
+
+    def for_layers(self, count: int) -> Schedule:
+        """Return the schedule for so many layers, which move the output together: rates fall with the root of the depth.
+
+        Yang, Yu, Zhu and Hayou: Tensor Programs VI (ICLR 2024).
+        """
+        less = math.sqrt(max(count, 1))
+        return replace(self, rate=self.rate / less, grid_rate=self.grid_rate / less)
 
     def part(self, step: int) -> float:
         """Return the part of the rate at a step, from 0."""

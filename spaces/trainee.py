@@ -102,7 +102,9 @@ class Trainee(nn.Module):
 
 
 class _Layer(nn.Module):
-    """A layer's weight and what is added to its outputs.
+    """A layer's weight and what is added to its outputs, as parameters in units of the weight's root mean square.
+
+    So one learning rate suits layers whose weights are large or small, of any network.
 
     Args:
         graph: with the layer's weight in float, and its bias.
@@ -124,10 +126,12 @@ class _Layer(nn.Module):
         self.grid = Grid(choice.weight_bits) if choice.rounded else None
         rounded = found if isinstance(found, RoundedLayer) else None
         weight = graph.weight(layer) if rounded is None else rounded.codes * per_channel(layer, rounded.scale)
-        self.weight = nn.Parameter(torch.from_numpy(np.array(weight, np.float32)))
+        self.unit = float(np.sqrt(np.mean(np.square(weight, dtype=np.float64)))) or 1.0
+        self.weight = nn.Parameter(torch.from_numpy(np.array(weight / self.unit, np.float32)))
         nothing = np.zeros(layer.channels, np.float32)
         begun = nothing if rounded is None else rounded.shift
-        self.shift = nn.Parameter(torch.from_numpy(np.array(begun)), requires_grad=layer.op != "MatMul")
+        shift = torch.from_numpy(np.array(begun / self.unit, np.float32))
+        self.shift = nn.Parameter(shift, requires_grad=layer.op != "MatMul")
         self.shifted_before = found.shift if isinstance(found, FloatLayer) else nothing  # the graph's bias holds it
         self.register_buffer("channels", torch.from_numpy(per_channel(layer, np.arange(layer.channels)).copy()))
         self.register_buffer("mask", (self.weight.detach() != 0) if choice.sparsity else None)
@@ -137,7 +141,7 @@ class _Layer(nn.Module):
 
     def rounded(self) -> Tensor:
         """Return the weight as it is stored."""
-        weight: Tensor = self.weight
+        weight = self.weight * self.unit
         if self.grid is not None:
             scale, zero = self._per_channel(self.log_scale.exp()), self._per_channel(self.zero)
             weight = rounded_weight(weight, scale, zero, self.grid)
@@ -149,12 +153,12 @@ class _Layer(nn.Module):
         """Return the layer's outputs with what is added to the bias."""
         if self.layer.op == "MatMul":
             return value
-        return value + self.shift.reshape([-1 if axis == 1 else 1 for axis in range(value.ndim)])
+        return value + self.unit * self.shift.reshape([-1 if axis == 1 else 1 for axis in range(value.ndim)])
 
     def found(self) -> RoundedLayer | FloatLayer:
         """Return the layer as a build takes it."""
         with torch.no_grad():
-            shift = self.shift.cpu().numpy().copy()
+            shift = (self.unit * self.shift).cpu().numpy()
             if self.grid is None:
                 return FloatLayer(self.rounded().cpu().numpy().copy(), shift + self.shifted_before)
             scale = self.log_scale.exp()

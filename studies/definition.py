@@ -158,10 +158,19 @@ class FixedChoice(Table):
         return self
 
 
+STUDENT_KINDS = ("elastic", "shortened")
+
+
 class StudentsTable(Table):
-    """``[space.students]``: other architectures beside the reference."""
+    """``[space.students]``: other architectures beside the reference.
+
+    ``kinds``: "elastic", of a family that matches the reference's input and output (the keys from ``coarse`` on say which);
+    "shortened", the reference without some of its residual blocks, where students are trained alone. ``weights``: of the elastic
+    family's shared network. ``family``: the file and function of a family of one's own, in place of both.
+    """
 
     count: Positive = 3
+    kinds: Annotated[tuple[str, ...], Field(min_length=1)] = STUDENT_KINDS
     weights: str | None = None
     family: str | None = None
     coarse: tuple[Positive, ...] | None = None
@@ -173,10 +182,10 @@ class StudentsTable(Table):
     block: tuple[str, ...] | None = None
     upsampling: tuple[str, ...] | None = None
 
-    @field_validator("block", "upsampling")
+    @field_validator("kinds", "block", "upsampling")
     @classmethod
     def _known(cls, values: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
-        allowed = BLOCKS if info.field_name == "block" else UPSAMPLINGS
+        allowed = {"kinds": STUDENT_KINDS, "block": BLOCKS, "upsampling": UPSAMPLINGS}[info.field_name or ""]
         for value in values or ():
             if value not in allowed:
                 raise ValueError(f"must be of {', '.join(allowed)}, but got {value!r}{nearest(value, allowed)}")
@@ -207,7 +216,7 @@ class StudentsTable(Table):
     @property
     def sizes(self) -> dict[str, Any]:
         """What of the elastic family is not the default."""
-        return self.model_dump(exclude={"count", "weights", "family"}, exclude_none=True)
+        return self.model_dump(exclude={"count", "kinds", "weights", "family"}, exclude_none=True)
 
 
 class SpaceTable(Table):
@@ -296,12 +305,14 @@ class TrainingTable(Table):
     the front's members polished. ``shared_steps``: of the students' shared network, where the study has none. ``reference`` and
     ``target``: the loss, weights by the names of measures, against the reference's output and against targets; by default the
     mean squared error against both, where the calibration data has targets. ``temperature``: of the measure "kl".
+    ``features``: what the error of inner layers counts beside that, where a candidate is polished.
     """
 
     steps: Annotated[int, Field(ge=0)] | None = None
     reference: dict[str, Weight] = {"l2": 1.0}
     target: dict[str, Weight] | None = None
     temperature: Annotated[float, Field(gt=0.0)] = 4.0
+    features: Weight = 0.0
     shared_steps: Positive = 3000
     share: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
 

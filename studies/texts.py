@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from ..spaces.shorten import WITHOUT
 from ..spaces.student import Student
 
 MISSING = "–"
@@ -88,14 +89,23 @@ def is_elastic(student: Mapping[str, Any]) -> bool:
     return set(student) == {field.name for field in fields(Student)}
 
 
+def is_shortened(student: Mapping[str, Any]) -> bool:
+    """Whether a student is the reference without some of its blocks."""
+    return set(student) == {WITHOUT}
+
+
 def student_name(student: Mapping[str, Any]) -> str:
     """Return a short name: "student 48-24-4", the channels at the coarse and at the fine size, and the blocks."""
+    if is_shortened(student):
+        return f"student without {len(student[WITHOUT].split(', '))} of the blocks"
     keys = ("width", "fine_width", "depth") if is_elastic(student) else student
     return f"student {'-'.join(str(student[key]) for key in keys)}"
 
 
 def student_text(student: Mapping[str, Any]) -> str:
     """Return a student's architecture in words: "4 residual blocks of 48 channels at 1/4 of the size, 24 channels at 1/2"."""
+    if is_shortened(student):
+        return f"the reference without the residual blocks {student[WITHOUT]}"
     if not is_elastic(student):
         return ", ".join(f"{key} {value}" for key, value in student.items()) or "its only one"
     coarse, fine = student["coarse"], student["fine"]

@@ -81,7 +81,8 @@ def begun(study: Study, candidate: Candidate, schedule: Schedule, folder: Path) 
     """Return a training from its beginning."""
     checkpoint = folder / "training" / "checkpoint.pt"
     checkpoint.unlink(missing_ok=True)
-    return Training(lesson_of(study, candidate), schedule, checkpoint)
+    lesson = lesson_of(study, candidate)
+    return Training(lesson, schedule.for_layers(len(lesson.graph.layers)), checkpoint)
 
 
 def quality(study: Study, candidate: Candidate, folder: Path) -> float:

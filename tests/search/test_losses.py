@@ -87,14 +87,14 @@ def network(residual_model):
 
 def test_targets_are_turned_with_their_samples(network, pictures):
     inputs, target = pictures(3, 1), pictures(3, 1) * 2.0
-    examples = Examples(network, {"x": inputs}, 1, target)
+    examples = Examples(network, {"x": inputs}, 1, target, varied=0.0)
     random = np.random.default_rng(0)
     drawn = [examples.draw(random) for _ in range(40)]
     assert all(torch.equal(told, 2.0 * feed["x"]) for feed, _, told in drawn)
 
 
 def test_targets_of_other_things_stay_with_samples_as_they_are(network, pictures):
-    examples = Examples(network, {"x": pictures(3, 1)}, 1, np.ones((3, 5, 16, 16), np.float32))
+    examples = Examples(network, {"x": pictures(3, 1)}, 1, np.ones((3, 5, 16, 16), np.float32), varied=0.0)
     random = np.random.default_rng(0)
     known = {
         feed["x"].numpy().tobytes(): told is not None for feed, _, told in (examples.draw(random) for _ in range(200))
@@ -102,6 +102,28 @@ def test_targets_of_other_things_stay_with_samples_as_they_are(network, pictures
     assert sum(known.values()) == 3
     assert len(known) == 24
     assert all(told is not None for _, _, told in examples.each())
+
+
+def test_what_is_made_of_samples_is_asked_of_the_teacher(network, pictures, monkeypatch):
+    samples = pictures(3, 1)
+    examples = Examples(network, {"x": samples}, 2, pictures(3, 4), varied=1.0)
+    drawn = [examples.draw(np.random.default_rng(seed)) for seed in range(20)]
+    for feed, wanted, target in drawn:
+        assert feed["x"].shape == (2, 3, 16, 16)
+        assert torch.allclose(wanted, network(feed), atol=1e-6) and target is None
+        assert not any(np.array_equal(one, sample) for one in feed["x"].numpy() for sample in samples)
+    again = Examples(network, {"x": samples}, 2, pictures(3, 4), varied=1.0).draw(np.random.default_rng(7))
+    assert torch.equal(again[0]["x"], drawn[7][0]["x"]), "the same draws give the same, whatever was drawn before"
+    half = Examples(network, {"x": samples}, 1, pictures(3, 4), varied=0.5)
+    told = [half.draw(np.random.default_rng(seed))[2] is not None for seed in range(100)]
+    assert 35 < sum(told) < 65
+    assert all(target is not None for _, _, target in half.each())
+
+
+def test_where_targets_alone_are_learned_nothing_is_made(residual_model, pictures):
+    only = study_of(residual_model, pictures, True, reference={}, target={"l2": 1.0})
+    assert examples_of(only).varied == 0.0
+    assert examples_of(study_of(residual_model, pictures, True)).varied > 0.0
 
 
 def study_of(residual_model, pictures, with_target, **training):

@@ -19,10 +19,12 @@ from slimfront.search.loop import search
 from slimfront.search.polish import polish
 from slimfront.search.recorded import Proposal
 from slimfront.search.shared_network import SharedNetwork
+from slimfront.search.shortened import judge_shortened
 from slimfront.search.work import Kind, Work
 from slimfront.spaces.candidate import REFERENCE, Candidate
 from slimfront.spaces.errors import BuildError
 from slimfront.spaces.family import family_of
+from slimfront.spaces.shorten import residual_blocks, shortened
 from slimfront.studies.holdings import BASES_FOLDER, RunHoldings
 from slimfront.studies.run import Run
 from slimfront.studies.study import Study, load_study
@@ -286,6 +288,7 @@ def test_weights_that_come_with_the_study_are_used_as_they_are(study_folder, tmp
         ('weights = "tiny.onnx"\n', "is no safetensors file"),
         ('weights = "other.safetensors"\n', "the students' weights are another family's"),
         ("coarse = [3]\n", "must be powers of 2"),
+        ("kinds = ['shorter']\n", "must be of elastic, shortened, but got 'shorter' (did you mean 'shortened'?)"),
         ('blocks = ["plain"]\n', "unknown key 'blocks' (did you mean 'block'?)"),
     ],
 )
@@ -364,6 +367,72 @@ def with_family(folder, outputs=3, function="build"):
         f'family = "students.py:{function}"\n[training]\nsteps = 6\n'
     )
     return folder
+
+
+SHORTENED = {"students": {"kinds": ["shortened"], "count": 2}, "training": {"steps": 6}}
+
+
+def test_the_reference_without_its_blocks_is_a_student(residual_model, pictures, tmp_path):
+    study = Study(residual_model, pictures(4, 1), pictures(3, 2), **SHORTENED)
+    run = search(study, trials=16, run_dir=tmp_path / "run", sampler="random")
+    ((base, student),) = RunHoldings(run.folder).students.items()
+    (block,) = residual_blocks(study.graph)
+    assert student == {"without": block.name}
+    graph = run.load().builder.of(base).graph
+    assert list(graph.layers) == ["a", "d", "e"]
+    own, reference = graph.weight(graph.layers["d"]), study.graph.weight(study.graph.layers["d"])
+    assert own.shape == reference.shape
+    assert 0.0 < np.abs(own - reference).max() < 0.2 * np.abs(reference).max(), (
+        "trained on from the reference's weights"
+    )
+    trials = [trial for trial in run.trials if trial.candidate.base == base]
+    assert len(trials) >= 3 and all(trial.judged or trial.predicted for trial in trials)
+    assert any(trial.label.startswith("student without 1 of the blocks") for trial in trials)
+    result = CliRunner().invoke(cli.app, ["report", str(run.folder), "-o", str(tmp_path / "report.html")])
+    assert result.exit_code == 0, result.output
+    assert "the reference without the residual blocks" in (tmp_path / "report.html").read_text()
+
+
+def test_both_kinds_of_students_are_judged_together(residual_model, pictures, tmp_path):
+    table = {"count": 8, "width": [8], "fine_width": [8], "depth": [1]}
+    training = {"steps": 3, "shared_steps": 3}
+    study = Study(residual_model, pictures(4, 1), pictures(3, 2), students=table, training=training)
+    run = search(study, trials=3, run_dir=tmp_path / "run", sampler="random")
+    kinds = {"without" in student for student in RunHoldings(run.folder).students.values()}
+    assert kinds == {False, True}
+
+
+def test_a_shortened_student_is_judged_by_what_it_has_and_misses(residual_model, pictures):
+    study = Study(residual_model, pictures(4, 1), pictures(3, 2), **SHORTENED)
+    told = []
+    (judged,) = judge_shortened(study, lambda text, part: told.append((text, part)))
+    assert told[-1] == ("judging shortened students", 1.0)
+    short = shortened(study.graph, residual_blocks(study.graph))
+    assert judged.graph().digest == short.digest and judged.inherits
+    size, time, drop = judged.point
+    assert size == pytest.approx(0.25 * short.parameters / study.graph.parameters)
+    assert 0.0 < time < 0.3 and drop > 0.0
+
+
+def test_a_model_without_blocks_has_no_shortened_students(study_folder, tmp_path):
+    file = study_folder / "study.toml"
+    file.write_text(
+        file.read_text()
+        + "[space]\nweight_bits = [4, 8]\n[space.students]\nkinds = ['shortened']\n[training]\nsteps = 4\n"
+    )
+    notes = []
+
+    class Told:
+        def note(self, text):
+            notes.append(text)
+
+        def prepare(self, *_): ...
+
+        def step(self, *_): ...
+
+    run = search(study_folder, trials=3, run_dir=tmp_path / "run", progress=Told())
+    assert "no students are searched: there is no residual block in the model that could be left out" in notes
+    assert len(run.trials) == 3
 
 
 def test_a_family_of_one_s_own_is_drawn_from_trained_and_searched(study_folder, tmp_path):

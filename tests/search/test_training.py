@@ -31,7 +31,7 @@ def builder(residual_model, pictures):
 def make(builder, tmp_path):
     def made(steps=STEPS, **more):
         student = builder.to_torch(Candidate(dict.fromkeys("abcde", LayerChoice(3, 8)), {"b": 0.5}))
-        schedule = Schedule(steps, **more)
+        schedule = Schedule(steps, **more).for_layers(5)
         examples = Examples(TorchView(builder.graph), builder.calibration, 1)
         lesson = Distillation(student, student.graph, examples, Loss())
         return Training(lesson, schedule, tmp_path / "training" / "it.pt")
@@ -197,7 +197,7 @@ def test_all_eight_ways_to_lie_come_up():
 
 def test_what_is_drawn_is_what_the_teacher_makes_of_it_and_is_asked_once(builder, monkeypatch):
     teacher = TorchView(builder.graph)
-    examples, seen = Examples(teacher, builder.calibration, 2), []
+    examples, seen = Examples(teacher, builder.calibration, 2, varied=0.0), []
     real = TorchView.forward
     monkeypatch.setattr(TorchView, "forward", lambda view, inputs: seen.append(1) or real(view, inputs))
     random = np.random.default_rng(0)

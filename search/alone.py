@@ -28,6 +28,7 @@ from .training import ETA, TRAINING_FOLDER, Schedule, Training
 RATE = 3e-2  # of students whose weights come of a shared network, in parts of them
 
 Choose = Callable[[list["Lone"], int], list["Lone"]]
+Failed = Callable[["Lone", str], None]
 
 
 class Alone(nn.Module):
@@ -94,7 +95,13 @@ class Lone:
         return self.lesson.module.graph()
 
 
-def halved(lones: Sequence[Lone], count: int, choose: Choose, progress: Progress | None = None) -> list[Lone]:
+def halved(
+    lones: Sequence[Lone],
+    count: int,
+    choose: Choose,
+    progress: Progress | None = None,
+    failed: Failed = lambda *_: None,
+) -> list[Lone]:
     """Train students until so many are left that have made all their steps; return those.
 
     One whose training fails drops out. Interrupted, the same call goes on from the checkpoints.
@@ -104,6 +111,7 @@ def halved(lones: Sequence[Lone], count: int, choose: Choose, progress: Progress
         count: how many are wanted.
         choose: returns so many of the students, as they are by now.
         progress: told what is being done, and the part of it that is done.
+        failed: told whose training fails, and why.
 
     Raises:
         BuildError: every one's training fails.
@@ -123,6 +131,7 @@ def halved(lones: Sequence[Lone], count: int, choose: Choose, progress: Progress
                 able.append(lone)
             except BuildError as error:
                 reason = error
+                failed(lone, str(error))
             done += rung - begun
         if not able:
             raise reason or BuildError("no student could be trained")
@@ -137,10 +146,13 @@ def raced(
     count: int,
     choose: Choose,
     progress: Progress | None = None,
+    failed: Failed = lambda *_: None,
 ) -> list[Lone]:
     """Do the same side by side: who promises less than others at as many steps stops there; see `halved`."""
     entries = [Entry(lone.training, promise) for lone, promise in zip(lones, promises, strict=True)]
-    done = {id(entry.training) for entry in race.run(entries, count, progress)}
+    by_entry = {id(entry): lone for entry, lone in zip(entries, lones, strict=True)}
+    told = race.run(entries, count, progress, lambda entry, reason: failed(by_entry[id(entry)], reason))
+    done = {id(entry.training) for entry in told}
     able = [lone for lone in lones if id(lone.training) in done]
     return choose(able, count) if len(able) > count else able
 

@@ -9,12 +9,14 @@ from ..spaces.cache import content_hash
 from ..spaces.candidate import Candidate
 from ..spaces.errors import BuildError, InputError
 from ..spaces.statistics import Progress
+from ..studies.records import FAILED
 from ..studies.run import Run
 from ..studies.study import Study
 from ..studies.trial import Trial
 from .addition import Addition, adding_to
 from .distillation import Distillation, Examples
 from .distilled_study import examples_of, loss_of
+from .evaluate import StageResult
 from .recorded import Proposal
 from .training import TRAINING_FOLDER, Schedule, Training
 
@@ -81,12 +83,13 @@ def polished(
     Raises:
         BusyError: another process is evaluating it, or the run has its trials.
         InputError: the disk cannot be written to.
-        BuildError: an op has no form in PyTorch here, or the training fails; it is named.
+        BuildError: an op has no form in PyTorch here, or the training fails, which is recorded as a failed trial; it is named.
     """
     training = training_of(addition, before, schedule, progress)
     try:
         earlier, later = training.run(progress)
     except BuildError as error:
+        record_failure(addition, before, training, str(error), total)
         raise BuildError(f"the candidate cannot be trained: {error}") from error
     after = added(addition, before, training, progress, total) if later < earlier else None
     training.checkpoint.unlink(missing_ok=True)
@@ -131,11 +134,27 @@ def added(
     addition: Addition, before: Trial, training: Training, progress: Progress | None = None, total: int | None = None
 ) -> Trial:
     """Keep what a trial's candidate has become by its training, and evaluate it; raises `BusyError` as `polished`."""
-    trainee: Trainee = training.lesson.module  # type: ignore[assignment]
-    candidate = replace(before.candidate, weights=addition.recorded.holdings.keep_trained(trainee.trained()))
+    proposal = _become(addition, before, training)
     if progress is not None:
         progress("measuring what it has become,", 1.0)
-    return addition.evaluated(Proposal(candidate, f"{POLISHED} {before.number}"), total)
+    return addition.evaluated(proposal, total)
+
+
+def record_failure(
+    addition: Addition, before: Trial, training: Training, reason: str, total: int | None = None
+) -> None:
+    """Record a failed trial: what a trial's candidate was last before its training failed; nothing where the run is full."""
+    proposal = _become(addition, before, training)
+    if addition.recorded.run.known(proposal.candidate) is None:
+        result = StageResult("build", FAILED, "", reason=f"the training fails: {reason}")
+        addition.recorded.add([(trial.number, result) for trial in addition.recorded.claim([proposal], total)])
+
+
+def _become(addition: Addition, before: Trial, training: Training) -> Proposal:
+    """Keep the weights that a trial's candidate has by now; return the candidate with them."""
+    trainee: Trainee = training.lesson.module  # type: ignore[assignment]
+    weights = addition.recorded.holdings.keep_trained(trainee.trained())
+    return Proposal(replace(before.candidate, weights=weights), f"{POLISHED} {before.number}")
 
 
 def _check(trial: Trial) -> None:

@@ -21,7 +21,7 @@ from .addition import Addition, BusyError
 from .distilled_study import examples_of
 from .gain import hypervolume_with_less_drop
 from .pace import Pace, TimeIsOverError
-from .polish import added, manner, polished, training_of
+from .polish import added, manner, polished, record_failure, training_of
 from .progress import Progress
 from .race import Entry, Race
 from .task import limits_of
@@ -124,9 +124,10 @@ def _polish_together(
         limited("preparing the training of", len(entries) / len(trials))
 
     def failed(entry: Entry, reason: str) -> None:
-        number = next(number for number, each in entries.items() if each is entry)
-        progress.note(f"trial {number}: the candidate cannot be trained: {reason}")
-        ended[number] = False
+        trial = next(trial for trial in trials if entries.get(trial.number) is entry)
+        progress.note(f"trial {trial.number}: the candidate cannot be trained: {reason}")
+        record_failure(addition, trial, entry.training, reason, pace.total)
+        ended[trial.number] = False
 
     whole: list[Entry] = []
     if entries:

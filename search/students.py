@@ -23,6 +23,7 @@ from ..spaces.work import multiply_adds
 from ..studies.front import FULL_FIDELITY_DB, WORST, full_drop_db, hypervolume
 from ..studies.holdings import OpenHoldings
 from ..studies.study import Study
+from ..studies.texts import student_name
 from .distillation import Distillation, Examples
 from .distilled_study import examples_of, loss_of
 from .losses import Loss
@@ -80,8 +81,9 @@ def use_students(
         study.use_students(decided, holdings)
         return []
     folder = holdings.folders[0]
+    notes: list[str] = []
     try:
-        graphs = _found(study, table, folder, progress, race)
+        graphs = _found(study, table, folder, notes, progress, race)
     except NoStudentsError as error:
         holdings.decide({})
         return [f"no students are searched: {error}"]
@@ -91,7 +93,7 @@ def use_students(
     study.use_students(holdings.decide(found), holdings)
     for checkpoint in (folder / TRAINING_FOLDER).glob("*.pt"):
         checkpoint.unlink()
-    return []
+    return notes
 
 
 class NoStudentsError(BuildError):
@@ -99,15 +101,15 @@ class NoStudentsError(BuildError):
 
 
 def _found(
-    study: Study, table: StudentsTable, folder: Path, progress: Progress | None, race: Race | None
+    study: Study, table: StudentsTable, folder: Path, notes: list[str], progress: Progress | None, race: Race | None
 ) -> list[tuple[Mapping[str, Any], Graph]]:
-    """Return the students that are searched, and their graphs."""
+    """Return the students that are searched, and their graphs; note whose training fails."""
     training, build, count = study.settings.training, study.student_family, table.count
     if build is not None:
         from .own_family import drawn
 
         steps = training.student_steps(True) or 1
-        return trained(study, drawn(study, build, count), count, steps, folder, progress, race)
+        return trained(study, drawn(study, build, count), count, steps, folder, notes, progress, race)
     steps = training.student_steps(study.student_weights is None)
     judged, reason = [], None
     if "elastic" in table.kinds:
@@ -125,7 +127,7 @@ def _found(
         raise NoStudentsError(reason or "there is no residual block in the model that could be left out")
     if not steps:
         return [(each.student, each.graph()) for each in most_promising(judged, count)]
-    return trained(study, most_promising(judged, count * ETA), count, steps, folder, progress, race)
+    return trained(study, most_promising(judged, count * ETA), count, steps, folder, notes, progress, race)
 
 
 def trained(
@@ -134,10 +136,11 @@ def trained(
     count: int,
     steps: int,
     folder: Path,
+    notes: list[str],
     progress: Progress | None = None,
     race: Race | None = None,
 ) -> list[tuple[Mapping[str, Any], Graph]]:
-    """Train students alone; return so many that promise most by then, and their graphs.
+    """Train students alone; return so many that promise most by then, and their graphs; note whose training fails.
 
     Raises:
         BuildError: the training of each of them fails.
@@ -167,12 +170,15 @@ def trained(
         kept = {id(each) for each in most_promising([each for _, each in rows], wanted)}
         return [lone for lone, each in rows if id(each) in kept]
 
+    def failed(lone: Lone, reason: str) -> None:
+        notes.append(f"{student_name(lone.student)} cannot be trained: {reason}")
+
     if race is None or not race.able:
-        left = halved(begun, count, choose, progress)
+        left = halved(begun, count, choose, progress, failed)
     else:
         points = [scale.rated(known[id(lone)], scale.error(lone.lesson)).point for lone in begun]
         promises = [Promise(scale, point, [p for p in points if p is not point]) for point in points]
-        left = raced(begun, promises, race, count, choose, progress)
+        left = raced(begun, promises, race, count, choose, progress, failed)
     return [(lone.student, lone.graph()) for lone in left]
 
 

@@ -188,6 +188,7 @@ class Training:
     def _go_back(self) -> None:
         """Go on from the last checkpoint with half the rate."""
         if self.halvings == HALVINGS:
+            self._load(self._good)
             raise BuildError(
                 f"the loss, or its gradient, is no number at step {self.step}, at a quarter of the rate too"
             )

@@ -29,6 +29,7 @@ class Model:
         path: of the ONNX file.
         graph: captured from it.
         calibration, inputs: of calibration and evaluation, by input name.
+        calibration_target: pictures in ``low..high``, where there are some.
         target: pictures, or the model's own outputs, in ``low..high``.
         has_target: whether they are pictures.
     """
@@ -41,6 +42,7 @@ class Model:
     has_target: bool
     low: float
     high: float
+    calibration_target: np.ndarray | None = None
 
     def psnr(self, model: bytes | Path) -> float:
         """Return a file's mean PSNR against the target, in dB."""
@@ -64,14 +66,19 @@ def parser(script: str, models: Sequence[str]) -> argparse.ArgumentParser:
 def load(zoo: Path, name: str) -> Model:
     """Return a model of a zoo."""
     path = zoo / "models" / f"{name}.onnx"
-    calibration = np.load(zoo / "data" / f"{name}_calibration.npz")["input"]
+    calibration = dict(np.load(zoo / "data" / f"{name}_calibration.npz"))
     evaluation = dict(np.load(zoo / "data" / f"{name}_evaluation.npz"))
     graph = capture_onnx(path)
     low, high = RANGES.get(name, (0.0, 1.0))
     inputs = {graph.inputs[0].name: evaluation["input"]}
+
+    def scaled(pictures: np.ndarray) -> np.ndarray:
+        return pictures.astype(np.float32) / 255 * (high - low) + low
+
     if "target" in evaluation:
-        target = evaluation["target"].astype(np.float32) / 255 * (high - low) + low
+        target = scaled(evaluation["target"])
     else:
         target = np.clip(infer(open_session(path), inputs, graph.batch), low, high)
-    calibrated = {graph.inputs[0].name: calibration}
-    return Model(path, graph, calibrated, inputs, target, "target" in evaluation, low, high)
+    calibrated = {graph.inputs[0].name: calibration["input"]}
+    learned = scaled(calibration["target"]) if "target" in calibration else None
+    return Model(path, graph, calibrated, inputs, target, "target" in evaluation, low, high, learned)

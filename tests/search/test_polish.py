@@ -17,6 +17,7 @@ from slimfront.search import parcel, remote
 from slimfront.search import training as training_module
 from slimfront.search.distillation import Examples
 from slimfront.search.loop import search
+from slimfront.search.losses import Loss
 from slimfront.search.polish import polish
 from slimfront.search.work import Kind, Work
 from slimfront.spaces.errors import BuildError, InputError
@@ -167,6 +168,29 @@ def test_what_has_become_no_better_is_not_added(run, coarse, monkeypatch):
     assert "did not become better in 3 steps: nothing is added" in notes[-1]
     assert len(Run(run.folder).trials) == len(run.trials)
     assert not (run.folder / "weights").exists()
+
+
+def test_a_training_that_fails_is_a_failed_trial(run, coarse, monkeypatch):
+    real = Loss.__call__
+
+    def spoilt(loss, found, wanted, target=None):
+        value = real(loss, found, wanted, target)
+        return value * float("nan") if value.requires_grad else value
+
+    monkeypatch.setattr(Loss, "__call__", spoilt)
+    for _ in range(2):
+        with pytest.raises(BuildError, match="cannot be trained: the loss, or its gradient, is no number at step 0"):
+            polish(run, coarse, steps=3)
+    *before, failed = Run(run.folder).trials
+    assert len(before) == len(run.trials)
+    assert failed.state == "failed" and failed.label == f"polished {coarse.number}"
+    assert failed.reason.startswith("the training fails: the loss, or its gradient, is no number")
+    assert failed.candidate.layers == coarse.candidate.layers
+    called = CliRunner().invoke(cli.app, ["front", str(run.folder), "--all"])
+    assert called.exit_code == 0 and "the training fails" in called.stdout
+    monkeypatch.undo()
+    after, _ = polish(Run(run.folder), coarse, steps=STEPS)
+    assert after.judged and after.number == failed.number + 1, "who tries again may succeed"
 
 
 def test_bad_input_is_told_of(run, coarse, monkeypatch):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from slimfront.search.alone import Lone, halved
+from slimfront.search.alone import RATE, Lone, halved
 from slimfront.search.losses import Loss
 from slimfront.search.sandwich import Sandwich
 from slimfront.search.shared_network import SharedNetwork
@@ -140,7 +140,7 @@ def test_all_students_learn_together(network, tmp_path):
 
 
 def lone(network, student, folder, steps=9):
-    return Lone(student.to_json(), network.graph_of(student), Pairs(), Loss(), Schedule(steps, 1e-3), folder)
+    return Lone(student.to_json(), network.graph_of(student), Pairs(), Loss(), Schedule(steps, RATE), folder)
 
 
 def best(lones, count):
@@ -167,7 +167,9 @@ def test_one_whose_training_fails_drops_out(network, tmp_path, monkeypatch):
         raise BuildError("no number")
 
     monkeypatch.setattr(lones[0].training, "go_on", fails)
-    assert halved(lones, 2, best) == lones[1:]
+    told = []
+    assert halved(lones, 2, best, failed=lambda lone, reason: told.append((lone, reason))) == lones[1:]
+    assert told == [(lones[0], "no number")]
     monkeypatch.setattr(lones[1].training, "go_on", fails)
     with pytest.raises(BuildError, match="no number"):
         halved(lones, 2, best)

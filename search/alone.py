@@ -25,7 +25,7 @@ from .race import Entry, Race
 from .students import Promise
 from .training import ETA, TRAINING_FOLDER, Schedule, Training
 
-RATE = 3e-2  # of students whose weights come of a shared network, in parts of them
+RATE = 1e-3  # of students that inherit nothing
 
 Choose = Callable[[list["Lone"], int], list["Lone"]]
 Failed = Callable[["Lone", str], None]
@@ -34,19 +34,18 @@ Failed = Callable[["Lone", str], None]
 class Alone(nn.Module):
     """A student's graph as a module of its inputs by name.
 
-    Its parameters are in units of their root mean square as they came, so that one learning rate suits all.
+    Args:
+        graph: with the weights to begin with.
+        relative: whether its parameters are in units of their root mean square as they came, so that one learning rate suits
+            all: for weights that were trained before.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, relative: bool = False) -> None:
         super().__init__()
         self.view = TorchView(graph)
-        weights = self.view.weights
-        sizes = {name: float(weight.detach().square().mean().sqrt()) for name, weight in weights.items()}
-        some = [size for size in sizes.values() if size > 0.0]
-        usual = float(np.exp(np.mean(np.log(some)))) if some else 1.0  # for biases that are zero
-        self.units = {name: size or usual for name, size in sizes.items()}
+        self.units = _units(self.view.weights) if relative else dict.fromkeys(self.view.weights, 1.0)
         with torch.no_grad():
-            for name, weight in weights.items():
+            for name, weight in self.view.weights.items():
                 weight.div_(self.units[name])
 
     def forward(self, **inputs: Tensor) -> Tensor:
@@ -63,6 +62,14 @@ class Alone(nn.Module):
         return value * self.units[name] if name in self.units else value
 
 
+def _units(weights: Mapping[str, Tensor]) -> dict[str, float]:
+    """Return the root mean square of each weight; of biases that are zero, what is usual among the others."""
+    sizes = {name: float(weight.detach().square().mean().sqrt()) for name, weight in weights.items()}
+    some = [size for size in sizes.values() if size > 0.0]
+    usual = float(np.exp(np.mean(np.log(some)))) if some else 1.0
+    return {name: size or usual for name, size in sizes.items()}
+
+
 class Lone:
     """A student that is trained alone, from the weights that it has.
 
@@ -73,6 +80,7 @@ class Lone:
         loss: what is made small.
         schedule: how it is trained.
         folder: of the run, for the checkpoint.
+        inherits: whether the weights are a trained network's: then the rates are parts of them.
     """
 
     def __init__(
@@ -83,11 +91,12 @@ class Lone:
         loss: Loss,
         schedule: Schedule,
         folder: Path,
+        inherits: bool = False,
     ) -> None:
         self.student = dict(student)
-        self.lesson = Distillation(Alone(graph), graph, examples, loss)
+        self.lesson = Distillation(Alone(graph, inherits), graph, examples, loss)
         name = content_hash(self.student, graph.digest, repr(schedule), repr(loss))
-        schedule = schedule.for_layers(len(graph.layers))
+        schedule = schedule.for_layers(len(graph.layers)) if inherits else schedule
         self.training = Training(self.lesson, schedule, folder / TRAINING_FOLDER / f"{name}.pt")
 
     def graph(self) -> Graph:

@@ -156,7 +156,7 @@ def trained(
     for each in judged:
         try:
             schedule = gentle if each.inherits else replace(gentle, rate=RATE)
-            begun.append(Lone(each.student, each.graph(), examples, loss, schedule, folder))
+            begun.append(Lone(each.student, each.graph(), examples, loss, schedule, folder, each.inherits))
         except BuildError as error:  # an op without a form in PyTorch here
             reason = error
             continue

@@ -32,7 +32,7 @@ from slimfront.studies.painting import data
 from slimfront.studies.painting.train_students import FAMILY, Crops, crops
 
 WEIGHTS = Path(painting.__file__).parent / "students.safetensors"
-RATE = 6e-2
+RATE = 2e-3
 BATCH = 8
 CROPS = 4000
 
@@ -82,9 +82,7 @@ def trained_alone(folder: Path, steps: int, student: Student) -> float:
     graph = FAMILY.graph_of(student)
     lesson = Distillation(Alone(graph), graph, Crops(inputs, targets, BATCH), Loss({"l1": 1.0}))  # type: ignore[arg-type]
     name = "-".join(map(str, student.to_json().values()))
-    Training(
-        lesson, Schedule(steps, RATE, clipped=True).for_layers(len(graph.layers)), folder / "training" / f"{name}.pt"
-    ).go_on(steps)
+    Training(lesson, Schedule(steps, RATE, clipped=True), folder / "training" / f"{name}.pt").go_on(steps)
     return _db(Distillation(lesson.module, graph, Calibration(), Loss()).standing())  # type: ignore[arg-type]
 
 

@@ -8,6 +8,8 @@ found, and when, as a Markdown table. A run that was kept goes on.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from typing import Any
 
 from searches import folder_of_runs, search_parser
 from zoo import Model, load
@@ -49,13 +51,17 @@ def main() -> None:
             tell(name, "training", began, Run(run.folder), trained)
 
 
-def study_of(model: Model, name: str, limits: dict[str, float], seed: int) -> Study:
-    """Return the study of a zoo's model under limits."""
+def study_of(
+    model: Model, name: str, limits: Mapping[str, float], seed: int, more: Mapping[str, Any] | None = None
+) -> Study:
+    """Return the study of a zoo's model under limits, with targets of its calibration data; ``more`` goes to `Study`."""
     inputs, calibration = (next(iter(arrays.values())) for arrays in (model.inputs, model.calibration))
     learned = calibration if model.calibration_target is None else (calibration, model.calibration_target)
     evaluation = (inputs, model.target) if model.has_target else inputs
     bounds = (model.low, model.high)
-    return Study(model.path, learned, evaluation, name=name, range=bounds, seed=seed, constraints=limits)
+    return Study(
+        model.path, learned, evaluation, name=name, range=bounds, seed=seed, constraints=limits, **(more or {})
+    )
 
 
 def tell(name: str, step: str, began: float, run: Run, trial: Trial) -> None:

@@ -160,7 +160,7 @@ def raced(
     """Do the same side by side: who promises less than others at as many steps stops there; see `halved`."""
     entries = [Entry(lone.training, promise) for lone, promise in zip(lones, promises, strict=True)]
     by_entry = {id(entry): lone for entry, lone in zip(entries, lones, strict=True)}
-    told = race.run(entries, count, progress, lambda entry, reason: failed(by_entry[id(entry)], reason))
+    told = race.run(entries, count, progress, lambda entry, error: failed(by_entry[id(entry)], str(error)))
     done = {id(entry.training) for entry in told}
     able = [lone for lone in lones if id(lone.training) in done]
     return choose(able, count) if len(able) > count else able

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..spaces.graph import Graph
     from ..spaces.torch_view import TorchView
 
-REMEMBERED = 1 << 30  # bytes of the teacher's outputs that are not worked out anew
+REMEMBERED = 1 << 29  # bytes of the teacher's outputs that are not worked out anew
 VARIED = 0.5  # part of the inputs that are made of samples
 MADE = 512  # different batches of such inputs
 
@@ -51,7 +51,8 @@ class Examples:
         batch: how many go together.
         target: what is true of them ``[N, ...]``, where that is known. It is turned with the samples where both are pictures of
             as many channels; else only the samples as they are have a target, and what is made of samples has none.
-        varied: the part of what is drawn that is made of samples (`Variation`); the rest are samples, turned and mirrored.
+        varied: the part of what is drawn that is made of samples (`Variation`), where anything can be; the rest are samples,
+            turned and mirrored.
     """
 
     def __init__(
@@ -64,8 +65,8 @@ class Examples:
     ) -> None:
         self.teacher = teacher
         self.batch = batch
-        self.varied = varied
         self.variation = Variation(inputs)
+        self.varied = varied if self.variation.able else 0.0
         self.feeds: Sequence[Mapping[str, NDArray]] = list(batches(inputs, batch))
         self.targets = [None] * len(self.feeds) if target is None else list(_parts(target, batch, len(self.feeds)))
         self._turns_alike = target is not None and all(_alike(array, target) for array in inputs.values())
@@ -74,11 +75,13 @@ class Examples:
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what is sent to another process, which may have another device: without what is remembered."""
-        return {**vars(self), "teacher": copy.deepcopy(self.teacher).cpu(), "_known": {}, "_bytes": 0}
+        teacher = copy.deepcopy(self.teacher).cpu()
+        return {**vars(self), "teacher": teacher, "feeds": [], "_known": {}, "_bytes": 0}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self.teacher = self.teacher.to(device())
+        self.feeds = list(batches(self.variation.inputs, self.batch))
 
     def draw(self, random: np.random.Generator) -> Example:
         """Return a batch, the teacher's output for it and the target, if any."""

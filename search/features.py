@@ -6,8 +6,9 @@ made of a graph that computes what the reference does with the same names.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from ..spaces.graph import Graph
     from ..spaces.narrow import Removed
     from ..spaces.trainee import Trainee
+
+LEAST_SPREAD = 1e-6  # of a tensor that is compared: its variance in parts of its mean square
 
 
 class Features:
@@ -44,8 +47,18 @@ class Features:
         self.names = [name for name in dict.fromkeys(names) if name not in outputs]
         self._removed = {slot: entries for slot, entries in removed.items() if slot[0] in self.names}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is sent to another process, which may have another device."""
+        return {**vars(self), "whole": copy.deepcopy(self.whole).cpu()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.whole = self.whole.to(device())
+
     def error(self, feed: Feed, found: Mapping[str, Tensor]) -> Tensor:
         """Return the squared error of the candidate's tensors, in parts of their variance, in the mean over tensors.
+
+        Tensors that are constant have none.
 
         Args:
             feed: inputs by name.
@@ -57,8 +70,9 @@ class Features:
         for name in self.names:
             if name in found:
                 wanted = self._kept(name, whole[name])
-                spread = wanted.var().clamp_min(torch.finfo(wanted.dtype).tiny)
-                errors.append((found[name] - wanted).square().mean() / spread)
+                spread = wanted.var(correction=0)
+                if float(spread) > LEAST_SPREAD * float(wanted.square().mean()):
+                    errors.append((found[name] - wanted).square().mean() / spread)
         return torch.stack(errors).mean() if errors else next(iter(found.values())).new_zeros(())
 
     def _kept(self, name: str, tensor: Tensor) -> Tensor:

@@ -33,7 +33,8 @@ def polish(
     """Train a candidate on and add what it becomes to the run.
 
     It learns to give what the reference gives (and what the targets are, where the calibration data has some), on the
-    calibration data, turned and mirrored; evaluation data is not seen. Bits, channels and zeros stay as they are, so size and
+    calibration data, turned and mirrored, and on what is made of it, for half of the steps each; evaluation data is not seen.
+    What is made has no targets. Bits, channels and zeros stay as they are, so size and
     speed do; weights, and the steps of their grids and of activations, are learned behind the rounding (`spaces.trainee`).
     Interrupted, the same call goes on from its checkpoint.
 
@@ -41,7 +42,7 @@ def polish(
         run: with the trial; the study that it was made of has to be there.
         trial: which candidate, or its number.
         steps: of training, one batch of the model's own size each.
-        seed: of the order and the variation of the samples.
+        seed: of the order of the samples.
         progress: told what is being done, and the part of it that is done.
 
     Returns:
@@ -69,7 +70,12 @@ def polish(
 
 
 def polished(
-    addition: Addition, before: Trial, schedule: Schedule, progress: Progress | None = None, total: int | None = None
+    addition: Addition,
+    before: Trial,
+    schedule: Schedule,
+    progress: Progress | None = None,
+    total: int | None = None,
+    examples: Examples | None = None,
 ) -> Trial | None:
     """Train a candidate of an open run on and evaluate what it becomes; None where it has come no nearer to its aim.
 
@@ -79,13 +85,14 @@ def polished(
         schedule: how it is trained.
         progress: told what is being done, and the part of it that is done.
         total: how many trials the run may have; by default any number.
+        examples: of the study, where there are some already.
 
     Raises:
         BusyError: another process is evaluating it, or the run has its trials.
         InputError: the disk cannot be written to.
         BuildError: an op has no form in PyTorch here, or the training fails, which is recorded as a failed trial; it is named.
     """
-    training = training_of(addition, before, schedule, progress)
+    training = training_of(addition, before, schedule, progress, examples)
     try:
         earlier, later = training.run(progress)
     except BuildError as error:
@@ -143,7 +150,9 @@ def added(
 def record_failure(
     addition: Addition, before: Trial, training: Training, reason: str, total: int | None = None
 ) -> None:
-    """Record a failed trial: what a trial's candidate was last before its training failed; nothing where the run is full."""
+    """Record a failed trial, with the weights that this process has of it; nothing where the run is full."""
+    if total is not None and addition.recorded.run.count >= total:
+        return
     proposal = _become(addition, before, training)
     if addition.recorded.run.known(proposal.candidate) is None:
         result = StageResult("build", FAILED, "", reason=f"the training fails: {reason}")

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from numpy.typing import NDArray
 
 from ..spaces.errors import BuildError
 from ..studies.front import WORST
+from ..studies.records import FAILED
 from ..studies.run import Run
 from ..studies.run_folder import write_derived
 from ..studies.trial import Trial
 from .addition import Addition, BusyError
+from .distillation import Examples
 from .distilled_study import examples_of
 from .gain import hypervolume_with_less_drop
 from .pace import Pace, TimeIsOverError
@@ -49,7 +52,7 @@ def polish_front(
         InputError: the disk cannot be written to.
     """
     recorded, schedule = addition.recorded, Schedule(steps, seed=seed)
-    how = manner(addition.study, schedule)
+    how, examples = manner(addition.study, schedule), cache(partial(examples_of, addition.study))
     in_vain = _read(recorded.folder, how)
     done = set(in_vain)  # in this call
     together = race if race is not None and race.able else None
@@ -62,9 +65,9 @@ def polish_front(
                 break
             pace.check()
             if together is None:
-                trained = {found[0].number: _polish_one(addition, found[0], schedule, pace, progress)}
+                trained = {found[0].number: _polish_one(addition, found[0], schedule, pace, progress, examples)}
             else:
-                trained = _polish_together(addition, found, schedule, pace, progress, together, count)
+                trained = _polish_together(addition, found, schedule, pace, progress, examples, together, count)
             ended = [trial for trial in found if trial.number in trained]
             gone = [trial for trial in ended if not trained[trial.number]]
             done |= {trial.candidate.key for trial in ended or found}  # where none came to its end none would again
@@ -80,10 +83,18 @@ def polish_front(
         checkpoint.unlink(missing_ok=True)
 
 
-def _polish_one(addition: Addition, trial: Trial, schedule: Schedule, pace: Pace, progress: Progress) -> bool:
+def _polish_one(
+    addition: Addition,
+    trial: Trial,
+    schedule: Schedule,
+    pace: Pace,
+    progress: Progress,
+    examples: Callable[[], Examples],
+) -> bool:
     """Train one trial's candidate on; return whether it became better."""
     try:
-        after = polished(addition, trial, schedule, pace.limited(_of_trials(progress, [trial])), pace.total)
+        limited = pace.limited(_of_trials(progress, [trial]))
+        after = polished(addition, trial, schedule, limited, pace.total, examples())
     except BuildError as error:
         progress.note(f"trial {trial.number}: {error}")
         return False
@@ -100,6 +111,7 @@ def _polish_together(
     schedule: Schedule,
     pace: Pace,
     progress: Progress,
+    examples: Callable[[], Examples],
     race: Race,
     count: int,
 ) -> dict[int, bool]:
@@ -109,12 +121,11 @@ def _polish_together(
     """
     run, limited = addition.recorded.run, pace.limited(_of_trials(progress, trials))
     front = np.array([run.point(trial) for trial in run.front_trials()])
-    examples = examples_of(addition.study)
     entries: dict[int, Entry] = {}
     ended: dict[int, bool] = {}
     for trial in trials:
         try:
-            training = training_of(addition, trial, schedule, limited, examples)
+            training = training_of(addition, trial, schedule, limited, examples())
         except BuildError as error:
             progress.note(f"trial {trial.number}: {error}")
             ended[trial.number] = False
@@ -123,11 +134,14 @@ def _polish_together(
         entries[trial.number] = Entry(training, promise)
         limited("preparing the training of", len(entries) / len(trials))
 
-    def failed(entry: Entry, reason: str) -> None:
+    failures: list[tuple[Trial, str]] = []
+
+    def failed(entry: Entry, error: Exception) -> None:
         trial = next(trial for trial in trials if entries.get(trial.number) is entry)
-        progress.note(f"trial {trial.number}: the candidate cannot be trained: {reason}")
-        record_failure(addition, trial, entry.training, reason, pace.total)
+        progress.note(f"trial {trial.number}: the candidate cannot be trained: {error}")
         ended[trial.number] = False
+        if isinstance(error, BuildError):  # and no worker was lost
+            failures.append((trial, str(error)))
 
     whole: list[Entry] = []
     if entries:
@@ -147,6 +161,8 @@ def _polish_together(
                 better = False
         ended[number] = better
         training.checkpoint.unlink(missing_ok=True)
+    for trial, reason in failures:  # where there is room left for them
+        record_failure(addition, trial, entries[trial.number].training, reason, pace.total)
     return ended
 
 
@@ -222,11 +238,12 @@ def most_promising(run: Run, without: set[str]) -> Trial | None:
         run: with its reference measured.
         without: keys of candidates that were trained already.
     """
-    trained = {replace(trial.candidate, weights="") for trial in run.trials if trial.candidate.weights}
+    able = [trial for trial in run.trials if trial.candidate.weights and trial.state != FAILED]
+    trained = {replace(trial.candidate, weights="") for trial in able}
     front = run.front_trials()
     taken = np.array([run.point(trial) for trial in front])
     worst = _worst(run)
-    able = [
+    found = [
         trial
         for trial in front
         if trial.candidate.repaired
@@ -235,4 +252,4 @@ def most_promising(run: Run, without: set[str]) -> Trial | None:
         and run.point(trial)[2] > LEAST_DROP
         and trial.candidate not in trained
     ]
-    return max(able, key=lambda t: hypervolume_with_less_drop(run.point(t), LEFT, taken, worst), default=None)
+    return max(found, key=lambda t: hypervolume_with_less_drop(run.point(t), LEFT, taken, worst), default=None)

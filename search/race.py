@@ -56,19 +56,21 @@ class _End:
         steps: that it has made; 0 where it failed.
         promise: what it told last.
         reason: why it failed.
+        own: whether it failed by itself, and not with its worker.
     """
 
     entry: Entry
     steps: int
     promise: float
     reason: str = ""
+    own: bool = False
 
     @classmethod
     def of(cls, entry: Entry, result: Any) -> _End:
         """Return what Tune's result says."""
         if result.error:
-            reason = cluster.what_failed(result.error)
-            return cls(entry, 0, 0.0, reason.rpartition(f"{BuildError.__name__}: ")[2])
+            _, own, reason = cluster.what_failed(result.error).rpartition(f"{BuildError.__name__}: ")
+            return cls(entry, 0, 0.0, reason, bool(own))
         told = result.metrics or {}
         return cls(entry, told.get(STEPS, 0), told.get(PROMISE, 0.0))
 
@@ -103,7 +105,7 @@ class Race:
         entries: Sequence[Entry],
         count: int,
         progress: Progress | None = None,
-        failed: Callable[[Entry, str], None] = lambda entry, reason: None,
+        failed: Callable[[Entry, Exception], None] = lambda entry, error: None,
     ) -> list[Entry]:
         """Train until each has made all its steps, or has stopped; return the former, with what they have become.
 
@@ -111,7 +113,7 @@ class Race:
             entries: at least one.
             count: so many at least make all their steps, where their training does not fail.
             progress: told what is being done, and the part of it that is done; what it raises ends the race.
-            failed: is told which trainings fail, and why.
+            failed: is told which trainings fail, and why: by themselves, a `BuildError`; or with their worker.
 
         Raises:
             BuildError: every one's training fails.
@@ -125,7 +127,7 @@ class Race:
             whole += [end for end in ends[len(entries) :] if end.steps == _steps(entries)]
         for end in ends:
             if end.reason:
-                failed(end.entry, end.reason)
+                failed(end.entry, BuildError(end.reason) if end.own else RuntimeError(end.reason))
         if not whole:
             raise BuildError(next((end.reason for end in ends if end.reason), "no training came to its end"))
         found = sorted((end.entry for end in whole), key=entries.index)

@@ -17,6 +17,7 @@ from ..spaces.capture import capture_onnx
 from ..spaces.errors import BuildError
 from ..spaces.family import Family, family_of
 from ..spaces.graph import Graph
+from ..spaces.shorten import residual_blocks
 from ..spaces.statistics import Progress
 from ..spaces.threads import one_torch_thread
 from ..spaces.work import multiply_adds
@@ -111,18 +112,23 @@ def _found(
         steps = training.student_steps(True) or 1
         return trained(study, drawn(study, build, count), count, steps, folder, notes, progress, race)
     steps = training.student_steps(study.student_weights is None)
-    judged, reason = [], None
+    judged: list[Judged] = []
+    reason: BuildError | None = None
     if "elastic" in table.kinds:
         try:
             family = family_of(study.graph, **table.sizes)
         except BuildError as error:
             reason = error
+            notes.append(f"no elastic students: {error}")
         else:
             judged += judge(study, shared_network(study, family, folder, progress), progress)
-    if "shortened" in table.kinds and steps:
+    blocks = residual_blocks(study.graph) if "shortened" in table.kinds else []
+    if blocks and steps:
         from .shortened import judge_shortened
 
         judged += judge_shortened(study, progress)
+    if not judged and blocks:
+        raise BuildError("shortened students have to be trained, but training.steps is 0")
     if not judged:
         raise NoStudentsError(reason or "there is no residual block in the model that could be left out")
     if not steps:
@@ -159,6 +165,7 @@ def trained(
             begun.append(Lone(each.student, each.graph(), examples, loss, schedule, folder, each.inherits))
         except BuildError as error:  # an op without a form in PyTorch here
             reason = error
+            notes.append(f"{student_name(each.student)} cannot be trained: {error}")
             continue
         known[id(begun[-1])] = each
     if not begun:

@@ -188,10 +188,9 @@ class Training:
     def _go_back(self) -> None:
         """Go on from the last checkpoint with half the rate."""
         if self.halvings == HALVINGS:
+            step = self.step
             self._load(self._good)
-            raise BuildError(
-                f"the loss, or its gradient, is no number at step {self.step}, at a quarter of the rate too"
-            )
+            raise BuildError(f"the loss, or its gradient, is no number at step {step}, at a quarter of the rate too")
         halvings = self.halvings + 1
         self._load(self._good)
         self.halvings = halvings

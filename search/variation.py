@@ -49,9 +49,11 @@ class Variation:
     """New inputs, made of samples.
 
     Images ``[N, C, H, W]`` and their likes (latents) become four patches of several samples, each turned, mirrored, mixed with
-    another sample and changed in contrast and colour at random, never beyond the values that a channel has in the samples.
-    Where there are none, noise ``[N, C]`` or ``[N, C, 1, 1]`` becomes a sum of two samples that has the mean and the variance of
-    one. Conditions, that is whole numbers and what comes beside images, stay those of one sample.
+    another sample and changed in contrast and colour at random, never beyond the values that a channel has in the samples. Maps
+    of 0 and 1 are cut and turned alike, and stay such maps. Where other inputs come beside them, conditions, all patches are of
+    the sample that these belong to.
+    Where there are no images, noise ``[N, C]`` or ``[N, C, 1, 1]`` becomes a sum of two samples that has the mean and the
+    variance of one, within the values of the samples; whole numbers stay those of one sample.
 
     Args:
         inputs: samples by name, ``[N, ...]``.
@@ -62,8 +64,15 @@ class Variation:
         self.count = len(next(iter(inputs.values())))
         self.images = [name for name, array in inputs.items() if _is_image(array)]
         self.noise = [name for name, array in inputs.items() if not self.images and _is_noise(array)]
+        self._alone = len(self.images) == len(inputs)  # no condition beside the images
+        self._maps = {name for name in self.images if bool(np.isin(inputs[name], (0.0, 1.0)).all())}
         self._around = {name: _Spread(inputs[name]) for name in self.images}
         self._mean = {name: inputs[name].mean(0, keepdims=True) for name in self.noise}
+
+    @property
+    def able(self) -> bool:
+        """Whether what is made of the samples is anything new."""
+        return bool(self.images) or (bool(self.noise) and self.count > 1)
 
     def draw(self, random: np.random.Generator, batch: int) -> dict[str, NDArray]:
         """Return inputs by name, ``[batch, ...]``."""
@@ -71,8 +80,10 @@ class Variation:
         return {name: np.concatenate([one[name] for one in drawn]) for name in self.inputs}
 
     def _one(self, random: np.random.Generator) -> dict[str, NDArray]:
-        found = self._sample(random)
-        patches = [self._patch(random) for _ in range(4)] if self.images else []
+        row = int(random.integers(self.count))
+        found = self._sample(row)
+        own = None if self._alone else row
+        patches = [self._patch(random, own) for _ in range(4)] if self.images else []
         cut, start = random.uniform(*CUT, 2), random.uniform(0.0, 1.0, (4, 2))
         for name in self.images:
             sides = found[name].shape[2:]
@@ -84,30 +95,31 @@ class Variation:
                     :, :, *(_like(side, own, part) for side, own, part in zip(sides, place, at, strict=True))
                 ]
             found[name] = whole
-        other = self._sample(random) if self.noise else {}
+        other = self._sample(int(random.integers(self.count)))
         angle = random.uniform(0.0, np.pi / 2.0)
         for name in self.noise:
             mean = self._mean[name]
             mixed = mean + np.cos(angle) * (found[name] - mean) + np.sin(angle) * (other[name] - mean)
-            found[name] = mixed.astype(found[name].dtype)
+            whole = self.inputs[name]
+            found[name] = np.clip(mixed, whole.min(), whole.max()).astype(whole.dtype)
         return found
 
-    def _sample(self, random: np.random.Generator) -> dict[str, NDArray]:
-        row = int(random.integers(self.count))
+    def _sample(self, row: int) -> dict[str, NDArray]:
         return {name: array[row : row + 1] for name, array in self.inputs.items()}
 
-    def _patch(self, random: np.random.Generator) -> dict[str, NDArray]:
-        """Return the images of one sample, varied as a whole."""
-        images = self._turned(random)
+    def _patch(self, random: np.random.Generator, row: int | None) -> dict[str, NDArray]:
+        """Return the images of one sample, varied as a whole; of this row, where one is given."""
+        images = self._turned(random, row)
+        pictures = [name for name in images if name not in self._maps]
         if random.random() < MIXED:
-            other, part = self._turned(random), random.uniform(LEAST_OF_FIRST, 1.0)
-            images = {name: part * image + (1.0 - part) * other[name] for name, image in images.items()}
+            other, part = self._turned(random, row), random.uniform(LEAST_OF_FIRST, 1.0)
+            images |= {name: part * images[name] + (1.0 - part) * other[name] for name in pictures}
         if random.random() < COLOURED:
-            images = {name: self._around[name].coloured(image, random) for name, image in images.items()}
+            images |= {name: self._around[name].coloured(images[name], random) for name in pictures}
         return images
 
-    def _turned(self, random: np.random.Generator) -> dict[str, NDArray]:
-        sample = self._sample(random)
+    def _turned(self, random: np.random.Generator, row: int | None) -> dict[str, NDArray]:
+        sample = self._sample(int(random.integers(self.count)) if row is None else row)
         images = {name: sample[name] for name in self.images}
         return moved(images, int(random.integers(4)), bool(random.integers(2)))
 

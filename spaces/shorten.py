@@ -34,7 +34,10 @@ class Block:
 
 
 def residual_blocks(graph: Graph) -> list[Block]:
-    """Return the residual blocks of a graph with layers in them, in the order in which they run."""
+    """Return the residual blocks of a graph with layers in them, in the order in which they run.
+
+    Of blocks within each other the innermost: one around others is most of a network.
+    """
     written = {value.name or "": node for node in graph.model.graph for value in node.outputs}
     order = {node.name: number for number, node in enumerate(graph.model.graph)}
     found = []
@@ -42,18 +45,21 @@ def residual_blocks(graph: Graph) -> list[Block]:
         if node.op_type != "Add" or node.outputs[0].is_graph_output():
             continue
         for past in (0, 1):
-            inside = _between(written, node.inputs[past], node.inputs[1 - past], node)
+            inside = _between(graph, written, node.inputs[past], node.inputs[1 - past], node)
             if any(each.name in graph.layer_of_node for each in inside):
                 names = sorted((each.name or "" for each in inside), key=order.__getitem__)
                 found.append(Block(node.name or "", past, tuple(names)))
-    return found
+    sums = {block.name for block in found}
+    return [block for block in found if not sums.intersection(block.nodes)]
 
 
 def _between(
-    written: Mapping[str, ir.Node], skip: ir.Value | None, branch: ir.Value | None, total: ir.Node
+    graph: Graph, written: Mapping[str, ir.Node], skip: ir.Value | None, branch: ir.Value | None, total: ir.Node
 ) -> list[ir.Node]:
     """Return the nodes that make a branch of a tensor; none where it also reads another, or something else reads it."""
-    if skip is None or branch is None or skip.is_initializer() or skip.shape is None or skip.shape != branch.shape:
+    if skip is None or branch is None or skip.is_initializer() or branch.is_initializer():
+        return []
+    if graph.shapes[skip.name or ""] != graph.shapes[branch.name or ""]:
         return []
     inside: dict[str, ir.Node] = {}
     left = [branch]

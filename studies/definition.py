@@ -208,9 +208,12 @@ class StudentsTable(Table):
 
     @model_validator(mode="after")
     def _one_family(self) -> StudentsTable:
-        if self.family is not None and (self.sizes or self.weights):
-            given = ", ".join([*self.sizes, *(["weights"] if self.weights else [])])
-            raise ValueError(f"family is a family of its own, to which {given} do not belong")
+        given = [*self.sizes, *(["weights"] if self.weights else [])]
+        if self.family is not None and (given or self.kinds != STUDENT_KINDS):
+            kinds = ["kinds"] if self.kinds != STUDENT_KINDS else []
+            raise ValueError(f"family is a family of its own, to which {', '.join([*given, *kinds])} do not belong")
+        if given and "elastic" not in self.kinds:
+            raise ValueError(f"{', '.join(given)} belong to elastic students, but kinds lists {', '.join(self.kinds)}")
         return self
 
     @property

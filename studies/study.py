@@ -35,6 +35,7 @@ from .definition import (
     DEFAULT_ACTIVATION_BITS,
     DEFAULT_PRUNING_RATIOS,
     DEFAULT_WEIGHT_BITS,
+    STUDENT_KINDS,
     STUDENTS_WEIGHTS,
     FixedChoice,
     Settings,
@@ -357,7 +358,10 @@ class Study:
             return {}
         weights = self.student_weights
         kept = None if weights is None else content_hash(*[part for item in sorted(weights.items()) for part in item])
-        return {"students": {**table.model_dump(exclude_none=True, mode="json"), "weights": kept}}
+        told = table.model_dump(exclude_none=True, mode="json", exclude={"kinds"})
+        kinds = sorted(set(table.kinds))
+        some = {} if kinds == sorted(STUDENT_KINDS) else {"kinds": kinds}  # older runs say nothing of them
+        return {"students": {**told, **some, "weights": kept}}
 
     @cached_property
     def digest(self) -> str:

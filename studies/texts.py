@@ -91,7 +91,7 @@ def is_elastic(student: Mapping[str, Any]) -> bool:
 
 def is_shortened(student: Mapping[str, Any]) -> bool:
     """Whether a student is the reference without some of its blocks."""
-    return set(student) == {WITHOUT}
+    return set(student) == {WITHOUT} and isinstance(student[WITHOUT], str)
 
 
 def student_name(student: Mapping[str, Any]) -> str:

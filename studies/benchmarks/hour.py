@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from searches import folder_of_runs, search_parser
@@ -17,6 +18,9 @@ from zoo import Model, load
 from slimfront.search.loop import search
 from slimfront.search.polish import polish
 from slimfront.search.propose import propose
+from slimfront.spaces.build import Builder
+from slimfront.spaces.candidate import Candidate
+from slimfront.spaces.errors import InputError
 from slimfront.studies.run import Run
 from slimfront.studies.study import Study
 from slimfront.studies.trial import Trial
@@ -38,14 +42,17 @@ def main() -> None:
     with folder_of_runs(arguments.runs) as folder:
         for name in arguments.models:
             model, began = load(arguments.zoo, name), time.monotonic()
-            limits = {
-                "max_size": model.path.stat().st_size / arguments.smaller,
-                "min_speedup": SPARE * arguments.faster,
-            }
+            reference = Builder(model.graph, model.calibration).build(Candidate()).size_bytes
+            limits = {"max_size": reference / arguments.smaller, "min_speedup": SPARE * arguments.faster}
             study = study_of(model, name, limits, arguments.seed)
             run = search(study, trials=arguments.trials, run_dir=folder / name)
-            tell(name, "search", began, run, run.pick(**limits, prefer="psnr"))
-            chosen, _ = propose(run, **limits, prefer="psnr")
+            with suppress(InputError):  # none keeps the limits yet
+                tell(name, "search", began, run, run.pick(**limits, prefer="psnr"))
+            try:
+                chosen, _ = propose(run, **limits, prefer="psnr")
+            except InputError as error:
+                print(f"| {name} | {error} |")
+                continue
             tell(name, "proposal", began, run, chosen)
             trained, _ = polish(Run(run.folder), chosen, steps=arguments.steps)
             tell(name, "training", began, Run(run.folder), trained)

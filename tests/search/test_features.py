@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -73,3 +75,26 @@ def test_its_gradient_reaches_the_inner_layers_alone(study):
     lesson.loss(np.random.default_rng(0)).backward()
     slopes = {layer.layer.name: layer.weight.grad for layer in lesson.module.layers.values()}
     assert {name for name, slope in slopes.items() if slope is not None and slope.any()} == set("abcd")
+
+
+def test_what_is_constant_is_compared_with_nothing(study, pictures):
+    candidate = Candidate(dict.fromkeys(study.graph.layers, LayerChoice(8)))
+    study.prepare([candidate])
+    features = Features(study.builder.graph_of(candidate), {})
+    feed = {"x": torch.from_numpy(pictures(1, 7))}
+    with torch.no_grad():
+        found = study.builder.to_torch(candidate).values(feed)
+        before = float(features.error(feed, found))
+        whole = features.whole.values
+        features.whole.values = lambda feed: {**whole(feed), "t": torch.ones(1, 1, 1, 1)}
+        after = float(features.error(feed, {**found, "t": torch.zeros(1, 1, 1, 1)}))
+    assert 0.0 < after < 2.0 * before + 1e-6
+
+
+def test_it_goes_to_another_process(study, pictures):
+    candidate = Candidate(dict.fromkeys(study.graph.layers, LayerChoice(4)))
+    study.prepare([candidate])
+    lesson = lesson_of(study, candidate)
+    again = pickle.loads(pickle.dumps(lesson))
+    errors = [float(each.loss(np.random.default_rng(1)).detach()) for each in (lesson, again)]
+    assert errors[0] == errors[1]

@@ -288,6 +288,7 @@ def test_weights_that_come_with_the_study_are_used_as_they_are(study_folder, tmp
         ('weights = "tiny.onnx"\n', "is no safetensors file"),
         ('weights = "other.safetensors"\n', "the students' weights are another family's"),
         ("coarse = [3]\n", "must be powers of 2"),
+        ("kinds = ['shortened']\n", "width, fine_width, depth belong to elastic students, but kinds lists shortened"),
         ("kinds = ['shorter']\n", "must be of elastic, shortened, but got 'shorter' (did you mean 'shortened'?)"),
         ('blocks = ["plain"]\n', "unknown key 'blocks' (did you mean 'block'?)"),
     ],
@@ -433,6 +434,17 @@ def test_a_model_without_blocks_has_no_shortened_students(study_folder, tmp_path
     run = search(study_folder, trials=3, run_dir=tmp_path / "run", progress=Told())
     assert "no students are searched: there is no residual block in the model that could be left out" in notes
     assert len(run.trials) == 3
+    assert RunHoldings(run.folder).students == {}, "it will never be otherwise"
+
+
+def test_without_steps_shortened_students_may_come_another_time(residual_model, pictures, tmp_path):
+    tables = {"students": {"kinds": ["shortened"], "count": 1}}
+    none = Study(residual_model, pictures(4, 1), pictures(3, 2), **tables, training={"steps": 0})
+    run = search(none, trials=2, run_dir=tmp_path / "run")
+    assert RunHoldings(run.folder).students is None
+    some = Study(residual_model, pictures(4, 1), pictures(3, 2), **tables, training={"steps": 3})
+    search(some, trials=3, run_dir=tmp_path / "run")
+    assert len(RunHoldings(run.folder).students) == 1
 
 
 def test_a_family_of_one_s_own_is_drawn_from_trained_and_searched(study_folder, tmp_path):

@@ -142,6 +142,17 @@ def test_a_loss_that_is_never_a_number_ends_the_training(make, monkeypatch):
     assert len(seen) == 6 + HALVINGS + 1, "six samples before, and then one for each try"
 
 
+def test_the_step_at_which_there_is_no_number_is_told(make, monkeypatch):
+    training = make()
+    real = training.lesson.loss
+    monkeypatch.setattr(
+        training.lesson, "loss", lambda random: real(random) * (float("nan") if training.step == 3 else 1.0)
+    )
+    with pytest.raises(BuildError, match="is no number at step 3, at a quarter"):
+        training.run()
+    assert training.step == 0, "as it was last kept"
+
+
 def test_a_training_that_goes_back_twice_goes_back_to_the_same(make, monkeypatch):
     monkeypatch.setattr(module, "SAVED_SECONDS", 1e9)
     training = make(20)

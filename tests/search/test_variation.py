@@ -77,3 +77,38 @@ def test_what_is_no_square_is_mirrored_instead_of_turned():
     wide = images(height=4, width=6)
     assert moved({"x": wide}, 1, False)["x"].shape == wide.shape
     assert Variation({"x": wide}).draw(np.random.default_rng(0), 1)["x"].shape == (1, 3, 4, 6)
+
+
+def test_maps_stay_maps_and_belong_to_their_images():
+    mask = (images(channels=1, seed=5) > 100.0).astype(np.float32)
+    made = Variation({"image": images(), "mask": mask})
+    for seed in range(20):
+        found = made.draw(np.random.default_rng(seed), 1)
+        assert np.isin(found["mask"], (0.0, 1.0)).all()
+    assert Variation({"mask": mask}).able
+
+
+def test_patches_are_of_the_sample_that_a_condition_belongs_to(monkeypatch):
+    monkeypatch.setattr(variation, "COLOURED", 0.0)
+    pictures = np.arange(4, dtype=np.float32).reshape(4, 1, 1, 1) * np.ones((1, 1, 8, 8), np.float32)
+    level = np.linspace(0.1, 0.7, 4, dtype=np.float32)[:, None]
+    made = Variation({"image": pictures, "level": level})
+    for seed in range(20):
+        found = made.draw(np.random.default_rng(seed), 1)
+        (row,) = np.flatnonzero(level == found["level"])
+        assert found["image"] == pytest.approx(row, abs=1e-6)
+
+
+def test_where_nothing_can_be_made_it_is_said():
+    tokens = np.arange(12).reshape(4, 3)
+    series = np.random.default_rng(0).standard_normal((4, 5, 6)).astype(np.float32)
+    one = np.random.default_rng(0).standard_normal((1, 8)).astype(np.float32)
+    for inputs in (tokens, series, one):
+        assert not Variation({"x": inputs}).able
+    assert Variation({"x": images()}).able and Variation({"x": np.repeat(one, 2, 0)}).able
+
+
+def test_noise_stays_within_the_values_of_the_samples():
+    samples = np.random.default_rng(0).uniform(-1.0, 1.0, (50, 8)).astype(np.float32)
+    found = Variation({"z": samples}).draw(np.random.default_rng(1), 200)["z"]
+    assert found.min() >= samples.min() and found.max() <= samples.max()

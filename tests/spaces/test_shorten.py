@@ -64,18 +64,30 @@ def test_blocks_behind_each_other_and_within_each_other(network):
         + "[second] t = Add(c, s) [around] u = Add(t, a) r = Relu(u) "
         + conv(3, "r", "y")
     )
-    blocks = {block.name: block for block in residual_blocks(graph)}
-    assert set(blocks) == {"first", "second", "around"}
+    first, second = residual_blocks(graph)
+    assert (first.name, second.name) == ("first", "second"), "and not the one around them"
     inputs = np.random.default_rng(1).standard_normal((1, 3, 8, 8)).astype(np.float32)
-    short = shortened(graph, [blocks["first"], blocks["second"]])
-    assert list(short.layers) == ["conv0", "conv3"]
-    weights = {name: torch.from_numpy(graph.weight(graph.layers[name])) for name in short.layers}
-    first = conv2d(torch.from_numpy(inputs), weights["conv0"], padding=1)
-    assert outputs(short, inputs) == pytest.approx(
-        conv2d((2.0 * first).relu(), weights["conv3"], padding=1).numpy(), abs=1e-5
-    )
-    none = shortened(graph, list(blocks.values()))
-    assert outputs(none, inputs) == pytest.approx(conv2d(first.relu(), weights["conv3"], padding=1).numpy(), abs=1e-5)
+    weights = {name: torch.tensor(graph.weight(layer)) for name, layer in graph.layers.items()}
+
+    def conv_of(number: int, tensor: torch.Tensor) -> torch.Tensor:
+        return conv2d(tensor, weights[f"conv{number}"], padding=1)
+
+    a = conv_of(0, torch.from_numpy(inputs))
+    for without, s in (([first, second], a), ([second], a + conv_of(1, a))):
+        expected = conv_of(3, (s + a).relu())
+        assert outputs(shortened(graph, without), inputs) == pytest.approx(expected.numpy(), abs=1e-5)
+    t = conv_of(2, a) + a
+    assert outputs(shortened(graph, [first]), inputs) == pytest.approx(conv_of(3, (t + a).relu()).numpy(), abs=1e-5)
+
+
+def test_free_axes_hide_no_block(residual_model, tmp_path):
+    model = onnx.load(residual_model)
+    for axis, name in enumerate(("n", "c", "h", "w")):
+        if axis != 1:
+            model.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = name
+    onnx.save(model, tmp_path / "free.onnx")
+    graph = capture_onnx(tmp_path / "free.onnx", {"x": (1, 3, 16, 16)})
+    assert len(residual_blocks(graph)) == 1
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from ..spaces.torch_view import TorchView
 from .distillation import Distillation, Examples
 from .losses import Loss
 from .race import Entry, Race
-from .students import Promise
+from .students import StudentPromise
 from .training import ETA, TRAINING_FOLDER, Schedule, Training
 
 RATE = 1e-3  # of students that inherit nothing
@@ -150,7 +150,7 @@ def halved(
 
 def raced(
     lones: Sequence[Lone],
-    promises: Sequence[Promise],
+    promises: Sequence[StudentPromise],
     race: Race,
     count: int,
     choose: Choose,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..spaces.capture import capture_module, made_module
 from ..spaces.errors import InputError
 from ..spaces.family import ports_of
-from ..spaces.graph import Graph
+from ..spaces.graph import Graph, Port
 from ..studies.study import Study
 from .students import ETA, Judged, costs
 
@@ -60,20 +60,26 @@ def _built(build: Callable[[Any], Any], trial: Any) -> torch.nn.Module:
 
 
 def _captured(study: Study, module: Any) -> Graph:
-    """Return a module's graph, with the names of the reference's input and output; its axes are those to measure at."""
+    """Return a module's graph, with the names of the reference's input and output, and its free axes where it can have them."""
     inputs, output = ports_of(study.graph)
-    graph = capture_module(module, inputs.shape)
+    graph = capture_module(module, inputs.shape, [i for i, axis in enumerate(inputs.axes) if isinstance(axis, str)])
     if graph.outputs[0].shape != output.shape:
         raise InputError(
             f"space.students.family: a student gives outputs of shape {list(graph.outputs[0].shape)}, the reference "
             f"{list(output.shape)}"
         )
-    return renamed(graph, inputs.name, output.name)
+    return renamed(graph, inputs, output)
 
 
-def renamed(graph: Graph, inputs: str, output: str) -> Graph:
-    """Return a graph with other names of its input and its first output."""
+def renamed(graph: Graph, inputs: Port, output: Port) -> Graph:
+    """Return a graph whose input and first output are called as these, and their free axes as well."""
+    import onnx_ir as ir
+
     model = graph.model.clone()
-    for value, name in ((model.graph.inputs[0], inputs), (model.graph.outputs[0], output)):
-        value.name = name
-    return Graph(model, {inputs: graph.inputs[0].shape})
+    for value, port in ((model.graph.inputs[0], inputs), (model.graph.outputs[0], output)):
+        own = tuple(value.shape or port.axes)
+        value.name = port.name
+        value.shape = ir.Shape(
+            [side if isinstance(side, int) else axis for side, axis in zip(own, port.axes, strict=True)]
+        )
+    return Graph(model, {inputs.name: graph.inputs[0].shape})

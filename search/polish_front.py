@@ -26,7 +26,7 @@ from .gain import hypervolume_with_less_drop
 from .pace import Pace, TimeIsOverError
 from .polish import added, manner, polished, record_failure, training_of
 from .progress import Progress
-from .race import Entry, Race
+from .race import Entry, Race, able
 from .task import limits_of
 from .training import ETA, TRAINING_FOLDER, Lesson, Schedule
 
@@ -55,7 +55,7 @@ def polish_front(
     how, examples = manner(addition.study, schedule), cache(partial(examples_of, addition.study))
     in_vain = _read(recorded.folder, how)
     done = set(in_vain)  # in this call
-    together = race if race is not None and race.able else None
+    together = able(race)
     recorded.refresh()
     try:
         while (left := pace.total - recorded.run.count) > 0:
@@ -130,7 +130,7 @@ def _polish_together(
             progress.note(f"trial {trial.number}: {error}")
             ended[trial.number] = False
             continue
-        promise = Promise(run.point(trial), training.lesson.standing(), front, _worst(run))
+        promise = MemberPromise(run.point(trial), training.lesson.standing(), front, _worst(run))
         entries[trial.number] = Entry(training, promise)
         limited("preparing the training of", len(entries) / len(trials))
 
@@ -173,7 +173,7 @@ def _promised(entry: Entry) -> float:
 
 
 @dataclass(frozen=True)
-class Promise:
+class MemberPromise:
     """What a member of the front that is trained promises: the hypervolume, its drop shrunk as its error has.
 
     Attributes:
@@ -215,7 +215,7 @@ def _chosen(run: Run, without: set[str], count: int) -> list[Trial]:
     """Return so many members of the front whose training promises most, at most."""
     found: list[Trial] = []
     while len(found) < count:
-        trial = most_promising(run, without | {each.candidate.key for each in found})
+        trial = worth_most(run, without | {each.candidate.key for each in found})
         if trial is None:
             break
         found.append(trial)
@@ -231,15 +231,15 @@ def _read(folder: Path, how: str) -> set[str]:
         return set()
 
 
-def most_promising(run: Run, without: set[str]) -> Trial | None:
+def worth_most(run: Run, without: set[str]) -> Trial | None:
     """Return the member of the front whose training promises most hypervolume; None where none promises any.
 
     Args:
         run: with its reference measured.
         without: keys of candidates that were trained already.
     """
-    able = [trial for trial in run.trials if trial.candidate.weights and trial.state != FAILED]
-    trained = {replace(trial.candidate, weights="") for trial in able}
+    known = [trial for trial in run.trials if trial.candidate.weights and trial.state != FAILED]
+    trained = {replace(trial.candidate, weights="") for trial in known}
     front = run.front_trials()
     taken = np.array([run.point(trial) for trial in front])
     worst = _worst(run)

@@ -75,6 +75,11 @@ class _End:
         return cls(entry, told.get(STEPS, 0), told.get(PROMISE, 0.0))
 
 
+def able(race: Race | None) -> Race | None:
+    """Return a race where there is one and it has a processor to train on; else trainings go one after another, here."""
+    return race if race is not None and race.able else None
+
+
 class Race:
     """Trains on the Ray that this process is connected with.
 

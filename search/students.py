@@ -152,6 +152,7 @@ def trained(
         BuildError: the training of each of them fails.
     """
     from .alone import RATE, Lone, halved, raced
+    from .race import able
 
     examples, loss = examples_of(study), loss_of(study)
     scale = Scale.of(study, examples)
@@ -180,12 +181,13 @@ def trained(
     def failed(lone: Lone, reason: str) -> None:
         notes.append(f"{student_name(lone.student)} cannot be trained: {reason}")
 
-    if race is None or not race.able:
+    together = able(race)
+    if together is None:
         left = halved(begun, count, choose, progress, failed)
     else:
         points = [scale.rated(known[id(lone)], scale.error(lone.lesson)).point for lone in begun]
-        promises = [Promise(scale, point, [p for p in points if p is not point]) for point in points]
-        left = raced(begun, promises, race, count, choose, progress, failed)
+        promises = [StudentPromise(scale, point, [p for p in points if p is not point]) for point in points]
+        left = raced(begun, promises, together, count, choose, progress, failed)
     return [(lone.student, lone.graph()) for lone in left]
 
 
@@ -255,7 +257,7 @@ class Scale:
 
 
 @dataclass(frozen=True)
-class Promise:
+class StudentPromise:
     """What a student that is trained promises: how much it adds to the front of the others as they were.
 
     Attributes:

@@ -7,7 +7,8 @@ import inspect
 import pickle
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,13 +55,14 @@ def capture_onnx(path: Path, input_shape: InputShape | None = None) -> Graph:
     return graph
 
 
-def capture_module(module: torch.nn.Module, input_shape: InputShape) -> Graph:
+def capture_module(module: torch.nn.Module, input_shape: InputShape, free: Collection[int] = ()) -> Graph:
     """Export a PyTorch module once (evaluation mode, float32) and check the graph against it at two inputs.
 
     Args:
         module: takes one tensor or several, and returns one.
         input_shape: the shape to measure at, e.g. [1, 3, 256, 256]; for several inputs, shapes by the names of
-            forward's parameters, e.g. {"image": [1, 3, 32, 32], "style": [1, 8]}. The graph keeps these axes.
+            forward's parameters, e.g. {"image": [1, 3, 32, 32], "style": [1, 8]}. The graph keeps these axes,
+        free: but for those of a lone input that stay free, where PyTorch can export the module so.
 
     Raises:
         InputError: the names are not those of forward's parameters, the module fails on this shape, has NaN weights,
@@ -86,7 +88,7 @@ def capture_module(module: torch.nn.Module, input_shape: InputShape) -> Graph:
     if not isinstance(output, torch.Tensor):
         raise InputError(f"the module must return one tensor, but got {type(output).__name__}")
     with tempfile.TemporaryDirectory() as folder:
-        exported = _export(module, args, kwargs)
+        exported = _exported(module, args, kwargs, free)
         exported.save(str(Path(folder) / "model.onnx"), external_data=True)
         model = ir.load(Path(folder) / "model.onnx")
         ir.external_data.load_to_model(model)
@@ -198,8 +200,24 @@ def _arguments(tensors: dict[str, torch.Tensor]) -> tuple[tuple[torch.Tensor, ..
     return (tuple(tensors.values()), {}) if list(tensors) == [ONLY_INPUT] else ((), tensors)
 
 
+def _exported(
+    module: torch.nn.Module, args: tuple[torch.Tensor, ...], kwargs: dict[str, torch.Tensor], free: Collection[int]
+) -> torch.onnx.ONNXProgram:
+    """Export a module, with free axes of its lone input where that is possible."""
+    import torch
+
+    if free and len(args) == 1:
+        (sample,) = args
+        for axis in free:  # of an axis of 1 the export would make a fixed one
+            sample = sample.repeat_interleave(2, axis) if sample.shape[axis] == 1 else sample
+        axes = (dict.fromkeys(free, torch.export.Dim.AUTO),)
+        with suppress(InputError):
+            return _export(module, (sample,), {}, axes)
+    return _export(module, args, kwargs)
+
+
 def _export(
-    module: torch.nn.Module, args: tuple[torch.Tensor, ...], kwargs: dict[str, torch.Tensor]
+    module: torch.nn.Module, args: tuple[torch.Tensor, ...], kwargs: dict[str, torch.Tensor], axes: Any = None
 ) -> torch.onnx.ONNXProgram:
     import contextlib
     import io
@@ -214,7 +232,14 @@ def _export(
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         try:
             program = torch.onnx.export(
-                module, args, kwargs=kwargs, dynamo=True, input_names=names, output_names=["output"], verbose=False
+                module,
+                args,
+                kwargs=kwargs,
+                dynamo=True,
+                input_names=names,
+                output_names=["output"],
+                verbose=False,
+                dynamic_shapes=axes,
             )
         except Exception as error:
             cause: BaseException = error

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..spaces.candidate import REFERENCE
 from .texts import (
     MISSING,
     change_text,
@@ -211,7 +212,8 @@ def explanation_view(explained: Row) -> RenderableType:
     """Where a candidate's time goes, the slowest layer first, with the reasons; then what would help most."""
     from rich.console import Group
 
-    headers = ("", "kernel", ">MACs", ">bytes", ">reference", ">candidate", "share", "why", ">would help")
+    beside = ">reference" if explained["base"] == REFERENCE else ">uncompressed"  # the student itself, in float
+    headers = ("", "kernel", ">MACs", ">bytes", beside, ">candidate", "share", "why", ">would help")
     table = _table(*headers)
     for rows, rest in ((explained["layers"], "layers"), (explained["between"], "between the layers")):
         shown = [row for row in rows if row["share"] >= LEAST_SHARE]

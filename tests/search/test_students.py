@@ -6,6 +6,7 @@ import json
 import shutil
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -16,6 +17,7 @@ from slimfront import cli
 from slimfront.search import parcel, remote, students
 from slimfront.search.addition import adding_to
 from slimfront.search.loop import search
+from slimfront.search.own_family import drawn
 from slimfront.search.polish import polish
 from slimfront.search.recorded import Proposal
 from slimfront.search.shared_network import SharedNetwork
@@ -196,6 +198,8 @@ def test_a_student_is_built_again_explained_shipped_and_verified(run, tmp_path):
     told = run.explain(trial)
     assert told["base"] == trial.candidate.base
     assert {row["name"] for row in told["layers"]} <= set(run.load().builder.of(trial.candidate.base).graph.layers)
+    shown = CliRunner().invoke(cli.app, ["explain", str(run.folder), "--trial", str(trial.number)])
+    assert "uncompressed" in shown.stdout and "reference" not in shown.stdout.splitlines()[0]
     bundle = run.ship(trial, tmp_path / "bundle")
     assert (bundle / "model.onnx").read_bytes() == before
     assert "A student of" in (bundle / "card.md").read_text()
@@ -457,6 +461,24 @@ def test_a_family_of_one_s_own_is_drawn_from_trained_and_searched(study_folder, 
     assert run.load().builder.of(next(iter(found))).graph.inputs[0].name == "x"
     result = CliRunner().invoke(cli.app, ["report", str(run.folder), "-o", str(tmp_path / "report.html")])
     assert result.exit_code == 0, result.stderr
+
+
+def test_students_of_one_s_own_have_the_reference_s_free_axes(study_folder, tmp_path):
+    model = onnx.load(study_folder / "tiny.onnx")
+    for port in (model.graph.input[0], model.graph.output[0]):
+        for axis, name in ((0, "n"), (2, "high"), (3, "wide")):
+            port.type.tensor_type.shape.dim[axis].dim_param = name
+    onnx.save(model, study_folder / "tiny.onnx")
+    file = study_folder / "study.toml"
+    file.write_text(file.read_text().replace('file = "tiny.onnx"', 'file = "tiny.onnx"\ninput_shape = [1, 3, 16, 16]'))
+    study = load_study(with_family(study_folder))
+    (judged, *_) = drawn(study, study.student_family, 1)
+    graph = students.captured(judged.graph())
+    assert graph.inputs[0].axes == study.graph.inputs[0].axes == ("n", 3, "high", "wide")
+    graph.save(tmp_path / "student.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "student.onnx")
+    assert session.get_outputs()[0].shape == ["n", 3, "high", "wide"]
+    assert session.run(None, {"x": np.zeros((2, 3, 20, 24), np.float32)})[0].shape == (2, 3, 20, 24)
 
 
 @pytest.mark.parametrize(

@@ -398,6 +398,14 @@ def test_the_reference_without_its_blocks_is_a_student(residual_model, pictures,
     assert "the reference without the residual blocks" in (tmp_path / "report.html").read_text()
 
 
+def test_a_study_is_another_where_its_kinds_of_students_are(residual_model, pictures):
+    def told(**table):
+        return Study(residual_model, pictures(4, 1), pictures(3, 2), students={"count": 2, **table}).definition
+
+    assert "kinds" not in str(told()), "as it was when there was one kind"
+    assert told() == told(kinds=["shortened", "elastic"]) != told(kinds=["shortened"]) != told(kinds=["elastic"])
+
+
 def test_both_kinds_of_students_are_judged_together(residual_model, pictures, tmp_path):
     table = {"count": 8, "width": [8], "fine_width": [8], "depth": [1]}
     training = {"steps": 3, "shared_steps": 3}

@@ -34,9 +34,9 @@ def polish(
 
     It learns to give what the reference gives (and what the targets are, where the calibration data has some), on the
     calibration data, turned and mirrored, and on what is made of it, for half of the steps each; evaluation data is not seen.
-    What is made has no targets. Bits, channels and zeros stay as they are, so size and
-    speed do; weights, and the steps of their grids and of activations, are learned behind the rounding (`spaces.trainee`).
-    Interrupted, the same call goes on from its checkpoint.
+    What is made has no targets. Bits, channels and zeros stay as they are, so size and speed do; weights, and the steps of their
+    grids and of activations, are learned behind the rounding (`spaces.trainee`). Interrupted, the same call goes on from its
+    checkpoint.
 
     Args:
         run: with the trial; the study that it was made of has to be there.

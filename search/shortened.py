@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from ..spaces.shorten import WITHOUT, Block, residual_blocks, shortened
+from ..spaces.shorten import WITHOUT, Block, shortened
 from ..spaces.statistics import Progress
 from ..spaces.threads import one_torch_thread
 from ..studies.study import Study
@@ -15,13 +15,14 @@ from .students import Judged, Scale, costs, judging_examples
 LEAST_SAVED = 1e-9  # parts of the reference's multiply-adds
 
 
-def judge_shortened(study: Study, progress: Progress | None = None) -> list[Judged]:
+def judge_shortened(study: Study, blocks: Sequence[Block], progress: Progress | None = None) -> list[Judged]:
     """Return what is known of shortened references before they are trained, on a few calibration samples.
 
     Blocks are left out one after another: first those whose absence costs least for the multiply-adds that it saves.
 
     Args:
         study: of the reference.
+        blocks: that may be left out (`residual_blocks`).
         progress: told what is being done, and the part of it that is done.
 
     Raises:
@@ -29,7 +30,6 @@ def judge_shortened(study: Study, progress: Progress | None = None) -> list[Judg
     """
     from .alone import Alone
 
-    blocks = residual_blocks(study.graph)
     examples = judging_examples(study)
     scale = Scale.of(study, examples)
 
@@ -38,7 +38,7 @@ def judge_shortened(study: Study, progress: Progress | None = None) -> list[Judg
         with one_torch_thread():
             error = Distillation(Alone(graph), graph, examples, scale.loss).standing()
         if progress is not None:
-            progress("judging shortened students", done / (2 * len(blocks)))
+            progress("judging shortened students", done / (2 * len(blocks) - 1))
         student = {WITHOUT: ", ".join(sorted(block.name for block in without))}
         known = Judged(student, partial(shortened, study.graph, without), (*costs(study, graph), 0.0), inherits=True)
         return scale.rated(known, error)
@@ -46,4 +46,5 @@ def judge_shortened(study: Study, progress: Progress | None = None) -> list[Judg
     each = {block: judged([block], number) for number, block in enumerate(blocks, 1)}
     whole = costs(study, study.graph)[1]
     order = sorted(blocks, key=lambda block: each[block].point[2] / max(whole - each[block].point[1], LEAST_SAVED))
-    return [judged(order[:count], len(blocks) + count) for count in range(1, len(order) + 1)]
+    more = [judged(order[:count], len(blocks) + count - 1) for count in range(2, len(order) + 1)]
+    return [*(each[block] for block in order[:1]), *more]

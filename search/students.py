@@ -126,7 +126,7 @@ def _found(
     if blocks and steps:
         from .shortened import judge_shortened
 
-        judged += judge_shortened(study, progress)
+        judged += judge_shortened(study, blocks, progress)
     if not judged and blocks:
         raise BuildError("shortened students have to be trained, but training.steps is 0")
     if not judged:

@@ -8,12 +8,10 @@ found, and when, as a Markdown table. A run that was kept goes on.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
 
-from searches import folder_of_runs, search_parser
-from zoo import Model, load
+from searches import folder_of_runs, search_parser, study_of
+from zoo import load
 
 from slimfront.search.loop import search
 from slimfront.search.polish import polish
@@ -22,7 +20,6 @@ from slimfront.spaces.build import Builder
 from slimfront.spaces.candidate import Candidate
 from slimfront.spaces.errors import InputError
 from slimfront.studies.run import Run
-from slimfront.studies.study import Study
 from slimfront.studies.trial import Trial
 
 SPARE = 1.02  # of the speed: so much may later timings differ
@@ -44,7 +41,7 @@ def main() -> None:
             model, began = load(arguments.zoo, name), time.monotonic()
             reference = Builder(model.graph, model.calibration).build(Candidate()).size_bytes
             limits = {"max_size": reference / arguments.smaller, "min_speedup": SPARE * arguments.faster}
-            study = study_of(model, name, limits, arguments.seed)
+            study = study_of(model, name, arguments.seed, {"constraints": limits}, targets=True)
             run = search(study, trials=arguments.trials, run_dir=folder / name)
             with suppress(InputError):  # none keeps the limits yet
                 tell(name, "search", began, run, run.pick(**limits, prefer="psnr"))
@@ -56,19 +53,6 @@ def main() -> None:
             tell(name, "proposal", began, run, chosen)
             trained, _ = polish(Run(run.folder), chosen, steps=arguments.steps)
             tell(name, "training", began, Run(run.folder), trained)
-
-
-def study_of(
-    model: Model, name: str, limits: Mapping[str, float], seed: int, more: Mapping[str, Any] | None = None
-) -> Study:
-    """Return the study of a zoo's model under limits, with targets of its calibration data; ``more`` goes to `Study`."""
-    inputs, calibration = (next(iter(arrays.values())) for arrays in (model.inputs, model.calibration))
-    learned = calibration if model.calibration_target is None else (calibration, model.calibration_target)
-    evaluation = (inputs, model.target) if model.has_target else inputs
-    bounds = (model.low, model.high)
-    return Study(
-        model.path, learned, evaluation, name=name, range=bounds, seed=seed, constraints=limits, **(more or {})
-    )
 
 
 def tell(name: str, step: str, began: float, run: Run, trial: Trial) -> None:

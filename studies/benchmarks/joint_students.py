@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from hour import study_of
-from searches import folder_of_runs, search_parser
+from searches import folder_of_runs, search_parser, study_of
 from zoo import load
 
 from slimfront.search.loop import search
@@ -64,7 +63,7 @@ def main() -> None:
         for name in arguments.models:
             model, watches = load(arguments.zoo, name), []
             for title, more in (("without", {}), ("with", students)):
-                study = study_of(model, name, {}, arguments.seed, more)
+                study = study_of(model, name, arguments.seed, more, targets=True)
                 watch = Watch()
                 place = folder / f"{name}-{title}"
                 run = search(study, arguments.trials, place, timeout=60.0 * arguments.minutes, progress=watch)

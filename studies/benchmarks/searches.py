@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from zoo import Model, parser
 
@@ -35,14 +36,22 @@ def folder_of_runs(runs: Path | None) -> Iterator[Path]:
         yield runs or Path(temporary)
 
 
-def run_of(model: Model, name: str, seed: int, trials: int, folder: Path, options: dict[str, tuple[float, ...]]) -> Run:
+def run_of(model: Model, name: str, seed: int, trials: int, folder: Path, options: Mapping[str, Any]) -> Run:
     """Search one space with one seed."""
     return search(study_of(model, name, seed, options), trials=trials, run_dir=folder)
 
 
-def study_of(model: Model, name: str, seed: int, options: dict[str, tuple[float, ...]]) -> Study:
-    """Return the study of a zoo's model; ``options`` are keys of its space, by default all of the default space."""
-    calibration, inputs = (next(iter(arrays.values())) for arrays in (model.calibration, model.inputs))
+def study_of(model: Model, name: str, seed: int, options: Mapping[str, Any], targets: bool = False) -> Study:
+    """Return the study of a zoo's model.
+
+    Args:
+        model, name, seed: of the study.
+        options: for `Study`, such as keys of its space, which is the default one without them.
+        targets: whether its calibration data has its targets, where there are some.
+    """
+    samples, inputs = (next(iter(arrays.values())) for arrays in (model.calibration, model.inputs))
+    learned = model.calibration_target if targets else None
+    calibration = samples if learned is None else (samples, learned)
     evaluation = (inputs, model.target) if model.has_target else inputs
     bounds = (model.low, model.high)
-    return Study(model.path, calibration, evaluation, name=name, range=bounds, seed=seed, **options)  # type: ignore[arg-type]
+    return Study(model.path, calibration, evaluation, name=name, range=bounds, seed=seed, **options)

@@ -20,6 +20,7 @@ from slimfront.studies.search_section import search_figure, search_section, sent
 from slimfront.studies.searched import ACCOUNT_FILE, searched
 from slimfront.studies.study import load_study
 
+from .listeners import Notes
 from .made_up import make_task, measure
 
 pytestmark = pytest.mark.usefixtures("quick_timing")
@@ -167,25 +168,16 @@ def test_a_search_until_converged_ends_before_its_trials_are_used_up(folder, tmp
     from slimfront.search import account as module
 
     monkeypatch.setattr(module, "gain_ahead", lambda *_: -1.0)  # less than any hypervolume, whatever was timed
-    notes = []
-
-    class Listener:
-        def note(self, text):
-            notes.append(text)
-
-        def prepare(self, *_): ...
-
-        def step(self, *_): ...
-
+    told = Notes()
     run = search(
         load_study(folder / "study.toml"),
         trials=60,
         run_dir=tmp_path / "run",
-        progress=Listener(),
+        progress=told,
         until_converged=True,
     )
     assert 10 < len(run.trials) < 40
-    assert any("little is left to gain: the next 10 evaluations" in note for note in notes)
+    assert any("little is left to gain: the next 10 evaluations" in note for note in told.notes)
 
 
 def test_only_our_own_sampler_can_tell(folder, tmp_path):

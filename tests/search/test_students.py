@@ -32,6 +32,8 @@ from slimfront.studies.run import Run
 from slimfront.studies.study import Study, load_study
 from slimfront.studies.trial import Trial
 
+from .listeners import Notes
+
 pytestmark = pytest.mark.usefixtures("quick_timing")
 
 TRIALS = 24
@@ -316,19 +318,10 @@ def test_a_model_that_no_student_fits_is_searched_without(tmp_path, pictures):
 
     torch.manual_seed(0)
     study = Study(Halved(), pictures(4, 1), pictures(3, 2), input_shape=(1, 3, 16, 16), name="halved", students=True)
-    notes = []
-
-    class Told:
-        def note(self, text):
-            notes.append(text)
-
-        def prepare(self, *_): ...
-
-        def step(self, *_): ...
-
-    run = search(study, trials=5, run_dir=tmp_path / "run", progress=Told())
+    told = Notes()
+    run = search(study, trials=5, run_dir=tmp_path / "run", progress=told)
     assert len(run.trials) == 5
-    assert any("[1, 3, 16, 16]" in note and "[1, 16, 8, 8]" in note for note in notes)
+    assert any("[1, 3, 16, 16]" in note and "[1, 16, 8, 8]" in note for note in told.notes)
     assert {trial.candidate.base for trial in run.trials} == {REFERENCE}
 
 
@@ -418,7 +411,7 @@ def test_both_kinds_of_students_are_judged_together(residual_model, pictures, tm
 def test_a_shortened_student_is_judged_by_what_it_has_and_misses(residual_model, pictures):
     study = Study(residual_model, pictures(4, 1), pictures(3, 2), **SHORTENED)
     told = []
-    (judged,) = judge_shortened(study, lambda text, part: told.append((text, part)))
+    (judged,) = judge_shortened(study, residual_blocks(study.graph), lambda text, part: told.append((text, part)))
     assert told[-1] == ("judging shortened students", 1.0)
     short = shortened(study.graph, residual_blocks(study.graph))
     assert judged.graph().digest == short.digest and judged.inherits
@@ -433,18 +426,9 @@ def test_a_model_without_blocks_has_no_shortened_students(study_folder, tmp_path
         file.read_text()
         + "[space]\nweight_bits = [4, 8]\n[space.students]\nkinds = ['shortened']\n[training]\nsteps = 4\n"
     )
-    notes = []
-
-    class Told:
-        def note(self, text):
-            notes.append(text)
-
-        def prepare(self, *_): ...
-
-        def step(self, *_): ...
-
-    run = search(study_folder, trials=3, run_dir=tmp_path / "run", progress=Told())
-    assert "no students are searched: there is no residual block in the model that could be left out" in notes
+    told = Notes()
+    run = search(study_folder, trials=3, run_dir=tmp_path / "run", progress=told)
+    assert "no students are searched: there is no residual block in the model that could be left out" in told.notes
     assert len(run.trials) == 3
     assert RunHoldings(run.folder).students == {}, "it will never be otherwise"
 

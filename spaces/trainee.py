@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 LEAST_SCALE = 1e-12
 HALF = 16  # bits of a float weight that is stored so
+STEPS = 4.0  # of the grid, that count in a weight's unit as much as its root mean square
 
 
 class Trainee(nn.Module):
@@ -102,9 +103,10 @@ class Trainee(nn.Module):
 
 
 class _Layer(nn.Module):
-    """A layer's weight and what is added to its outputs, as parameters in units of the weight's root mean square.
+    """A layer's weight and what is added to its outputs, as parameters in units of the weight's root mean square and its grid.
 
-    So one learning rate suits layers whose weights are large or small, of any network.
+    So one learning rate suits layers whose weights are large or small, of any network, and coarse grids as well, on which a
+    weight that has hardly moved is rounded as before.
 
     Args:
         graph: with the layer's weight in float, and its bias.
@@ -126,7 +128,8 @@ class _Layer(nn.Module):
         self.grid = Grid(choice.weight_bits) if choice.rounded else None
         rounded = found if isinstance(found, RoundedLayer) else None
         weight = graph.weight(layer) if rounded is None else rounded.codes * per_channel(layer, rounded.scale)
-        self.unit = float(np.sqrt(np.mean(np.square(weight, dtype=np.float64)))) or 1.0
+        self.unit = _root_mean_square(weight) or 1.0
+        self.unit += STEPS * _root_mean_square(rounded.scale) if rounded is not None else 0.0
         self.weight = nn.Parameter(torch.from_numpy(np.array(weight / self.unit, np.float32)))
         nothing = np.zeros(layer.channels, np.float32)
         begun = nothing if rounded is None else rounded.shift
@@ -168,6 +171,10 @@ class _Layer(nn.Module):
     def _per_channel(self, values: Tensor) -> Tensor:
         """Return a value for each output channel ``[O]`` so that it can be multiplied with the weight."""
         return values[self.channels]
+
+
+def _root_mean_square(values: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(values, dtype=np.float64))))
 
 
 class _Tensor(nn.Module):

@@ -8,8 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..spaces.errors import InputError
 
+Values = NDArray[np.float64]
 SIZES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 TIMES_S = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
@@ -91,6 +95,22 @@ class Limits:
         self, *, size_bytes: float, latency_ms: float, psnr_db: float, drop_db: float, speedup: float
     ) -> float:
         """Return by how much a candidate breaks the limits: the sum of relative excesses, 0 where it is feasible."""
+        return sum(max(0.0, excess) for excess in self._excesses(size_bytes, latency_ms, psnr_db, drop_db, speedup))
+
+    def kept(
+        self, *, size_bytes: Values, latency_ms: Values, psnr_db: Values, drop_db: Values, speedup: Values
+    ) -> NDArray[np.bool_]:
+        """Return a mask ``[N]`` of the candidates that break no limit; each argument has a value of every one ``[N]``.
+
+        A value that is missing (NaN) keeps no limit that asks for it.
+        """
+        kept = np.ones(len(size_bytes), bool)
+        for excess in self._excesses(size_bytes, latency_ms, psnr_db, drop_db, speedup):
+            kept &= excess <= 0.0
+        return kept
+
+    def _excesses(self, size_bytes: Any, latency_ms: Any, psnr_db: Any, drop_db: Any, speedup: Any) -> list[Any]:
+        """Return by how much each given limit is broken, below 0 where it is kept; of numbers or of arrays of them."""
         excess = {
             "max_size": size_bytes / (self.max_size or 1.0) - 1.0,
             "max_latency": latency_ms / (self.max_latency or 1.0) - 1.0,
@@ -98,7 +118,7 @@ class Limits:
             "max_drop": (drop_db - (self.max_drop or 0.0)) / 3.0,
             "min_speedup": (self.min_speedup or 0.0) / speedup - 1.0,
         }
-        return sum(max(0.0, excess[key]) for key in self.given())
+        return [excess[key] for key in self.given()]
 
     def point(
         self, *, size_bytes: float, latency_ms: float, best_db: float, full_drop_db: float

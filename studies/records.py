@@ -91,6 +91,36 @@ def read_records(path: Path) -> Iterator[Record]:
     yield from (record for line in lines if (record := record_of(line)) is not None)
 
 
+class RecordTail:
+    """The records of a file that another process writes, as they come.
+
+    Args:
+        path: the file, which may not be there yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._read = 0
+
+    def news(self) -> list[Record]:
+        """Return what was written since the last call, at first all there is; a line that is not whole yet is left for later.
+
+        Raises:
+            InputError: the file cannot be read.
+        """
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self._read)
+                text = file.read()
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise InputError(f"cannot read {self.path}: {error.strerror}") from error
+        whole = text[: text.rfind(b"\n") + 1]
+        self._read += len(whole)
+        return [record for line in whole.split(b"\n") if (record := record_of(line)) is not None]
+
+
 def record_of(text: str | bytes) -> Record | None:
     """Return the record that a text holds; None where it is no whole one."""
     try:

@@ -7,17 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from ..objectives.protocol import OpenModel
 from ..objectives.quality import psnr_db
-from ..spaces.candidate import REFERENCE
 from ..spaces.errors import BuildError, InputError
 from ..spaces.statistics import Progress
-from . import figures, pictures
+from . import pictures
+from .frame import run_frame
 from .output import check_output, write_output
 from .sections import report_page
 from .strip import Network
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from .run import Run
     from .study import Study
     from .trial import Trial
@@ -62,35 +60,6 @@ def _networks(run: Run, study: Study) -> dict[str, Network]:
         except BuildError:  # another process's student, in a folder of its own
             found[base] = Network.of_run(run, base)
     return found
-
-
-def run_frame(run: Run) -> pd.DataFrame:
-    """Return the frame that `figures` draws: one row a measured candidate.
-
-    Where there are no targets the reference's PSNR is against itself, hence no number.
-    """
-    import pandas as pd
-
-    front = {trial.number for trial in run.front_trials()}
-    rows = []
-    for trial in run.trials:
-        if trial.measured:
-            row = {key: value for key, value in trial.row().items() if key in figures.COLUMNS}
-            kind = _kind(trial)
-            row |= {"kind": kind, "label": trial.label}
-            if kind == "reference" and not run.has_target:
-                row["psnr_db"] = None
-            rows.append(row | {"on_front": trial.number in front})
-    frame = pd.DataFrame(rows, columns=list(figures.COLUMNS))
-    return frame.astype({"on_front": bool, "trial": int})
-
-
-def _kind(trial: Trial) -> str:
-    """Return how a trial is marked: of `figures.SYMBOLS`."""
-    if trial.candidate.base != REFERENCE:
-        return "student"
-    kind = trial.label.split(" ")[0] if trial.label else "search"
-    return kind if kind in figures.SYMBOLS else "search"
 
 
 def run_gallery(run: Run, study: Study, progress: Progress | None = None) -> pictures.Gallery | None:

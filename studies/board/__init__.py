@@ -1,0 +1,1 @@
+"""The board: a run's front, pictures and decisions in the browser."""

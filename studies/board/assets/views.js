@@ -1,0 +1,173 @@
+// The linked views of a front: one table of candidates, drawn in all of them. The server sends rows that changed, and a bit for
+// each candidate that fits the budgets; nothing else travels.
+"use strict";
+(() => {
+  const VIEWS = { "size-speed": ["size_bytes", "speedup"], "size-quality": ["size_bytes", "psnr_db"], "speed-quality": ["speedup", "psnr_db"] };
+  const SPACE = ["size_bytes", "speedup", "psnr_db"];
+  const SYMBOLS = { reference: "star", uniform: "diamond", polished: "triangle-up", student: "square", search: "circle" };
+  const SIZES = { reference: 15, uniform: 11, polished: 11, student: 9, search: 8 };
+  const ACCENT = "#0b6b74", INK = "#1c2430", GREY = "#8a949f";
+  const BASES = ["#0b6b74", "#b4551d", "#5a4fa3", "#8a6d00", "#a8326e", "#3d7a2a", "#1f5fa8", "#555f6b"];
+  const SCALE = [[0, "#f0b429"], [0.5, "#2f9aa0"], [1, "#1b2f6b"]];
+  const FAINT = 0.13;
+
+  let table = new Map();   // by trial number
+  let front = new Set();
+  let fits = null;         // a bit a trial number; null: all fit
+  let colours = null;      // { values: by trial number, title } or null
+  let chosen = { a: null, b: null };
+  let drawn = {};          // what each plot shows already
+
+  const escape = text => String(text).replace(/[&<>"']/g, c => `&#${c.charCodeAt(0)};`);
+  const fixed = (value, digits) => value === null || value === undefined ? "–" : value.toFixed(digits).replace("-", "−");
+  function size(bytes) {
+    for (const [unit, factor] of [["GB", 1e9], ["MB", 1e6], ["kB", 1e3]])
+      if (bytes >= factor) { const v = bytes / factor; return `${v.toFixed(v >= 100 ? 0 : v >= 10 ? 1 : 2)} ${unit}`; }
+    return `${Math.round(bytes)} B`;
+  }
+  const fit = number => fits === null || number >= 8 * fits.length || (fits[number >> 3] >> (number & 7) & 1) === 1;
+
+  function hover(row) {
+    const label = row.label ? ` · ${escape(row.label)}` : "";
+    const speed = row.state === "predicted" ? "predicted" : `${fixed(row.speedup_low, 2)}–${fixed(row.speedup_high, 2)}`;
+    return `<b>trial ${row.trial}</b>${label}<br>${size(row.size_bytes)}<br>${fixed(row.speedup, 2)}× (${speed})<br>${fixed(row.psnr_db, 2)} dB`;
+  }
+
+  function take(news) {
+    if (!news) return;
+    if (news.from === 0) table = new Map();
+    const columns = Object.keys(news.rows);
+    news.rows.trial.forEach((number, i) => table.set(number, Object.fromEntries(columns.map(name => [name, news.rows[name][i]]))));
+    for (const number of news.gone) table.delete(number);
+    front = new Set(news.front);
+  }
+
+  function colour(rows, usual) {
+    if (!colours) return { color: rows.map(row => row.kind === "reference" ? INK : usual), showscale: false };
+    if (colours.names) return { color: rows.map(row => BASES[colours.values[row.trial] % BASES.length] || GREY), showscale: false };
+    const known = colours.values.filter(value => value !== null && value !== undefined);
+    return { color: rows.map(row => colours.values[row.trial] ?? null), colorscale: SCALE, cmin: Math.min(...known), cmax: Math.max(...known), showscale: false };
+  }
+
+  function marker(rows, usual) {
+    return Object.assign(colour(rows, usual), {
+      symbol: rows.map(row => SYMBOLS[row.kind] + (row.state === "predicted" ? "-open" : "")),
+      size: rows.map(row => SIZES[row.kind]),
+      opacity: rows.map(row => fit(row.trial) && row.feasible ? 1 : FAINT),
+      line: { width: rows.length > 2000 ? 0 : 1, color: "white" },
+    });
+  }
+
+  function bars(rows, usual) {
+    const reach = (bound, sign) => rows.map(row => row[bound] === null ? 0 : Math.max(0, sign * (row[bound] - row.speedup)));
+    return { type: "data", array: reach("speedup_high", 1), arrayminus: reach("speedup_low", -1), color: usual, thickness: 1, width: 2 };
+  }
+
+  const plot = id => document.getElementById(id)?.querySelector(".js-plotly-plot");
+  const parts = () => {
+    const rows = [...table.values()];
+    return [rows.filter(row => !front.has(row.trial)), rows.filter(row => front.has(row.trial))];
+  };
+
+  function drawView(name, groups) {
+    const div = plot(name), [x, y] = VIEWS[name];
+    if (!div) return false;
+    groups.forEach((rows, i) => {
+      const trace = div.data[i], usual = i ? ACCENT : GREY;
+      Object.assign(trace, { x: rows.map(row => row[x]), y: rows.map(row => row[y]), customdata: rows.map(row => row.trial), hovertext: rows.map(hover), marker: marker(rows, usual) });
+      if (i) for (const [axis, bar] of [[x, "error_x"], [y, "error_y"]]) if (axis === "speedup") trace[bar] = bars(rows, usual);
+    });
+    div.data[2].x = []; div.data[2].y = [];
+    for (const number of [chosen.a, chosen.b]) {
+      const row = table.get(number);
+      if (row) { div.data[2].x.push(row[x]); div.data[2].y.push(row[y]); }
+    }
+    redraw(div);
+    return true;
+  }
+
+  function drawSpace(groups) {
+    const div = plot("space");
+    if (!div || !div.offsetParent) return;
+    const able = row => fit(row.trial) && row.feasible;
+    const sets = [groups.flat().filter(row => !able(row)), groups[0].filter(able), groups[1].filter(able)];
+    sets.forEach((rows, i) => {
+      const [x, y, z] = SPACE.map(axis => rows.map(row => row[axis]));
+      const paint = i ? colour(rows, i === 2 ? ACCENT : GREY) : { color: GREY };
+      Object.assign(div.data[i], { x, y, z, customdata: rows.map(row => row.trial), hovertext: rows.map(hover) });
+      Object.assign(div.data[i].marker, paint);
+    });
+    redraw(div);
+  }
+
+  function drawParallel() {
+    const div = plot("parallel");
+    if (!div || !div.offsetParent) return;
+    const names = JSON.parse(div.closest("[data-columns]").dataset.columns);
+    const rows = [...table.values()].filter(row => names.every(name => row[name] !== null));
+    div.data[0].dimensions.forEach((dimension, i) => {
+      dimension.values = rows.map(row => row[names[i]]);
+      const low = Math.min(...dimension.values), high = Math.max(...dimension.values);
+      dimension.range = high > low ? [low, high] : [low - 0.5, high + 0.5];
+    });
+    div.data[0].line.color = rows.map(row => row.psnr_db);
+    redraw(div);
+  }
+
+  function redraw(div) {
+    div.layout.datarevision = (div.layout.datarevision || 0) + 1;
+    window.Plotly.react(div, div.data, div.layout);
+  }
+
+  let waiting = false;
+  function draw(what = ["views", "space", "parallel"]) {
+    const groups = parts();
+    const done = what.includes("views") ? Object.keys(VIEWS).map(name => drawView(name, groups)) : [];
+    if (what.includes("space")) drawSpace(groups);
+    if (what.includes("parallel")) drawParallel();
+    document.body.dataset.candidates = table.size;
+    if (done.includes(false) && !waiting) { // the page is not all there yet
+      waiting = true;
+      setTimeout(() => { waiting = false; draw(what); }, 60);
+    }
+  }
+
+  function unpacked(text) {
+    if (text === null || text === undefined) return null;
+    return Uint8Array.from(atob(text), c => c.charCodeAt(0));
+  }
+
+  window.dash_clientside = Object.assign({}, window.dash_clientside, {
+    board: {
+      news(news) { take(news); if (news) draw(); return news ? news.version : window.dash_clientside.no_update; },
+      mask(mask) { fits = mask ? unpacked(mask.bits) : null; draw(["views", "space"]); return mask ? mask.text : ""; },
+      colour(found) { colours = found || null; draw(["views", "space"]); return window.dash_clientside.no_update; },
+      chosen(a, b) { chosen = { a, b }; draw(["views"]); return window.dash_clientside.no_update; },
+      opened() { setTimeout(() => draw(["space", "parallel"]), 30); return window.dash_clientside.no_update; },
+      clicked(...events) {
+        const which = window.dash_clientside.callback_context.triggered[0];
+        const number = which?.value?.points?.[0]?.customdata;
+        return number === undefined || number === null ? window.dash_clientside.no_update : Number(number);
+      },
+      brushed() {
+        const div = plot("parallel");
+        if (!div) return window.dash_clientside.no_update;
+        const names = JSON.parse(div.closest("[data-columns]").dataset.columns);
+        const ranges = {};
+        div.data[0].dimensions.forEach((dimension, i) => {
+          const range = dimension.constraintrange;
+          if (range && range.length) ranges[names[i]] = Array.isArray(range[0]) ? range : [range];
+        });
+        return ranges;
+      },
+      save(clicks, kind) {
+        if (!clicks) return window.dash_clientside.no_update;
+        for (const name of Object.keys(VIEWS)) {
+          const div = plot(name);
+          if (div) window.Plotly.downloadImage(div, { format: kind, filename: name, width: 900, height: 640, scale: kind === "png" ? 2 : 1 });
+        }
+        return window.dash_clientside.no_update;
+      },
+    },
+  });
+})();

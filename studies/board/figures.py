@@ -1,0 +1,166 @@
+"""The board's figures: pure functions from a frame of candidates to Plotly figures.
+
+The views start as `figures.view_figure` draws them; the page then moves their points by the same columns (assets/views.js).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..figures import ACCENT, AXIS_TITLES, FONT, GREY, GRID, INK, MUTED, VIEWS, view_figure
+from ..texts import known
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+SPACE = ("size_bytes", "speedup", "psnr_db")  # the axes of the view in 3-D
+MANY = 2000  # candidates, from which points are drawn in WebGL
+RUN_COLOURS = ("#0b6b74", "#b4551d", "#5a4fa3", "#8a6d00", "#a8326e", "#3d7a2a", "#555f6b", "#1f5fa8")
+
+
+def empty_view(frame: pd.DataFrame, name: str) -> go.Figure:
+    """Return one of `figures.VIEWS` with its axes for the candidates of a frame, and without its points.
+
+    Three traces: all candidates, the front, and the ring of the one that is selected.
+    """
+    import plotly.graph_objects as go
+
+    x, y = VIEWS[name]
+    figure = view_figure(frame, x, y)
+    scatter = go.Scattergl if len(frame) > MANY else go.Scatter
+    candidates = scatter(figure.data[0].to_plotly_json() | {"type": scatter().type, "name": "candidates"})
+    figure.data = ()
+    drawn = view_figure(frame.iloc[:0], x, y).data
+    for trace in (candidates, drawn[1], drawn[2]):
+        figure.add_trace(trace.update(x=[], y=[], customdata=[], hovertext=[]))
+    figure.update_layout(uirevision="board", height=340)
+    return figure
+
+
+def space_figure(frame: pd.DataFrame) -> go.Figure:
+    """Return the view of all three objectives, without its points: what does not fit, what does, and the front."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    marks = (("others", GREY, 2.5, 0.25), ("candidates", GREY, 3.0, 0.8), ("front", ACCENT, 4.5, 1.0))
+    for name, color, size, opacity in marks:
+        marker = {"size": size, "color": color, "opacity": opacity, "line": {"width": 0}}
+        figure.add_trace(
+            go.Scatter3d(x=[], y=[], z=[], customdata=[], mode="markers", name=name, marker=marker, hoverinfo="text")
+        )
+    axes = dict(zip(("xaxis", "yaxis", "zaxis"), (_space_axis(column) for column in SPACE), strict=True))
+    figure.update_layout(
+        font={"family": FONT, "size": 12, "color": INK},
+        margin={"l": 0, "r": 0, "t": 0, "b": 0},
+        height=420,
+        showlegend=False,
+        paper_bgcolor="rgba(0,0,0,0)",
+        scene=axes | {"camera": {"eye": {"x": 1.5, "y": -1.6, "z": 0.7}}},
+        uirevision="board",
+    )
+    return figure
+
+
+def _space_axis(column: str) -> dict[str, Any]:
+    axis = {"title": {"text": AXIS_TITLES[column]}, "gridcolor": GRID, "color": MUTED, "backgroundcolor": "white"}
+    return axis | ({"type": "log"} if column == "size_bytes" else {})
+
+
+def parallel_figure(columns: Mapping[str, Sequence[float]], titles: Mapping[str, str], colour: str) -> go.Figure:
+    """Return parallel coordinates; ranges that are drawn on its axes choose candidates.
+
+    Args:
+        columns: of numbers, alike long; a candidate with a missing one is left out.
+        titles: of the axes, by column.
+        colour: the column that lines are coloured by.
+    """
+    import numpy as np
+    import plotly.graph_objects as go
+
+    rows = np.array([[float(value) if known(value) else np.nan for value in columns[name]] for name in titles])
+    rows = rows[:, np.isfinite(rows).all(axis=0)] if rows.size else rows
+    dimensions = [
+        {"label": title, "values": values.tolist(), "range": _span(values)}
+        for title, values in zip(titles.values(), rows, strict=True)
+    ]
+    shown = rows[list(titles).index(colour)].tolist()
+    line = {"color": shown, "colorscale": [[0.0, "#b9d8db"], [1.0, ACCENT]]}
+    figure = go.Figure(
+        go.Parcoords(dimensions=dimensions, line=line, labelfont={"color": INK}, tickfont={"color": MUTED})
+    )
+    figure.update_layout(
+        font={"family": FONT, "size": 12, "color": INK},
+        margin={"l": 60, "r": 40, "t": 44, "b": 18},
+        height=300,
+        paper_bgcolor="rgba(0,0,0,0)",
+        uirevision="board",
+    )
+    return figure
+
+
+def _span(values: Any) -> list[float]:
+    """Return the range of an axis: one of a single value has some room."""
+    if not len(values):
+        return [0.0, 1.0]
+    low, high = float(values.min()), float(values.max())
+    return [low, high] if high > low else [low - 0.5, high + 0.5]
+
+
+def time_figure(rows: Sequence[Mapping[str, Any]], most: int = 14) -> go.Figure:
+    """Return where the time goes: of the slowest layers the reference's time and the candidate's, in milliseconds.
+
+    Args:
+        rows: ``name``, ``reference_ms`` and ``candidate_ms`` of each, the slowest first (`explain`).
+        most: that are shown one by one; the others are one bar.
+    """
+    import plotly.graph_objects as go
+
+    shown = [dict(row) for row in rows[:most]]
+    if len(rows) > most:
+        sums = {key: sum(row[key] or 0.0 for row in rows[most:]) for key in ("reference_ms", "candidate_ms")}
+        shown.append({"name": f"{len(rows) - most} others", **sums})
+    shown.reverse()
+    names = [str(row["name"]) for row in shown]
+    figure = go.Figure()
+    for key, name, color in (("reference_ms", "reference", "#c9d1d6"), ("candidate_ms", "candidate", ACCENT)):
+        values = [row[key] or 0.0 for row in shown]
+        figure.add_trace(go.Bar(y=names, x=values, orientation="h", name=name, marker={"color": color}))
+    figure.update_layout(
+        font={"family": FONT, "size": 12, "color": INK},
+        margin={"l": 8, "r": 8, "t": 8, "b": 40},
+        height=80 + 30 * len(shown),
+        barmode="group",
+        legend={"orientation": "h", "y": 1.06, "traceorder": "normal"},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        xaxis={"title": {"text": "milliseconds"}, "gridcolor": GRID, "zeroline": False},
+        yaxis={"automargin": True, "ticksuffix": " "},
+    )
+    return figure
+
+
+def fronts_figure(frames: Mapping[str, pd.DataFrame], name: str) -> go.Figure:
+    """Return one of `figures.VIEWS` with the fronts of several runs, each in its colour.
+
+    Args:
+        frames: by the runs' names.
+        name: of the view.
+    """
+    import pandas as pd
+    import plotly.graph_objects as go
+
+    x, y = VIEWS[name]
+    together = pd.concat(frames.values()) if frames else pd.DataFrame()
+    figure = view_figure(together.iloc[:0], x, y) if frames else go.Figure()
+    figure.data = ()
+    if frames:
+        figure.update_layout(view_figure(together, x, y).layout)
+    for place, (run, frame) in enumerate(frames.items()):
+        color = RUN_COLOURS[place % len(RUN_COLOURS)]
+        drawn = view_figure(frame, x, y).data[1]
+        bars = {bar: {"color": color} for bar in ("error_x", "error_y") if drawn[bar].array is not None}
+        figure.add_trace(drawn.update(marker={"color": color}, name=run, showlegend=True, **bars))
+    figure.update_layout(showlegend=len(frames) > 1, legend={"orientation": "h", "y": -0.22}, height=380)
+    return figure

@@ -1,0 +1,206 @@
+"""A run that is followed while a search writes it: read once, then only what is new."""
+
+from __future__ import annotations
+
+import threading
+import time
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...spaces.errors import BuildError, InputError
+from ..frame import as_frame, trial_row
+from ..records import RecordTail
+from ..run import Run
+from ..run_folder import RECORDS_FILE
+from ..strip import Network
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ..study import Study
+    from ..trial import Trial
+
+PAUSE_SECONDS = 1.0  # between two looks at the records, however many pages ask
+QUIET_SECONDS = 60.0  # without a record, from which a search is not called running
+
+
+class Followed:
+    """A run's candidates, kept current.
+
+    Args:
+        folder: of the run.
+
+    Attributes:
+        run: what was read of it.
+        trouble: why its records cannot be read just now; None where they can.
+        version: grows whenever a candidate is new or changed.
+
+    Raises:
+        InputError: the folder is no run, or one of another version.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.absolute()
+        self.run = Run(self.folder, records=[])
+        self.trouble: str | None = None
+        self.version = 0
+        self._lock = threading.RLock()
+        self._rows: dict[int, dict[str, Any]] = {}
+        self._changed: dict[int, int] = {}  # by number, the version that brought it
+        self._front: tuple[int, list[int]] = (-1, [])
+        self._looked = float("-inf")
+        self._told = float("-inf")  # when the last record came
+        self.look()
+
+    @cached_property
+    def _tail(self) -> Any:
+        storage = self.run.storage
+        if storage is None:
+            return RecordTail(self.folder / RECORDS_FILE)
+        from ..record_table import RecordTable
+
+        return RecordTable(storage, self.run.digest)
+
+    def look(self) -> None:
+        """Take what was written since the last look, unless that was just now."""
+        with self._lock:
+            if time.monotonic() - self._looked < PAUSE_SECONDS:
+                return
+            try:
+                news, self.trouble = self._tail.news(), None
+            except InputError as error:
+                news, self.trouble = [], str(error)
+            changed = self.run.add(news)
+            if news:
+                self._told = max(self._told, _seconds(news[-1].time))
+            if changed:
+                self._take(changed)
+            self._looked = time.monotonic()
+
+    def _take(self, changed: list[Trial]) -> None:
+        if not self.has_reference:
+            return
+        if not self._rows:  # the reference has come: what came before it has its place now
+            changed = self.run.all_trials
+        self.version += 1
+        for trial in changed:
+            if trial.measured or (trial.predicted and trial.judged):
+                self._rows[trial.number] = trial_row(self.run, trial)
+                self._changed[trial.number] = self.version
+            elif self._rows.pop(trial.number, None) is not None:
+                self._changed[trial.number] = self.version
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether the reference is measured: before that nothing can be compared."""
+        try:
+            return self.run.reference is not None
+        except InputError:
+            return False
+
+    @property
+    def running(self) -> bool:
+        """Whether a search has written to the run lately."""
+        return time.time() - self._told < QUIET_SECONDS
+
+    @property
+    def numbers(self) -> list[int]:
+        """The numbers of the trials that are shown, rising."""
+        return sorted(self._rows)
+
+    @property
+    def front(self) -> list[int]:
+        """The numbers of the trials on the front, smallest first."""
+        if self._front[0] != self.version:
+            trials = self.run.front_trials() if self.has_reference else []
+            self._front = (self.version, [trial.number for trial in trials])
+        return self._front[1]
+
+    def news(self, since: int) -> dict[str, Any] | None:
+        """Return what has changed after a version: the rows, the numbers that are gone, and the front; None where nothing has.
+
+        Returns:
+            Plain data: ``version``, ``rows`` (columns of `frame.as_frame`, lists), ``gone``, ``front``, ``hypervolume``.
+        """
+        self.look()
+        with self._lock:
+            if since == self.version:
+                return None
+            numbers = [number for number, version in self._changed.items() if version > since or since > self.version]
+            return {
+                "version": self.version,
+                "rows": columns(as_frame(self._rows[number] for number in sorted(numbers) if number in self._rows)),
+                "gone": [number for number in numbers if number not in self._rows],
+                "front": self.front,
+                "hypervolume": self.run.hypervolume() if self.has_reference else None,
+            }
+
+    def frame(self) -> pd.DataFrame:
+        """Return the frame of what is known now."""
+        with self._lock:
+            frame = as_frame(self._rows[number] for number in self.numbers)
+            return frame.assign(on_front=frame["trial"].isin(self.front))
+
+    def trials(self) -> list[Trial]:
+        """Return the trials that are shown, by number."""
+        with self._lock:
+            return [self.run.any_trial(number) for number in self.numbers]
+
+    def trial(self, number: int) -> Trial:
+        """Return a trial that is shown. Raises `InputError` where there is none of this number."""
+        with self._lock:
+            if number not in self._rows:
+                raise InputError(f"there is no candidate {number} to show in {self.run.study_name}")
+            return self.run.any_trial(number)
+
+    @cached_property
+    def study(self) -> Study | None:
+        """The run's study; None where it is not there any more."""
+        try:
+            return self.run.load()
+        except (InputError, BuildError) as error:
+            self.without_study = str(error)
+            return None
+
+    without_study: str | None = None  # why there is none
+
+    def network(self, base: str) -> Network:
+        """Return the network that candidates of a base are made from."""
+        if base not in self._networks:
+            self._networks[base] = self._network(base)
+        return self._networks[base]
+
+    @cached_property
+    def _networks(self) -> dict[str, Network]:
+        return {}
+
+    def _network(self, base: str) -> Network:
+        if self.study is not None:
+            try:
+                return Network.of_graph(self.study.builder.of(base).graph)
+            except (BuildError, InputError):  # a student that a search has made since
+                pass
+        return Network.of_run(self.run, base)
+
+
+def columns(frame: pd.DataFrame) -> dict[str, list[Any]]:
+    """Return a frame as plain lists for JSON, numbers to six digits, None where there are none."""
+    return {str(name): _plain(frame[name]) for name in frame.columns}
+
+
+def _plain(values: pd.Series) -> list[Any]:
+    if values.dtype.kind != "f":
+        return list(values.tolist())
+    return [float(f"{value:.6g}") if np.isfinite(value) else None for value in values.tolist()]
+
+
+def _seconds(time_: str) -> float:
+    from datetime import datetime
+
+    try:
+        return datetime.fromisoformat(time_).timestamp()
+    except ValueError:
+        return float("-inf")

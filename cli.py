@@ -256,6 +256,26 @@ def report(
     )
 
 
+@app.command(epilog="Example: slimfront board runs/painting")
+def board(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, or folders that hold some.")],
+    host: Annotated[
+        str, typer.Option(metavar="H", help="Address to serve on; one that other machines reach asks for a token.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(metavar="P", help="Port to serve on; 0 takes a free one.", min=0, max=65535)
+    ] = 8050,
+    judge: Annotated[bool, typer.Option("--judge", help="Begin with judging pictures blind.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Review runs in the browser: front, pictures, budgets, decisions. A running search is followed."""
+    from .studies.board.app import board as serve
+
+    screen = Screen(False, quiet)
+    screen.hint("reading the runs")
+    serve(runs, host, port, judge, lambda address: print(f"the board is at {address} (Ctrl-C ends it)", flush=True))
+
+
 @app.command(epilog="Example: slimfront pick runs/painting --max-drop 0.5 --prefer size")
 def pick(
     run: RunFolder,

@@ -47,10 +47,15 @@ def bars_of(student: Student) -> list[Bar]:
 
 
 def drawing_html(parameters: Mapping[str, Any]) -> str:
-    """Return the drawing of a student as HTML, given its parameters."""
-    text = html.escape(student_text(parameters))
+    """Return the drawing of a student as HTML, given its parameters; of one that is not of the elastic family, its words."""
+    drawn = drawing_svg(parameters) or ""
+    return f'<figure class="student">{drawn}<figcaption>student: {html.escape(student_text(parameters))}</figcaption></figure>'
+
+
+def drawing_svg(parameters: Mapping[str, Any]) -> str | None:
+    """Return the drawing alone, as SVG; None where a student is not of the elastic family."""
     if not is_elastic(parameters):
-        return f'<figure class="student"><figcaption>student: {text}</figcaption></figure>'
+        return None
     student = Student.from_json(parameters)
     shown, x = "", 0.0
     middle = HIGH / 2.0
@@ -65,10 +70,10 @@ def drawing_html(parameters: Mapping[str, Any]) -> str:
             shown += _text(x + wide / 2.0, middle - high / 2 - 4.0, f"× {bar.blocks}")
         x += wide + GAP
     return (
-        f'<figure class="student"><svg width="{x - GAP + 24:.0f}" height="{HIGH + TEXT:.0f}" '
-        f'viewBox="-12 0 {x - GAP + 24:.0f} {HIGH + TEXT:.0f}" role="img" aria-label="{text}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{x - GAP + 24:.0f}" height="{HIGH + TEXT:.0f}" '
+        f'viewBox="-12 0 {x - GAP + 24:.0f} {HIGH + TEXT:.0f}" role="img" '
+        f'aria-label="{html.escape(student_text(parameters))}" '
         f'fill="{figures.ACCENT}" font-size="11" font-family="system-ui, sans-serif">{shown}</svg>'
-        f"<figcaption>student: {text}</figcaption></figure>"
     )
 
 

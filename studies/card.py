@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -54,7 +55,7 @@ output = session.run(None, {_feed(study.graph)})[0]  # {_output(study)}
 
 {_range(study)}
 
-## What it needs
+{_decision(facts["decision"])}## What it needs
 
 - {runtime} (opset {facts["opset"]}, IR version {facts["ir_version"]}); no custom operators.
 {_saturation(row)}- sha256 of {_files(row["size_bytes"])}: `{facts["sha256"]}`
@@ -63,6 +64,28 @@ Measured with ONNX Runtime {environment["onnxruntime"]} ({environment["provider"
 {environment["system"]}, Python {environment["python"]}, slimfront {environment["slimfront"]}.
 `slimfront verify` on this folder measures it again.
 """
+
+
+def _decision(decision: Row) -> str:
+    """Say who chose it, when and why, and what stood beside it."""
+    by = f"by {_plain(decision['who'])} " if decision["who"] else ""
+    chosen = f"Chosen {by}on {decision['when'][:10]}."
+    why = f"\n\n> {_plain(decision['why'])}" if decision["why"] else ""
+    rows = "".join(
+        f"\n| {one['trial']} | {size_text(one['size_bytes'])} | {number_text(one['speedup'])}× | {number_text(one['psnr_db'])} dB |"
+        for one in decision["against"]
+    )
+    beside = (
+        f"\n\nIts neighbours on the front:\n\n| trial | size | speedup | PSNR |\n|---|---:|---:|---:|{rows}"
+        if rows
+        else ""
+    )
+    return f"## Why this one\n\n{chosen}{why}{beside}\n\n"
+
+
+def _plain(text: str) -> str:
+    """Return a text as one paragraph in which Markdown and HTML have no meaning."""
+    return re.sub(r"([\\`*_{}\[\]<>#|&!])", r"\\\1", " ".join(text.split()))
 
 
 def _files(size_bytes: int) -> str:

@@ -27,11 +27,11 @@ def run_frame(run: Run) -> pd.DataFrame:
     return as_frame(trial_row(run, trial) for trial in run.trials if trial.measured).assign(on_front=_on_front(run))
 
 
-def as_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
-    """Return rows of `trial_row` as a frame, by trial number; missing numbers are NaN."""
+def as_frame(rows: Iterable[dict[str, Any]], more: Iterable[str] = ()) -> pd.DataFrame:
+    """Return rows of `trial_row`, which may have more columns, as a frame; missing numbers are NaN."""
     import pandas as pd
 
-    frame = pd.DataFrame(list(rows), columns=[*COLUMNS, *MORE])
+    frame = pd.DataFrame(list(rows), columns=[*COLUMNS, *MORE, *more])
     return frame.astype({"on_front": bool, "trial": int, "feasible": bool})
 
 

@@ -59,7 +59,7 @@ def profile(study: Study, progress: Progress | None = None) -> dict[str, Any]:
         [profiled] = profile_in_turn(
             [model], feed, target.threads, target.provider, least=LEAST_RUNS, most=MOST_RUNS, seconds=SECONDS
         )
-    curves, groups = _curves(study, progress)
+    curves, groups = sensitivity_curves(study, progress)
     times = layer_times(profiled, built, graph)
     total = sum(times.values())
     layers = [
@@ -85,7 +85,9 @@ def profile(study: Study, progress: Progress | None = None) -> dict[str, Any]:
     }
 
 
-def _curves(study: Study, progress: Progress | None) -> tuple[dict[str, dict[str, float]], list[dict[str, Any]]]:
+def sensitivity_curves(
+    study: Study, progress: Progress | None
+) -> tuple[dict[str, dict[str, float]], list[dict[str, Any]]]:
     """Return the predicted dB over weight bits by layer, and channel groups with theirs over pruning ratios."""
     space = study.space
     study.prepare_spaces(progress)

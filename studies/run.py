@@ -69,6 +69,17 @@ class Run:
         """All that determined the readings, as plain data."""
         return dict(self._about["study"]["definition"])
 
+    @property
+    def digest(self) -> str:
+        """The study's digest."""
+        return str(self._about["study"]["digest"])
+
+    @property
+    def storage(self) -> str | None:
+        """The database that keeps the records, without its password; None where they lie in the folder."""
+        storage = self._about.get("storage")
+        return None if storage is None else str(storage)
+
     @cached_property
     def has_target(self) -> bool:
         """Whether the evaluation data has targets; else quality is against the reference's output."""
@@ -89,12 +100,11 @@ class Run:
 
     def _records(self) -> Iterable[Record]:
         """Read the run's records, from its folder or from the database that keeps them."""
-        storage = self._about.get("storage")
-        if storage is None:
+        if self.storage is None:
             return read_records(self.folder / RECORDS_FILE)
         from .record_table import read_table
 
-        return read_table(storage, str(self._about["study"]["digest"]))
+        return read_table(self.storage, self.digest)
 
     def add(self, records: Iterable[Record]) -> list[Trial]:
         """Take records that were written since the run was read; return the trials that are new or changed."""
@@ -317,11 +327,11 @@ class Run:
     @property
     def _shared(self) -> Source | None:
         """What searches that keep their records in the same database have made."""
-        if "storage" not in self._about:
+        if self.storage is None:
             return None
         from .holdings_table import SharedHoldings
 
-        return SharedHoldings(self._about["storage"], self._about["study"]["digest"])
+        return SharedHoldings(self.storage, self.digest)
 
     def to_torch(self, trial: int | Trial) -> Trainee:
         """Return a trial's candidate as a PyTorch module, rounded as its file is; its weights can be trained.

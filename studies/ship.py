@@ -18,7 +18,9 @@ from ..spaces.build import file_hash
 from ..spaces.errors import InputError, SlimfrontError, last_line
 from . import bundle
 from .card import card
+from .neighbours import neighbours
 from .output import cannot_write
+from .review import Decision, Review, now, somebody
 from .verify import compare, save_data
 
 if TYPE_CHECKING:
@@ -29,16 +31,19 @@ if TYPE_CHECKING:
 Note = Callable[[str], None]
 
 
-def ship(run: Run, trial: Trial, folder: Path, note: Note | None = None) -> Path:
+def ship(run: Run, trial: Trial, folder: Path, note: Note | None = None, why: str = "", who: str | None = None) -> Path:
     """Write a trial of a run as a bundle and return its folder.
 
-    The bundle is made beside ``folder`` and renamed when all of it holds, so that nothing is half-written.
+    The bundle is made beside ``folder`` and renamed when all of it holds, so that nothing is half-written. The decision is then
+    kept in the run, as in the bundle's card.
 
     Args:
         run: the run; its study must be there, unchanged.
         trial: a measured trial.
         folder: is created; it must be absent or empty.
         note: is told what is done.
+        why: the reason for the choice.
+        who: makes it; by default the user of this process.
 
     Raises:
         InputError: the trial is not measured, the folder holds something, cannot be written, or the study is gone.
@@ -48,6 +53,15 @@ def ship(run: Run, trial: Trial, folder: Path, note: Note | None = None) -> Path
         raise InputError(f"trial {trial.number} cannot be shipped, it is not measured: {trial.reason or trial.state}")
     folder = folder.absolute()
     tell = note or (lambda text: None)
+    decision = Decision(
+        who=somebody() if who is None else who,
+        when=now(),
+        trial=trial.number,
+        key=trial.candidate.key,
+        text=why,
+        against=tuple(one.trial.number for one in neighbours(run, trial)),
+        bundle=str(folder),
+    )
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise InputError(f"{folder} is there already and no empty folder: a bundle needs a folder of its own")
@@ -55,10 +69,11 @@ def ship(run: Run, trial: Trial, folder: Path, note: Note | None = None) -> Path
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as making:
             part = Path(making) / "bundle"
             part.mkdir()
-            _fill(run, trial, part, tell)
+            _fill(run, trial, part, decision, tell)
             part.replace(folder)
     except OSError as error:
         raise cannot_write(folder, error) from error
+    Review(run.folder).add(decision)
     return folder
 
 
@@ -101,7 +116,7 @@ def choose(
     return run.trial(trial)
 
 
-def _fill(run: Run, trial: Trial, part: Path, tell: Note) -> None:
+def _fill(run: Run, trial: Trial, part: Path, decision: Decision, tell: Note) -> None:
     study = run.load()
     study.check()
     tell("writing the model")
@@ -110,7 +125,7 @@ def _fill(run: Run, trial: Trial, part: Path, tell: Note) -> None:
     if sha256 != trial.sha256:
         what = f"sha256 {sha256}, not {trial.sha256}"
         raise SlimfrontError(f"the file of trial {trial.number} is not the one that was measured: {what}")
-    facts = _facts(run, trial, study, part)
+    facts = _facts(run, trial, study, part) | {"decision": _told(run, decision)}
     _write_json(part / bundle.BUNDLE_FILE, facts)
     _save_check(study, part)
     tell("measuring the file again in a fresh process")
@@ -150,6 +165,18 @@ def _facts(run: Run, trial: Trial, study: Study, part: Path) -> dict[str, Any]:
         "provider": target.provider,
         "shipped": datetime.now(UTC).isoformat(timespec="seconds"),
         "expected": {"evaluation": {name: trial.value(name) for name in ("psnr_db", "ssim")}},
+    }
+
+
+def _told(run: Run, decision: Decision) -> dict[str, Any]:
+    """Return a decision as a bundle keeps it, with the numbers of the neighbours."""
+    keys = ("trial", "size_bytes", "speedup", "psnr_db")
+    against = [run.trial(number).row() for number in decision.against]
+    return {
+        "who": decision.who,
+        "when": decision.when,
+        "why": decision.text,
+        "against": [{key: row[key] for key in keys} for row in against],
     }
 
 

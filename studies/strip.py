@@ -6,7 +6,8 @@ import html
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from ..spaces.candidate import NATIVE, REFERENCE, Candidate, LayerChoice
 from ..spaces.work import channel_shares
@@ -30,6 +31,11 @@ class Network:
 
     layers: tuple[str, ...]
     shares: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    @cached_property
+    def groups(self) -> tuple[str, ...]:
+        """The names of its channel groups."""
+        return tuple(dict.fromkeys(group for shares in self.shares.values() for group in shares))
 
     @classmethod
     def of_graph(cls, graph: Graph) -> Network:
@@ -55,30 +61,50 @@ class Network:
         return sum(share * candidate.ratio(group) for group, share in self.shares.get(layer, {}).items())
 
 
-def strip_html(candidate: Candidate, network: Network) -> str:
-    """Return the strip of a candidate as HTML, its layers in the graph's order."""
-    cells = ""
+@dataclass(frozen=True)
+class Cell:
+    """A layer's cell: its classes, the part of its channels that stays, what it says when pointed at, and the bits it shows."""
+
+    classes: str
+    kept: float
+    title: str
+    bits: int
+
+
+def cells(candidate: Candidate, network: Network) -> list[Cell]:
+    """Return the cells of a candidate, its layers in the graph's order."""
+    found = []
     for name in network.layers:
         choice, removed = candidate.choice(name), network.removed(candidate, name)
-        cells += _cell(choice, f"{name}: {choice_text(choice, removed)}", removed=removed)
-    return f'<div class="strip" role="img" aria-label="{html.escape(summary_text(candidate, network))}">{cells}</div>'
+        found.append(_cell(choice, f"{name}: {choice_text(choice, removed)}", removed=removed))
+    return found
+
+
+def strip_html(candidate: Candidate, network: Network) -> str:
+    """Return the strip of a candidate as HTML, its layers in the graph's order."""
+    shown = "".join(map(_cell_html, cells(candidate, network)))
+    return f'<div class="strip" role="img" aria-label="{html.escape(summary_text(candidate, network))}">{shown}</div>'
 
 
 def legend_html(pruned: bool, sparse: bool) -> str:
     """Return the legend of the strips; marks of pruning and sparsity only where they occur."""
-    cells = "".join(_cell(LayerChoice(bits, 32), choice_text(LayerChoice(bits, 32)), kind="") for bits in LEGEND_BITS)
+
+    def shown(*what: Any, **more: Any) -> str:
+        return _cell_html(_cell(*what, **more))
+
+    cells = "".join(shown(LayerChoice(bits, 32), choice_text(LayerChoice(bits, 32)), kind="") for bits in LEGEND_BITS)
     parts = [
         ("a cell is a layer, in the order of the data; its number is the bits of the weights", cells),
-        ("runs in integer kernels", _cell(LayerChoice(8, 8), "integer")),
-        ("in float kernels", _cell(LayerChoice(8, 32), "float")),
+        ("runs in integer kernels", shown(LayerChoice(8, 8), "integer")),
+        ("in float kernels", shown(LayerChoice(8, 32), "float")),
     ]
     if pruned:
-        half = _cell(LayerChoice(8, 32), "half of the channels", kind="", removed=LEGEND_REMOVED)
+        half = shown(LayerChoice(8, 32), "half of the channels", kind="", removed=LEGEND_REMOVED)
         parts.append(("the bar under it: the part of its channels that stays", half))
     if sparse:
-        parts.append(("some of its weights are zero", _cell(LayerChoice(8, 32, 0.5), "sparse", kind="")))
-    shown = "".join(f'<span><span class="strip" aria-hidden="true">{cell}</span>{text}</span>' for text, cell in parts)
-    return f'<div class="key">{shown}</div>'
+        parts.append(("some of its weights are zero", shown(LayerChoice(8, 32, 0.5), "sparse", kind="")))
+    html_ = "".join(f'<span><span class="strip" aria-hidden="true">{cell}</span>{text}</span>' for text, cell in parts)
+    return f'<div class="key">{html_}</div>'
 
 
 def choice_text(choice: LayerChoice, removed: float = 0.0) -> str:
@@ -102,8 +128,12 @@ def summary_text(candidate: Candidate, network: Network) -> str:
     return text + "".join(f"; {count} in {form}" for form, count in sorted(forms.items()))
 
 
-def _cell(choice: LayerChoice, title: str, kind: str | None = None, removed: float = 0.0) -> str:
+def _cell(choice: LayerChoice, title: str, kind: str | None = None, removed: float = 0.0) -> Cell:
     kind = ("integer" if choice.integer else "float") if kind is None else kind
-    classes = f"b{choice.weight_bits} {kind}" + (" sparse" if choice.sparsity else "")
-    style = f' style="--kept: {1 - removed:.1%}"' if removed else ""
-    return f'<i class="{classes}{" pruned" if removed else ""}"{style} title="{html.escape(title)}">{choice.weight_bits}</i>'
+    names = [f"b{choice.weight_bits}", kind, "sparse" if choice.sparsity else "", "pruned" if removed else ""]
+    return Cell(" ".join(filter(None, names)), 1.0 - removed, title, choice.weight_bits)
+
+
+def _cell_html(cell: Cell) -> str:
+    style = f' style="--kept: {cell.kept:.1%}"' if cell.kept < 1.0 else ""
+    return f'<i class="{cell.classes}"{style} title="{html.escape(cell.title)}">{cell.bits}</i>'

@@ -5,6 +5,7 @@ The views start as `figures.view_figure` draws them; the page then moves their p
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,7 @@ def empty_view(frame: pd.DataFrame, name: str) -> go.Figure:
     drawn = view_figure(frame.iloc[:0], x, y).data
     for trace in (candidates, drawn[1], drawn[2]):
         figure.add_trace(trace.update(x=[], y=[], customdata=[], hovertext=[]))
-    figure.update_layout(uirevision="board", height=340)
+    figure.update_layout(uirevision="board", height=None, autosize=True)
     return figure
 
 
@@ -54,7 +55,6 @@ def space_figure(frame: pd.DataFrame) -> go.Figure:
     figure.update_layout(
         font={"family": FONT, "size": 12, "color": INK},
         margin={"l": 0, "r": 0, "t": 0, "b": 0},
-        height=420,
         showlegend=False,
         paper_bgcolor="rgba(0,0,0,0)",
         scene=axes | {"camera": {"eye": {"x": 1.5, "y": -1.6, "z": 0.7}}},
@@ -93,7 +93,6 @@ def parallel_figure(columns: Mapping[str, Sequence[float]], titles: Mapping[str,
     figure.update_layout(
         font={"family": FONT, "size": 12, "color": INK},
         margin={"l": 60, "r": 40, "t": 44, "b": 18},
-        height=300,
         paper_bgcolor="rgba(0,0,0,0)",
         uirevision="board",
     )
@@ -122,7 +121,7 @@ def time_figure(rows: Sequence[Mapping[str, Any]], most: int = 14) -> go.Figure:
         sums = {key: sum(row[key] or 0.0 for row in rows[most:]) for key in ("reference_ms", "candidate_ms")}
         shown.append({"name": f"{len(rows) - most} others", **sums})
     shown.reverse()
-    names = [str(row["name"]) for row in shown]
+    names = [html.escape(str(row["name"])) for row in shown]
     figure = go.Figure()
     for key, name, color in (("reference_ms", "reference", "#c9d1d6"), ("candidate_ms", "candidate", ACCENT)):
         values = [row[key] or 0.0 for row in shown]
@@ -161,6 +160,6 @@ def fronts_figure(frames: Mapping[str, pd.DataFrame], name: str) -> go.Figure:
         color = RUN_COLOURS[place % len(RUN_COLOURS)]
         drawn = view_figure(frame, x, y).data[1]
         bars = {bar: {"color": color} for bar in ("error_x", "error_y") if drawn[bar].array is not None}
-        figure.add_trace(drawn.update(marker={"color": color}, name=run, showlegend=True, **bars))
-    figure.update_layout(showlegend=len(frames) > 1, legend={"orientation": "h", "y": -0.22}, height=380)
+        figure.add_trace(drawn.update(marker={"color": color}, name=html.escape(run), showlegend=True, **bars))
+    figure.update_layout(showlegend=len(frames) > 1, legend={"orientation": "h", "y": -0.22}, height=None)
     return figure

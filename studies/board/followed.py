@@ -16,6 +16,7 @@ from ..records import RecordTail
 from ..run import Run
 from ..run_folder import RECORDS_FILE
 from ..strip import Network
+from .parameters import SHAPES, shape_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,6 +52,7 @@ class Followed:
         self._rows: dict[int, dict[str, Any]] = {}
         self._changed: dict[int, int] = {}  # by number, the version that brought it
         self._front: tuple[int, list[int]] = (-1, [])
+        self._frame: tuple[int, pd.DataFrame] | None = None
         self._looked = float("-inf")
         self._told = float("-inf")  # when the last record came
         self.look()
@@ -88,7 +90,8 @@ class Followed:
         self.version += 1
         for trial in changed:
             if trial.measured or (trial.predicted and trial.judged):
-                self._rows[trial.number] = trial_row(self.run, trial)
+                shape = shape_of(trial.candidate, self.network(trial.candidate.base))
+                self._rows[trial.number] = trial_row(self.run, trial) | shape
                 self._changed[trial.number] = self.version
             elif self._rows.pop(trial.number, None) is not None:
                 self._changed[trial.number] = self.version
@@ -123,7 +126,7 @@ class Followed:
         """Return what has changed after a version: the rows, the numbers that are gone, and the front; None where nothing has.
 
         Returns:
-            Plain data: ``version``, ``rows`` (columns of `frame.as_frame`, lists), ``gone``, ``front``, ``hypervolume``.
+            Plain data: ``version``, ``from``, ``rows`` (columns of `frame.as_frame`, lists), ``gone``, ``front``, ``hypervolume``.
         """
         self.look()
         with self._lock:
@@ -132,17 +135,23 @@ class Followed:
             numbers = [number for number, version in self._changed.items() if version > since or since > self.version]
             return {
                 "version": self.version,
-                "rows": columns(as_frame(self._rows[number] for number in sorted(numbers) if number in self._rows)),
+                "from": since if since <= self.version else 0,
+                "rows": columns(self._framed([number for number in sorted(numbers) if number in self._rows])),
                 "gone": [number for number in numbers if number not in self._rows],
                 "front": self.front,
                 "hypervolume": self.run.hypervolume() if self.has_reference else None,
             }
 
     def frame(self) -> pd.DataFrame:
-        """Return the frame of what is known now."""
+        """Return the frame of what is known now, which is not to be changed."""
         with self._lock:
-            frame = as_frame(self._rows[number] for number in self.numbers)
-            return frame.assign(on_front=frame["trial"].isin(self.front))
+            if self._frame is None or self._frame[0] != self.version:
+                frame = self._framed(self.numbers)
+                self._frame = (self.version, frame.assign(on_front=frame["trial"].isin(self.front)))
+            return self._frame[1]
+
+    def _framed(self, numbers: list[int]) -> pd.DataFrame:
+        return as_frame((self._rows[number] for number in numbers), SHAPES)
 
     def trials(self) -> list[Trial]:
         """Return the trials that are shown, by number."""

@@ -91,7 +91,7 @@ def _policy(app: Dash) -> str:
 
     Plotly's views in WebGL make functions of text ('unsafe-eval'); Dash's own first script is known by its hash.
     """
-    scripts = " ".join(["'self'", "'unsafe-eval'", *(f"'{hash_}'" for hash_ in app.csp_hashes())])
+    scripts = " ".join(["'self'", "'unsafe-eval'", *app.csp_hashes()])
     return (
         f"default-src 'self'; script-src {scripts}; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
         "frame-ancestors 'none'; base-uri 'none'; form-action 'self'; object-src 'none'"

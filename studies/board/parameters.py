@@ -17,14 +17,14 @@ LAYER, GROUP = "layer:", "group:"  # how the names of columns begin that are a l
 SHAPES = {
     "bits": "mean weight bits",
     "integer": "part of layers in integer kernels",
-    "pruned": "mean part of channels removed",
+    "pruned": "mean pruning ratio",
 }
 
 
 def parameter_names(networks: Sequence[Network]) -> dict[str, str]:
     """Return the columns that `column` makes, and what they are called: shapes first, then layers and groups of a network."""
     layers = {name: None for network in networks for name in network.layers}
-    groups = {name: None for network in networks for shares in network.shares.values() for name in shares}
+    groups = {name: None for network in networks for name in network.groups}
     bits = {LAYER + name: f"weight bits of {name}" for name in layers}
     return SHAPES | bits | {GROUP + name: f"pruning ratio of {name}" for name in groups}
 
@@ -38,24 +38,26 @@ def column(name: str, trials: Sequence[Trial], network: Callable[[str], Network]
         network: of a base.
     """
     if name in SHAPES:
-        return [_shape(name, trial.candidate, network(trial.candidate.base)) for trial in trials]
+        return [shape_of(trial.candidate, network(trial.candidate.base))[name] for trial in trials]
     kind, _, part = name.partition(":")
     known = {base: part in _parts(network(base), kind) for base in {trial.candidate.base for trial in trials}}
     value = _bits if kind + ":" == LAYER else _ratio
     return [value(trial.candidate, part) if known[trial.candidate.base] else np.nan for trial in trials]
 
 
-def _shape(name: str, candidate: Candidate, network: Network) -> float:
-    if name == "pruned":
-        return float(np.mean([network.removed(candidate, layer) for layer in network.layers] or [0.0]))
-    choices = [candidate.choice(layer) for layer in network.layers]
-    return float(np.mean([choice.weight_bits if name == "bits" else choice.integer for choice in choices] or [np.nan]))
+def shape_of(candidate: Candidate, network: Network) -> dict[str, float]:
+    """Return the columns of `SHAPES` of a candidate: what it does not name is uncompressed."""
+    choices, count = list(candidate.layers.values()), max(len(network.layers), 1)
+    groups = len(network.groups)
+    return {
+        "bits": (sum(choice.weight_bits for choice in choices) + 32.0 * (count - len(choices))) / count,
+        "integer": sum(choice.integer for choice in choices) / count,
+        "pruned": sum(candidate.groups.values()) / groups if groups else 0.0,
+    }
 
 
-def _parts(network: Network, kind: str) -> set[str]:
-    if kind + ":" == LAYER:
-        return set(network.layers)
-    return {group for shares in network.shares.values() for group in shares}
+def _parts(network: Network, kind: str) -> Sequence[str]:
+    return network.layers if kind + ":" == LAYER else network.groups
 
 
 def _bits(candidate: Candidate, layer: str) -> float:

@@ -126,6 +126,11 @@
     if (what.includes("space")) drawSpace(groups);
     if (what.includes("parallel")) drawParallel();
     document.body.dataset.candidates = table.size;
+    for (const line of document.querySelectorAll("tr[data-trial]")) {
+      const number = Number(line.dataset.trial);
+      line.classList.toggle("selected", number === chosen.a);
+      line.classList.toggle("unfit", !fit(number) || table.get(number)?.feasible === false);
+    }
     if (done.includes(false) && !waiting) { // the page is not all there yet
       waiting = true;
       setTimeout(() => { waiting = false; draw(what); }, 60);
@@ -137,16 +142,30 @@
     return Uint8Array.from(atob(text), c => c.charCodeAt(0));
   }
 
+  function save(clicks, kind) {
+    for (const name of clicks ? Object.keys(VIEWS) : []) {
+      const div = plot(name);
+      if (div) window.Plotly.downloadImage(div, { format: kind, filename: name, width: 900, height: 640, scale: kind === "png" ? 2 : 1 });
+    }
+    return window.dash_clientside.no_update;
+  }
+  const clicked = clicks => window.dash_clientside.callback_context.triggered_id && clicks.some(Boolean) && window.dash_clientside.callback_context.triggered[0]?.value;
+
   window.dash_clientside = Object.assign({}, window.dash_clientside, {
     board: {
-      news(news) { take(news); if (news) draw(); return news ? news.version : window.dash_clientside.no_update; },
+      news(news) {
+        if (news && news.front.length && !document.getElementById("left")) window.location.reload(); // the first results
+        take(news); if (news) draw(); return news ? news.version : window.dash_clientside.no_update; },
       mask(mask) { fits = mask ? unpacked(mask.bits) : null; draw(["views", "space"]); return mask ? mask.text : ""; },
       colour(found) { colours = found || null; draw(["views", "space"]); return window.dash_clientside.no_update; },
       chosen(a, b) { chosen = { a, b }; draw(["views"]); return window.dash_clientside.no_update; },
+      image(clicks) { return clicked(clicks) ? window.dash_clientside.callback_context.triggered_id.image : window.dash_clientside.no_update; },
+      beside: other => other,
+      free() { return [100, 100, 0, 100]; },
       opened() { setTimeout(() => draw(["space", "parallel"]), 30); return window.dash_clientside.no_update; },
-      clicked(...events) {
-        const which = window.dash_clientside.callback_context.triggered[0];
-        const number = which?.value?.points?.[0]?.customdata;
+      clicked() {
+        const context = window.dash_clientside.callback_context, value = context.triggered[0]?.value;
+        const number = typeof context.triggered_id === "object" && value ? context.triggered_id.trial : value?.points?.[0]?.customdata;
         return number === undefined || number === null ? window.dash_clientside.no_update : Number(number);
       },
       brushed() {
@@ -160,14 +179,8 @@
         });
         return ranges;
       },
-      save(clicks, kind) {
-        if (!clicks) return window.dash_clientside.no_update;
-        for (const name of Object.keys(VIEWS)) {
-          const div = plot(name);
-          if (div) window.Plotly.downloadImage(div, { format: kind, filename: name, width: 900, height: 640, scale: kind === "png" ? 2 : 1 });
-        }
-        return window.dash_clientside.no_update;
-      },
+      png: clicks => save(clicks, "png"),
+      svg: clicks => save(clicks, "svg"),
     },
   });
 })();

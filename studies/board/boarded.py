@@ -1,0 +1,124 @@
+"""What a board shows: its runs, each followed, with pictures, reviews, and what was measured for it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...spaces.errors import InputError
+from ..preference import preferences
+from ..review import Review
+from ..run_folder import RUN_FILE
+from .albums import Albums
+from .followed import Followed
+
+if TYPE_CHECKING:
+    from ...objectives.protocol import Reading
+    from ..trial import Trial
+
+
+class Boarded:
+    """One run of a board.
+
+    Args:
+        folder: of the run.
+
+    Attributes:
+        trouble: why it cannot be shown; None where it can.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.trouble: str | None = None
+        self._explained: dict[str, dict[str, Any]] = {}
+        self._explaining = threading.Lock()
+        try:
+            self._followed: Followed | None = Followed(folder)
+        except InputError as error:
+            self._followed, self.trouble = None, str(error)
+
+    @property
+    def followed(self) -> Followed:
+        """The run. Raises `InputError` where it cannot be shown."""
+        if self._followed is None:
+            raise InputError(self.trouble or f"{self.folder} cannot be shown")
+        return self._followed
+
+    @property
+    def name(self) -> str:
+        """The study's name, or the folder's where there is no more to be known."""
+        return self._followed.run.study_name if self._followed else self.folder.name
+
+    @cached_property
+    def albums(self) -> Albums:
+        """Its pictures."""
+        return Albums(self.followed)
+
+    @property
+    def review(self) -> Review:
+        """What was said of it, as it is now."""
+        return Review(self.folder)
+
+    @property
+    def preferences(self) -> Mapping[str, Reading]:
+        """What people prefer, by candidate's key."""
+        return preferences(self.review.judgements, self.followed.run.reference.candidate.key)
+
+    def explained(self, trial: Trial) -> dict[str, Any]:
+        """Return where a trial's time goes (`explain.explain`), measured when it is first asked for.
+
+        Raises:
+            SlimfrontError: it cannot be measured.
+        """
+        with self._explaining:
+            if trial.sha256 not in self._explained:
+                self._explained[trial.sha256] = self.followed.run.explain(trial)
+            return self._explained[trial.sha256]
+
+    @cached_property
+    def layer_costs(self) -> Mapping[str, Mapping[str, float]]:
+        """By layer of the reference, the PSNR in dB that each weight width alone leaves; empty where that cannot be told."""
+        from ..profile import sensitivity_curves
+
+        study = self.followed.study
+        return {} if study is None else sensitivity_curves(study, None)[0]
+
+
+@dataclass(frozen=True)
+class Boards:
+    """All runs of a board, by their place.
+
+    Attributes:
+        runs: in the order in which they were given.
+    """
+
+    runs: Sequence[Boarded]
+
+    def __getitem__(self, index: int) -> Boarded:
+        """Return a run by its place. Raises `InputError` where there is none."""
+        if not 0 <= index < len(self.runs):
+            raise InputError(f"there is no run {index} on this board; it has {len(self.runs)}")
+        return self.runs[index]
+
+
+def found_runs(folders: Sequence[Path]) -> list[Path]:
+    """Return run folders: those given, and those inside a given folder that is no run itself.
+
+    Raises:
+        InputError: a folder that is not there, or neither a run nor one that holds some.
+    """
+    found: list[Path] = []
+    for folder in folders:
+        if (folder / RUN_FILE).exists():
+            found.append(folder)
+            continue
+        inside = sorted(path.parent for path in folder.glob(f"*/{RUN_FILE}"))
+        if not inside:
+            what = "is neither a run nor a folder of runs" if folder.exists() else "does not exist"
+            raise InputError(f"{folder} {what}; `slimfront search STUDY --run {folder}` makes a run")
+        found += inside
+    return list(dict.fromkeys(path.resolve() for path in found))

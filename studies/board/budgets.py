@@ -1,0 +1,97 @@
+"""Budgets of the board: what may be spent, on sliders in the user's units; which candidates keep them is for `limits` to say."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..limits import Limits
+from ..texts import number_text, size_text, time_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+END = 100  # of a slider, from 0
+DIGITS = 3  # of a limit's value, so that a round one is told and kept
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A limit on a slider.
+
+    Attributes:
+        key: of `Limits`.
+        name: what it is called.
+        low, high: the values at its ends.
+        free: the position that is no limit: 0 or `END`.
+    """
+
+    key: str
+    name: str
+    low: float
+    high: float
+    free: int
+
+    def value(self, position: float) -> float | None:
+        """Return the limit at a position, evenly spaced by ratios where values are ratios; None where there is none."""
+        if position == self.free or not self.high > self.low:
+            return None
+        part = position / END
+        if self.key == "max_drop":
+            exact = self.low + part * (self.high - self.low)
+        else:
+            exact = self.low * (self.high / self.low) ** part
+        return float(f"{exact:.{DIGITS}g}")
+
+    def text(self, position: float) -> str:
+        """Return the limit in words."""
+        value = self.value(position)
+        if value is None:
+            return "any"
+        shown = {
+            "max_size": lambda: f"at most {size_text(value)}",
+            "max_latency": lambda: f"at most {time_text(value)}",
+            "min_speedup": lambda: f"at least {number_text(value)}×",
+            "max_drop": lambda: f"at most {number_text(value)} dB",
+        }
+        return shown[self.key]()
+
+
+def budgets(frame: pd.DataFrame, has_target: bool) -> Sequence[Budget]:
+    """Return the budgets for the candidates of a frame (`frame.as_frame`)."""
+    drop = "Below the reference" if has_target else "Below a fidelity of 50 dB"
+    return [
+        Budget("max_size", "Size", *_span(frame["size_bytes"]), END),
+        Budget("max_latency", "Latency", *_span(frame["latency_ms"]), END),
+        Budget("min_speedup", "Speedup", *_span(frame["speedup"]), 0),
+        Budget("max_drop", drop, 0.0, max(float(np.nanmax([*frame["drop_db"], 0.0])), 0.0), END),
+    ]
+
+
+def _span(values: pd.Series) -> tuple[float, float]:
+    known = values[np.isfinite(values) & (values > 0)]
+    return (math.floor(float(known.min()) * 1e6) / 1e6, float(known.max())) if len(known) else (0.0, 0.0)
+
+
+def fitting(frame: pd.DataFrame, limits: Limits, ranges: Mapping[str, Sequence[Sequence[float]]]) -> NDArray[np.bool_]:
+    """Return a mask ``[N]`` of the rows that keep limits, and of each column of ``ranges`` lie in one of its ranges."""
+    columns = ("size_bytes", "latency_ms", "psnr_db", "speedup")
+    values = {name: frame[name].to_numpy(float) for name in columns}
+    kept = limits.kept(**values, drop_db=np.maximum(frame["drop_db"].to_numpy(float), 0.0))
+    for name, allowed in ranges.items():
+        column = frame[name].to_numpy(float)
+        kept &= np.logical_or.reduce([(low <= column) & (column <= high) for low, high in allowed])
+    return kept
+
+
+def bits(numbers: Sequence[int] | NDArray, kept: NDArray[np.bool_]) -> str:
+    """Return a bit for each number from 0 to the highest, set where it is kept, in base64; the lowest bit comes first."""
+    flags = np.zeros(int(max(numbers, default=-1)) + 1, bool)
+    flags[np.asarray(numbers, int)] = kept
+    return base64.b64encode(np.packbits(flags, bitorder="little").tobytes()).decode()

@@ -1,0 +1,345 @@
+"""A candidate on the board: its numbers, pictures, layers, neighbours, and how it differs from another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from dash import dcc, html
+
+from ...spaces.candidate import Candidate
+from .. import architecture
+from ..neighbours import neighbours
+from ..review import MOST_TEXT
+from ..strip import Network, cells, choice_text, summary_text
+from ..texts import change_text, interval_text, number_text, ratio_text, size_text, student_text, time_text
+from .albums import Album, factor, worst_tile
+
+if TYPE_CHECKING:
+    from ...objectives.protocol import Reading
+    from ..review import Note
+    from ..trial import Trial
+    from .boarded import Boarded
+    from .followed import Followed
+
+
+def candidate_section(boarded: Boarded, trial: Trial) -> list[Any]:
+    """Return what is shown of a candidate; its pictures, and what differs from another, come when they are made."""
+    followed, review = boarded.followed, boarded.review
+    network = followed.network(trial.candidate.base)
+    preference = boarded.preferences.get(trial.candidate.key)
+    return [
+        html.H2([f"Trial {trial.number}", html.Small(f" {trial.label}" if trial.label else "")]),
+        _numbers(followed, trial, preference),
+        *_drawing(trial.candidate),
+        _strip(trial.candidate, network),
+        html.P(summary_text(trial.candidate, network) + _repair(trial.candidate), className="note"),
+        _compare_row(followed, trial, review.shortlist),
+        dcc.Loading(html.Div(id="pictures"), delay_show=300, color="#0b6b74"),
+        html.Div(id="differences"),
+        *_neighbours(followed, trial),
+        html.H3("Where the time goes"),
+        html.Button("measure it now, in some twenty seconds", id="measure"),
+        dcc.Loading(html.Div(id="times"), delay_show=300, color="#0b6b74"),
+        *_decide(trial, review.notes.get(trial.candidate.key)),
+    ]
+
+
+def _decide(trial: Trial, note: Note | None) -> list[Any]:
+    listed = note is not None and note.shortlisted
+    return [
+        html.H3("Decide"),
+        html.Label("Note", htmlFor="note"),
+        dcc.Textarea(id="note", value=note.text if note else "", maxLength=MOST_TEXT, rows=2),
+        html.Div(
+            [
+                html.Button("keep the note" if listed else "put it on the shortlist", id="shortlist-add"),
+                html.Button("take it off the shortlist", id="shortlist-drop", hidden=not listed),
+            ],
+            className="row",
+        ),
+        html.Label("Why this one", htmlFor="why"),
+        dcc.Textarea(id="why", maxLength=MOST_TEXT, rows=2),
+        html.Div(
+            [
+                html.Label("Bundle", htmlFor="bundle"),
+                dcc.Input(id="bundle", value=f"trial-{trial.number}", maxLength=100),
+                html.Button("ship", id="ship", className="main"),
+            ],
+            className="row",
+        ),
+        html.P("Measured again in a fresh process, and kept in the run's folder under bundles/.", className="note"),
+        dcc.Loading(html.Div(id="shipped", role="status"), delay_show=300, color="#0b6b74"),
+    ]
+
+
+def _numbers(followed: Followed, trial: Trial, preference: Reading | None) -> Any:
+    row, reference = trial.row(), followed.run.reference.row()
+    speed, timed = trial.speedup, trial.measured
+    how = interval_text(speed.low, speed.high) if timed else "predicted, not timed"
+    facts = [
+        (size_text(row["size_bytes"]), f"{ratio_text(reference['size_bytes'], row['size_bytes'])} smaller"),
+        (f"{number_text(speed.value)}×", f"{how}, {time_text(trial.latency_ms)}"),
+        (
+            f"{number_text(row['psnr_db'])} dB",
+            change_text(reference, row) if followed.run.has_target else "against the reference's output",
+        ),
+        (number_text(row["ssim"], 4), "SSIM"),
+    ]
+    if preference is not None:
+        facts.append(
+            (f"{preference.value:.0%}", f"{preference.low:.0%} to {preference.high:.0%}, preferred to the reference")
+        )
+    return html.Ul([html.Li([html.B(value), " ", html.Span(words)]) for value, words in facts], className="numbers")
+
+
+def _drawing(candidate: Candidate) -> list[Any]:
+    if not candidate.student:
+        return []
+    drawn = architecture.drawing_svg(candidate.student)
+    text = student_text(candidate.student)
+    if drawn is None:
+        return [html.P(text)]
+    return [
+        html.Figure(
+            [html.Img(src=f"data:image/svg+xml,{quote(drawn)}", alt=text), html.Figcaption(text)], className="student"
+        )
+    ]
+
+
+def _strip(candidate: Candidate, network: Network) -> Any:
+    shown = [
+        html.I(cell.bits, className=cell.classes, title=cell.title, style={"--kept": f"{cell.kept:.1%}"})
+        for cell in cells(candidate, network)
+    ]
+    return html.Div(shown, className="strip", role="img", **{"aria-label": summary_text(candidate, network)})
+
+
+def _repair(candidate: Candidate) -> str:
+    if candidate.weights:
+        return ", trained"
+    return f", {candidate.repair} repair" if candidate.repaired else ""
+
+
+def _neighbours(followed: Followed, trial: Trial) -> list[Any]:
+    rows = [
+        html.Tr(
+            [
+                html.Th(one.title, scope="row"),
+                html.Td(choose_button(one.trial.number, "neighbours")),
+                html.Td(one.gains, className="text"),
+                html.Td(one.costs, className="text"),
+            ]
+        )
+        for one in neighbours(followed.run, trial)
+    ]
+    if not rows:
+        return []
+    return [
+        html.H3("Neighbours on the front"),
+        table(["", "trial", "gains", "costs"], rows, "Neighbours on the front"),
+    ]
+
+
+def choose_button(number: int, place: str) -> Any:
+    """Return a button that selects a trial; ``place`` tells buttons apart that select the same one."""
+    return html.Button(
+        str(number),
+        id={"type": "choose", "trial": number, "place": place},
+        className="link",
+        **{"aria-label": f"select trial {number}"},
+    )
+
+
+def table(heads: Sequence[str], rows: Sequence[Any], name: str) -> Any:
+    """Return a table that scrolls sideways where it is wide."""
+    head = html.Thead(html.Tr([html.Th(title, scope="col") for title in heads]))
+    return html.Div(
+        html.Table([head, html.Tbody(list(rows))]),
+        className="scroll",
+        role="region",
+        tabIndex="0",
+        **{"aria-label": name},
+    )
+
+
+def differences_section(followed: Followed, trial: Trial, other: Trial) -> list[Any]:
+    """Return where the configurations of two candidates differ; nothing where the other is the reference."""
+    if other.number in (trial.number, 0):
+        return []
+    rows = [
+        html.Tr([html.Th(name, scope="row"), html.Td(one, className="text"), html.Td(two, className="text")])
+        for name, one, two in differences(trial.candidate, other.candidate, followed.network(trial.candidate.base))
+    ]
+    title = f"What differs from trial {other.number}"
+    if not rows:
+        return [html.H3(title), html.P("nothing: the configurations are alike")]
+    return [html.H3(title), table(["", f"trial {trial.number}", f"trial {other.number}"], rows, title)]
+
+
+def differences(one: Candidate, other: Candidate, network: Network) -> list[tuple[str, str, str]]:
+    """Return in what two candidates differ: a name, and what each has; of different bases only these are told."""
+    if one.base != other.base:
+        return [("base", _base(one), _base(other))]
+    rows = []
+    for layer in network.layers:
+        two = [choice_text(candidate.choice(layer)) for candidate in (one, other)]
+        rows.append((layer, *two))
+    for group in network.groups:
+        rows.append((group, *(f"{candidate.ratio(group):.0%} of its channels removed" for candidate in (one, other))))
+    rows.append(("repair", one.repair, other.repair))
+    rows.append(("weights", *("trained" if candidate.weights else "repaired" for candidate in (one, other))))
+    return [(name, first, second) for name, first, second in rows if first != second]
+
+
+def _base(candidate: Candidate) -> str:
+    return student_text(candidate.student) if candidate.student else "the reference's network"
+
+
+def _compare_row(followed: Followed, trial: Trial, shortlisted: Sequence[Note]) -> Any:
+    """Return what chooses the candidate that a candidate is compared with."""
+    near = [one.trial.number for one in neighbours(followed.run, trial)]
+    listed = [note.trial for note in shortlisted]
+    numbers = [n for n in dict.fromkeys([0, *listed, *near, *followed.front]) if n != trial.number or n == 0]
+    names = {0: "the reference"} | {n: f"trial {n}, on the shortlist" for n in listed if n}
+    options = [{"value": number, "label": names.get(number, f"trial {number}")} for number in numbers]
+    return html.Div(
+        [
+            html.Label("Compare with", htmlFor="other"),
+            dcc.Dropdown(id="other", options=options, value=0, clearable=False, className="choice"),
+        ],
+        className="row",
+    )
+
+
+def stage(index: int, trial: Trial, other: Trial, image: int, albums: tuple[Album, Album]) -> Any:
+    """Return two candidates' pictures of one image under a slider, and their difference.
+
+    Args:
+        index: of the run.
+        trial: the candidate, on the right.
+        other: on the left.
+        image: which.
+        albums: of both.
+    """
+    one, two = (album.pictures[image] for album in albums)
+    tile, times = worst_tile(one, two), factor(albums[0].pictures, albums[1].pictures)
+    place = {name: f"{100 * getattr(tile, name):.3f}%" for name in ("top", "left", "height", "width")}
+    address = f"/run/{index}/picture"
+    height, width = one.shape[:2]
+    left = "reference" if other.number == 0 else f"trial {other.number}"
+    shape = {"aspectRatio": f"{width} / {height}", "maxWidth": f"{max(2 * width, 360)}px"}
+    full = 255 / times
+    return html.Div(
+        [
+            html.Div(
+                [
+                    html.Figure(
+                        [
+                            html.Div(
+                                [
+                                    _image(
+                                        f"{address}/{other.number}/{image}.webp?v={other.sha256[:12]}",
+                                        f"image {image + 1}, {left}",
+                                    ),
+                                    html.Div(
+                                        _image(
+                                            f"{address}/{trial.number}/{image}.webp?v={trial.sha256[:12]}",
+                                            f"image {image + 1}, trial {trial.number}",
+                                        ),
+                                        className="cover",
+                                    ),
+                                    html.Div(html.Div(className="tile", style=place), className="frame"),
+                                    html.Div(className="divider"),
+                                ],
+                                className="pane",
+                                style=shape,
+                                tabIndex="0",
+                                role="group",
+                                **{"aria-label": "pictures: arrows move, plus and minus zoom, 0 shows all"},
+                            ),
+                            html.Figcaption(
+                                [html.Span(f"◀ {left}"), html.Span(f"trial {trial.number} ▶")], className="sides"
+                            ),
+                        ]
+                    ),
+                    html.Figure(
+                        [
+                            html.Div(
+                                [
+                                    _image(
+                                        f"{address}/{other.number}/{trial.number}/{image}/difference.webp"
+                                        f"?v={other.sha256[:12]}-{trial.sha256[:12]}",
+                                        f"difference of image {image + 1}",
+                                    ),
+                                    html.Div(html.Div(className="tile", style=place), className="frame"),
+                                ],
+                                className="pane",
+                                style=shape,
+                                tabIndex="0",
+                                role="group",
+                                **{"aria-label": "difference: arrows move, plus and minus zoom, 0 shows all"},
+                            ),
+                            html.Figcaption(
+                                [
+                                    html.Span("difference: 0"),
+                                    html.Span(className="scale"),
+                                    html.Span(
+                                        f"{full:.0f} of 255 and above ({times}× amplified); the frame is the worst tile"
+                                    ),
+                                ],
+                                className="scale-row",
+                            ),
+                        ]
+                    ),
+                ],
+                className="panes",
+            ),
+            html.Div(
+                [
+                    html.Label(f"{left} – trial {trial.number}", htmlFor="split"),
+                    dcc.Input(id="split", type="range", min=0, max=100, step=1, value=50, className="split"),
+                    html.Button("+", **{"data-act": "in", "aria-label": "zoom in"}),
+                    html.Button("−", **{"data-act": "out", "aria-label": "zoom out"}),
+                    html.Button("whole picture", **{"data-act": "whole"}),
+                    html.Button("worst tile", **{"data-act": "tile"}),
+                ],
+                className="row controls",
+            ),
+        ],
+        className="stage",
+        id="stage",
+    )
+
+
+def _image(address: str, text: str) -> Any:
+    return html.Img(src=address, alt=text, className="zoomed", draggable="false")
+
+
+def image_table(albums: tuple[Album, Album], shown: int, names: tuple[str, str]) -> Any:
+    """Return the quality of each image of two albums, the worst of the first one first, with buttons that show it."""
+    one, two = albums
+    rows = [
+        html.Tr(
+            [
+                html.Td(
+                    html.Button(
+                        f"image {image + 1}",
+                        id={"type": "image", "image": image},
+                        className="link",
+                        **{"aria-pressed": "true" if image == shown else "false"},
+                    )
+                ),
+                html.Td(number_text(one.psnr_db[image])),
+                html.Td(number_text(two.psnr_db[image])),
+                html.Td(number_text(one.psnr_db[image] - two.psnr_db[image], sign=True)),
+                html.Td(number_text(one.ssim[image], 4)),
+                html.Td(number_text(two.ssim[image], 4)),
+            ],
+            className="selected" if image == shown else "",
+        )
+        for image in sorted(range(len(one.psnr_db)), key=lambda image: float(one.psnr_db[image]))
+    ]
+    heads = ["image", *(f"PSNR, {name}" for name in names), "change, dB", *(f"SSIM, {name}" for name in names)]
+    return table(heads, rows, "Quality of each image")

@@ -1,0 +1,238 @@
+"""What people decide on the board: notes, the shortlist, shipping; and blind judgements. All of it writes into the run."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dash import Input, Output, State, ctx, html, no_update
+
+from ...spaces.errors import InputError, SlimfrontError
+from ..review import Judgement, Note, Review, now
+from ..ship import ship
+from .callbacks import trouble
+from .candidate import choose_button, table
+from .judge import Question, disagreements, judged, next_question, summary, told
+from .pages import question_view, results_view
+
+if TYPE_CHECKING:
+    from dash import Dash
+
+    from ..trial import Trial
+    from .boarded import Boarded, Boards
+
+BUNDLES = "bundles"  # in a run's folder
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,99}")
+SIDES = {"judge-left": "left", "judge-right": "right", "judge-neither": "neither"}
+
+
+def decide(app: Dash, boards: Boards) -> None:
+    """Register what is decided."""
+    _shortlist(app, boards)
+    _ship(app, boards)
+    _judge(app, boards)
+
+
+def _shortlist(app: Dash, boards: Boards) -> None:
+    @app.callback(
+        Output("said", "data"),
+        Output("shortlist-drop", "hidden"),
+        Output("shortlist-add", "children"),
+        Input("shortlist-add", "n_clicks"),
+        Input("shortlist-drop", "n_clicks"),
+        State("note", "value"),
+        State("who", "value"),
+        State("selected", "data"),
+        State("run", "data"),
+        State("said", "data"),
+        prevent_initial_call=True,
+    )
+    def said(add: int | None, drop: int | None, text: str, who: str, number: int, index: int, count: int) -> Any:
+        if not (add or drop):
+            return no_update, no_update, no_update
+        boarded, listed = boards[index], ctx.triggered_id == "shortlist-add"
+        trial = boarded.followed.trial(number)
+        key = trial.candidate.key
+        note = Note(who=who or "", when=now(), trial=number, key=key, shortlisted=listed, text=text or "")
+        boarded.review.add(note)
+        return (count or 0) + 1, not listed, "keep the note" if listed else "put it on the shortlist"
+
+    @app.callback(Output("shortlist", "children"), Input("said", "data"), Input("sent", "data"), State("run", "data"))
+    def shown(_: int, __: Any, index: int) -> Any:
+        return review_view(boards[index].review)
+
+
+def _ship(app: Dash, boards: Boards) -> None:
+    @app.callback(
+        Output("shipped", "children"),
+        Output("sent", "data"),
+        Input("ship", "n_clicks"),
+        State("bundle", "value"),
+        State("why", "value"),
+        State("who", "value"),
+        State("selected", "data"),
+        State("run", "data"),
+        running=[(Output("ship", "disabled"), True, False)],
+        prevent_initial_call=True,
+    )
+    def shipped(clicks: int | None, name: str, why: str, who: str, number: int, index: int) -> Any:
+        if not clicks:
+            return no_update, no_update
+        followed = boards[index].followed
+        try:
+            folder = bundle_folder(followed.folder, name or "")
+            ship(followed.run, followed.trial(number), folder, why=why or "", who=who or "")
+        except SlimfrontError as error:
+            return trouble(error)
+        return html.P(
+            ["shipped to ", html.Code(str(folder)), "; check it anywhere with ", html.Code("slimfront verify")]
+        )
+
+
+def bundle_folder(run: Path, name: str) -> Path:
+    """Return the folder of a bundle of this name, inside the run's.
+
+    Raises:
+        InputError: a name that could lead elsewhere.
+    """
+    if not NAME.fullmatch(name) or name.endswith((".", " ")):
+        raise InputError(
+            f"a bundle's name is made of letters, digits, spaces, dots, dashes and underscores, and begins with a letter or a "
+            f"digit, but got {name!r}"
+        )
+    return run / BUNDLES / name
+
+
+def review_view(review: Review) -> Any:
+    """Return the shortlist and the decisions."""
+    try:
+        notes, decisions = review.shortlist, review.decisions
+    except InputError as error:
+        return trouble(error)
+    shown: list[Any] = []
+    if notes:
+        rows = [
+            html.Tr(
+                [
+                    html.Td(choose_button(note.trial, "shortlist")),
+                    html.Td(note.text or "–", className="text"),
+                    html.Td(f"{note.who or 'somebody'}, {note.when[:10]}", className="text"),
+                ]
+            )
+            for note in notes
+        ]
+        shown.append(table(["trial", "note", "by"], rows, "Shortlist"))
+    if decisions:
+        rows = [
+            html.Tr(
+                [
+                    html.Td(choose_button(one.trial, f"decision-{place}")),
+                    html.Td(one.text or "–", className="text"),
+                    html.Td(f"{one.who or 'somebody'}, {one.when[:10]}", className="text"),
+                    html.Td(", ".join(map(str, one.against)) or "–"),
+                    html.Td(html.Code(one.bundle), className="text"),
+                ]
+            )
+            for place, one in enumerate(decisions)
+        ]
+        shown.append(html.H3("Shipped"))
+        shown.append(table(["trial", "why", "by", "beside trials", "bundle"], rows, "Decisions"))
+    return shown or html.P("Nothing yet: select a candidate, and put it on the shortlist.", className="note")
+
+
+def _judge(app: Dash, boards: Boards) -> None:
+    @app.callback(Output("session", "data"), Input("run", "data"), State("session", "data"))
+    def session(_: int, known: str | None) -> Any:
+        return no_update if known else secrets.token_hex(8)
+
+    @app.callback(
+        Output("judged", "data"),
+        Output("judge-why", "value"),
+        *(Input(side, "n_clicks") for side in SIDES),
+        State("judge-why", "value"),
+        State("who", "value"),
+        State("session", "data"),
+        State("run", "data"),
+        State("judged", "data"),
+        prevent_initial_call=True,
+    )
+    def answered(*given: Any) -> Any:
+        *clicks, why, who, session_, index, count = given
+        if not any(clicks) or not session_:
+            return no_update, no_update
+        boarded = boards[index]
+        found = question(boarded, session_)
+        if found is None or found[1] != count:
+            return no_update, no_update
+        asked, _, trials = found
+        sides = {name: trials[getattr(asked, name)].candidate.key for name in ("left", "right")}
+        better = SIDES[str(ctx.triggered_id)]
+        judgement = Judgement(
+            who=who or "", when=now(), session=session_, image=asked.image, better=better, text=why or "", **sides
+        )
+        boarded.review.add(judgement)
+        return count + 1, ""
+
+    @app.callback(
+        Output("question", "children"),
+        Output("judge-count", "children"),
+        *(Output(side, "disabled") for side in SIDES),
+        Output("judged", "data", allow_duplicate=True),
+        Input("judged", "data"),
+        Input("session", "data"),
+        State("run", "data"),
+        prevent_initial_call="initial_duplicate",
+    )
+    def asked(_: int, session_: str | None, index: int) -> Any:
+        boarded, off = boards[index], (True,) * len(SIDES)
+        if not session_:
+            return [], "", *off, no_update
+        try:
+            found = question(boarded, session_)
+            if found is None:
+                return [], "All pairs of all images are judged. Thank you.", *off, no_update
+            ask, count, trials = found
+            height, width = boarded.albums.of(trials[ask.left]).pictures.shape[1:3]
+        except SlimfrontError as error:
+            return trouble(error), "", *off, no_update
+        text = f"{count} judged in this session; {len(trials)} candidates, each pair on {boarded.albums.count} images"
+        on = (False,) * len(SIDES)
+        return question_view(index, session_, count, ask.image, (height, width)), text, *on, count
+
+    @app.callback(
+        Output("results", "children"),
+        Input("open-results", "n_clicks"),
+        Input("judged", "data"),
+        State("run", "data"),
+        prevent_initial_call=True,
+    )
+    def results(clicks: int | None, _: int, index: int) -> Any:
+        return results_of(boards[index]) if clicks else no_update
+
+
+def question(boarded: Boarded, session: str) -> tuple[Question, int, dict[int, Trial]] | None:
+    """Return a session's next question, how many it has answered, and who is judged by number; None where all is judged."""
+    followed, review = boarded.followed, boarded.review
+    front = [followed.trial(number) for number in followed.front]
+    listed = [followed.trial(note.trial) for note in review.shortlist if note.trial in set(followed.numbers)]
+    trials = {trial.number: trial for trial in judged(followed.run.reference, listed, front)}
+    numbers = {trial.candidate.key: number for number, trial in trials.items()}
+    answers = told(review.judgements, numbers, session)
+    found = next_question(list(trials), boarded.albums.count, answers, session)
+    return None if found is None else (found, len(answers), trials)
+
+
+def results_of(boarded: Boarded) -> Any:
+    """Return what people prefer of a run's candidates."""
+    followed, review = boarded.followed, boarded.review
+    trials = {trial.candidate.key: trial for trial in followed.trials()}
+    numbers = {key: trial.number for key, trial in trials.items()}
+    readings = boarded.preferences
+    try:
+        psnr = {key: boarded.albums.of(trials[key]).psnr_db for key in readings if key in trials}
+    except SlimfrontError as error:
+        return trouble(error)
+    means = {numbers[key]: float(values.mean()) for key, values in psnr.items()}
+    return results_view(summary(readings, numbers), means, disagreements(review.judgements, psnr), numbers)

@@ -1,0 +1,132 @@
+"""Blind judging: pairs of pictures in random order, and what people preferred."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..review import Judgement
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ..trial import Trial
+
+MOST_JUDGED = 6  # candidates, where there is no shortlist
+
+
+@dataclass(frozen=True)
+class Question:
+    """Two candidates' pictures of one image.
+
+    Attributes:
+        image: which.
+        left, right: numbers of the trials.
+    """
+
+    image: int
+    left: int
+    right: int
+
+
+def judged(reference: Trial, shortlist: Sequence[Trial], front: Sequence[Trial]) -> list[Trial]:
+    """Return who is judged: the reference and the shortlist, or where that is empty members spread over the front."""
+    chosen = list(shortlist)
+    if not chosen:
+        others = [trial for trial in front if trial.number != reference.number]
+        places = np.unique(np.linspace(0, len(others) - 1, min(MOST_JUDGED, len(others))).round().astype(int))
+        chosen = [others[place] for place in places]
+    return [reference, *(trial for trial in chosen if trial.number != reference.number)]
+
+
+def next_question(
+    trials: Sequence[int], images: int, judgements: Sequence[tuple[int, int, int]], seed: str
+) -> Question | None:
+    """Return the next pair: of those that were compared least, one drawn at random, its sides too.
+
+    Args:
+        trials: numbers of those that are judged.
+        images: how many there are.
+        judgements: (image, trial, trial) of what this session has judged already.
+        seed: of the session; with the same judgements the same question comes again.
+
+    Returns:
+        None where each pair was judged on each image.
+    """
+    draw = random.Random(f"{seed} {len(judgements)}")
+    done = {(image, *sorted(pair)) for image, *pair in judgements}
+    pairs = [(one, other) for place, one in enumerate(trials) for other in trials[place + 1 :]]
+    counts = {pair: sum(tuple(sorted(pair)) == key[1:] for key in done) for pair in pairs}
+    able = [pair for pair in pairs if counts[pair] < images]
+    if not able:
+        return None
+    least = min(counts[pair] for pair in able)
+    pair = list(draw.choice([pair for pair in able if counts[pair] == least]))
+    image = draw.choice([image for image in range(images) if (image, *sorted(pair)) not in done])
+    draw.shuffle(pair)
+    return Question(image, *pair)
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """An image on which people prefer the one of two candidates that is further from the target.
+
+    Attributes:
+        image: which.
+        preferred, other: the candidates' keys.
+        votes: how many more preferred the one.
+        lost_db: by how much its PSNR is lower.
+    """
+
+    image: int
+    preferred: str
+    other: str
+    votes: int
+    lost_db: float
+
+
+def disagreements(
+    judgements: Sequence[Judgement], psnr_db: Mapping[str, NDArray[np.float64]], least_db: float = 0.1
+) -> list[Disagreement]:
+    """Return where people and PSNR disagree, the largest difference in PSNR first.
+
+    Args:
+        judgements: of any candidates.
+        psnr_db: of each image ``[N]``, by candidate's key; others are left out.
+        least_db: differences below it are none.
+    """
+    votes: dict[tuple[int, str, str], int] = {}
+    for one in judgements:
+        if one.better != "neither":
+            first, second = sorted((one.left, one.right))
+            chosen = one.left if one.better == "left" else one.right
+            key = (one.image, first, second)
+            votes[key] = votes.get(key, 0) + (1 if chosen == first else -1)
+    found = []
+    for (image, first, second), count in votes.items():
+        if not count or first not in psnr_db or second not in psnr_db or image >= len(psnr_db[first]):
+            continue
+        preferred, other = (first, second) if count > 0 else (second, first)
+        lost = float(psnr_db[other][image] - psnr_db[preferred][image])
+        if lost >= least_db:
+            found.append(Disagreement(image, preferred, other, abs(count), lost))
+    return sorted(found, key=lambda one: -one.lost_db)
+
+
+def told(judgements: Sequence[Judgement], numbers: Mapping[str, int], session: str) -> list[tuple[int, int, int]]:
+    """Return what a session has judged, as (image, trial, trial)."""
+    return [
+        (one.image, numbers[one.left], numbers[one.right])
+        for one in judgements
+        if one.session == session and one.left in numbers and one.right in numbers
+    ]
+
+
+def summary(readings: Mapping[str, Any], numbers: Mapping[str, int]) -> list[tuple[int, Any]]:
+    """Return trials' numbers with their preferences, the most preferred first."""
+    rows = [(numbers[key], reading) for key, reading in readings.items() if key in numbers]
+    return sorted(rows, key=lambda row: -row[1].value)

@@ -1,0 +1,98 @@
+"""Addresses that give files: pictures, tables, the page that opens offline."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...spaces.errors import SlimfrontError
+from ..export import export
+from ..report import report
+from .albums import difference_map, factor, webp
+from .deciding import question
+
+if TYPE_CHECKING:
+    from dash import Dash
+    from flask import Response
+
+    from .boarded import Boards
+
+WEBP = "image/webp"
+
+
+def serve(app: Dash, boards: Boards) -> None:
+    """Add the addresses."""
+    from flask import Response, abort
+
+    def found(what: Callable[[], bytes], kind: str, name: str = "", kept: bool = False) -> Response:
+        try:
+            body = what()
+        except SlimfrontError as error:
+            abort(404, str(error))
+        response = Response(body, mimetype=kind)
+        response.headers["Cache-Control"] = "private, max-age=86400" if kept else "no-store"
+        if name:
+            response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
+        return response
+
+    def picture(index: int, number: int, image: int) -> Any:
+        boarded = boards[index]
+        pictures = boarded.albums.of(boarded.followed.trial(number)).pictures
+        return pictures[_place(image, len(pictures))]
+
+    @app.server.get("/run/<int:index>/picture/<int:number>/<int:image>.webp")
+    def one(index: int, number: int, image: int) -> Response:
+        return found(lambda: webp(picture(index, number, image)), WEBP, kept=True)
+
+    @app.server.get("/run/<int:index>/picture/<int:first>/<int:second>/<int:image>/difference.webp")
+    def gap(index: int, first: int, second: int, image: int) -> Response:
+        def made() -> bytes:
+            boarded = boards[index]
+            albums = [boarded.albums.of(boarded.followed.trial(number)).pictures for number in (first, second)]
+            one, two = (album[_place(image, len(album))] for album in albums)
+            return webp(difference_map(one, two, factor(albums[1], albums[0])))
+
+        return found(made, WEBP, kept=True)
+
+    @app.server.get("/judge/<int:index>/<session>/<int:count>/<any(left, right):side>.webp")
+    def blind(index: int, session: str, count: int, side: str) -> Response:
+        def made() -> bytes:
+            asked = question(boards[index], session)
+            if asked is None or asked[1] != count:
+                raise SlimfrontError("this question is answered")
+            return webp(picture(index, getattr(asked[0], side), asked[0].image))
+
+        return found(made, WEBP)
+
+    @app.server.get("/run/<int:index>/candidates.<any(csv, parquet):kind>")
+    def candidates(index: int, kind: str) -> Response:
+        def made() -> bytes:
+            return _written(
+                f"candidates.{kind}", lambda path: export(boards[index].followed.run, all=True, **{kind: path})
+            )
+
+        mime = "text/csv" if kind == "csv" else "application/vnd.apache.parquet"
+        return found(made, mime, f"candidates.{kind}")
+
+    @app.server.get("/run/<int:index>/report.html")
+    def offline(index: int) -> Response:
+        def made() -> bytes:
+            return _written("report.html", lambda path: report(boards[index].followed.run, path))
+
+        return found(made, "text/html", "report.html")
+
+
+def _place(image: int, count: int) -> int:
+    if image >= count:
+        raise SlimfrontError(f"there is no image {image}; there are {count}")
+    return image
+
+
+def _written(name: str, write: Callable[[Path], Any]) -> bytes:
+    """Return what is written to a file."""
+    with tempfile.TemporaryDirectory(prefix="slimfront-") as folder:
+        path = Path(folder) / name
+        write(path)
+        return path.read_bytes()

@@ -1,0 +1,213 @@
+"""The review screen of one run: front, budgets, parameters, candidate, decision."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from dash import dcc, html
+
+from ..figures import VIEWS
+from ..sections import VIEW_TITLES
+from ..texts import change_text, interval_text, number_text, ratio_text, size_text
+from . import figures
+from .budgets import END, budgets
+from .candidate import choose_button, table
+from .parameters import SHAPES, parameter_names
+
+if TYPE_CHECKING:
+    from .followed import Followed
+
+TICK_MS = 2000  # from one look for news to the next
+GRAPH = {"displaylogo": False, "displayModeBar": False, "responsive": True}
+PARALLEL = {"size_bytes": "size, bytes", "speedup": "speedup, ×", "psnr_db": "PSNR, dB"} | SHAPES
+MOST_ROWS = 100  # of the table
+PLAIN = "plain"  # no colours
+
+
+def run_page(followed: Followed, index: int) -> list[Any]:
+    """Return the page of a run that is known by an index."""
+    frame = followed.frame()
+    if frame.empty:
+        return [
+            _stores(index),
+            html.P(f"{followed.run.study_name}: nothing is measured yet; the page shows it as soon as it is."),
+            *_figures(frame),
+        ]
+    return [_stores(index), *_budgets(followed, frame), *_figures(frame), *_more(followed, frame), *_review(index)]
+
+
+def _stores(index: int) -> Any:
+    return html.Div(
+        [
+            dcc.Store(id="run", data=index),
+            dcc.Store(id="version", data=0),
+            dcc.Store(id="news"),
+            dcc.Store(id="mask"),
+            dcc.Store(id="brush", data={}),
+            dcc.Store(id="colours"),
+            dcc.Store(id="selected"),
+            *(
+                dcc.Store(id=name)
+                for name in (
+                    "image",
+                    "beside",
+                    "sent",
+                    "front-shown",
+                    "done",
+                    "marked",
+                    "open",
+                    "saved-png",
+                    "saved-svg",
+                )
+            ),
+            dcc.Store(id="said", data=0),
+            dcc.Interval(id="tick", interval=TICK_MS),
+        ]
+    )
+
+
+def _budgets(followed: Followed, frame: Any) -> list[Any]:
+    spent = budgets(frame, followed.run.has_target)
+    sliders = [
+        html.Div(
+            [
+                html.Label(
+                    [html.Span(budget.name), html.Output(id=f"{budget.key}-text", htmlFor=budget.key)],
+                    htmlFor=budget.key,
+                ),
+                dcc.Input(id=budget.key, type="range", min=0, max=END, step=1, value=budget.free, className="budget"),
+            ],
+            className="slider",
+        )
+        for budget in spent
+    ]
+    return [
+        html.Section(
+            [
+                html.H2("Budget", id="budget-title"),
+                dcc.Store(id="budgets", data=[asdict(budget) for budget in spent]),
+                html.Div(sliders, className="sliders"),
+                html.P(id="left", className="left", role="status"),
+                html.Button("no limits", id="free", className="quiet"),
+            ],
+            **{"aria-labelledby": "budget-title"},
+        )
+    ]
+
+
+def _figures(frame: Any) -> list[Any]:
+    views = [
+        html.Figure(
+            [
+                html.Figcaption([title, html.Span(better)]),
+                html.Div(dcc.Graph(id=name, figure=figures.empty_view(frame, name), config=GRAPH), className="plot"),
+            ]
+        )
+        for name, (title, better) in VIEW_TITLES.items()
+    ]
+    assert set(VIEW_TITLES) == set(VIEWS)
+    return [html.Section([html.H2("Front", id="front-title"), html.Div(views, className="views")])]
+
+
+def _more(followed: Followed, frame: Any) -> list[Any]:
+    names = parameter_names([followed.network(base) for base in sorted(set(frame["base"]))])
+    options = {
+        PLAIN: "front and dominated",
+        "base": "base",
+        "ssim": "SSIM",
+        "worst_psnr_db": "worst image's PSNR",
+    } | names
+    return [
+        html.Div(
+            [
+                html.Label("Colour", htmlFor="colour"),
+                dcc.Dropdown(
+                    id="colour",
+                    options=[{"value": value, "label": label} for value, label in options.items()],
+                    value=PLAIN,
+                    clearable=False,
+                    className="choice",
+                ),
+                html.Span(id="colour-legend", className="note"),
+                html.Span(
+                    [
+                        html.Button("save as PNG", id="save-png", className="quiet"),
+                        html.Button("save as SVG", id="save-svg", className="quiet"),
+                    ],
+                    className="push",
+                ),
+            ],
+            className="row",
+        ),
+        html.Details(
+            [
+                html.Summary("All three in one view", id="open-space"),
+                html.Div(dcc.Graph(id="space", figure=figures.space_figure(frame), config=GRAPH), className="space"),
+            ],
+            id="space-part",
+        ),
+        html.Details(
+            [
+                html.Summary("Parallel coordinates: draw a range on an axis to choose by it", id="open-parallel"),
+                html.Div(
+                    dcc.Graph(
+                        id="parallel",
+                        figure=figures.parallel_figure({name: [] for name in PARALLEL}, PARALLEL, "psnr_db"),
+                        config=GRAPH,
+                    ),
+                    **{"data-columns": json.dumps(list(PARALLEL))},
+                    className="wide",
+                ),
+            ],
+            id="parallel-part",
+        ),
+        html.Section([html.H2("Candidates on the front"), html.Div(id="table")]),
+    ]
+
+
+def front_table(followed: Followed) -> Any:
+    """Return the front as a table, smallest first, with buttons that select."""
+    run = followed.run
+    reference = run.reference.row()
+    members = [run.any_trial(number) for number in followed.front]
+    rows = []
+    for trial in members[:MOST_ROWS]:
+        row = trial.row()
+        cells = [
+            [choose_button(trial.number, "front"), html.Small(f" {trial.label}" if trial.label else "")],
+            size_text(row["size_bytes"]),
+            ratio_text(reference["size_bytes"], row["size_bytes"]),
+            f"{number_text(row['speedup'])}×",
+            interval_text(row["speedup_low"], row["speedup_high"]),
+            f"{number_text(row['psnr_db'])} dB",
+            change_text(reference, row) if run.has_target else "–",
+            number_text(row["ssim"], 4),
+        ]
+        rows.append(html.Tr([html.Td(cell) for cell in cells], **{"data-trial": str(trial.number)}))
+    heads = ["trial", "size", "smaller", "speedup", "95 %", "PSNR", "change", "SSIM"]
+    more = len(members) - len(rows)
+    note = [html.P(f"and {more} more: the points above select them", className="note")] if more > 0 else []
+    return [table(heads, rows, "Candidates on the front"), *note]
+
+
+def _review(index: int) -> list[Any]:
+    return [
+        html.Section(id="candidate", **{"aria-live": "polite"}),
+        html.Section([html.H2("Shortlist and decisions"), html.Div(id="shortlist")]),
+        html.Section(
+            [
+                html.H2("Take it with you"),
+                html.P(
+                    [
+                        html.A("all candidates as CSV", href=f"/run/{index}/candidates.csv"),
+                        html.A("as Parquet", href=f"/run/{index}/candidates.parquet"),
+                        html.A("the front as one page that opens offline", href=f"/run/{index}/report.html"),
+                        dcc.Link("judge pictures blind", href=f"/judge/{index}"),
+                    ],
+                    className="links",
+                ),
+            ]
+        ),
+    ]

@@ -1,0 +1,56 @@
+"""Where a candidate's time goes, as it is shown on the board."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from dash import dcc, html
+
+from ..strip import choice_text
+from ..texts import MISSING, number_text, time_text
+from . import figures
+from .candidate import table
+from .run_page import GRAPH
+
+if TYPE_CHECKING:
+    from ...spaces.candidate import Candidate
+
+MOST_ROWS = 14
+
+
+def times_view(
+    explained: Mapping[str, Any], costs: Mapping[str, Mapping[str, float]], candidate: Candidate
+) -> list[Any]:
+    """Return the times of the slowest layers as bars and as a table, with what each layer's bits cost alone.
+
+    Args:
+        explained: as `explain.explain` returns it.
+        costs: the PSNR in dB that a layer's weight bits alone leave, by layer and bits; of the reference's layers.
+        candidate: whose layers they are.
+    """
+    layers = explained["layers"]
+    rows = [
+        html.Tr(
+            [
+                html.Th(row["name"], scope="row"),
+                html.Td(choice_text(candidate.choice(row["name"])), className="text"),
+                html.Td(_cost(costs, row["name"], candidate)),
+                html.Td(time_text(row["reference_ms"])),
+                html.Td(time_text(row["candidate_ms"])),
+                html.Td(row["why"], className="text"),
+            ]
+        )
+        for row in layers[:MOST_ROWS]
+    ]
+    heads = ["layer", "choice", "fidelity of its bits alone", "reference", "candidate", "why"]
+    return [
+        dcc.Graph(figure=figures.time_figure([*layers, *explained["between"]]), config=GRAPH),
+        html.P(explained["advice"]),
+        table(heads, rows, "The slowest layers"),
+    ]
+
+
+def _cost(costs: Mapping[str, Mapping[str, float]], layer: str, candidate: Candidate) -> str:
+    known = costs.get(layer, {}).get(str(candidate.choice(layer).weight_bits)) if not candidate.student else None
+    return MISSING if known is None else f"{number_text(known, 1)} dB"

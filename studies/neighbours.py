@@ -1,0 +1,92 @@
+"""The neighbours of a candidate on the front: what a step towards each objective would cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .texts import number_text, size_text
+
+if TYPE_CHECKING:
+    from .run import Run
+    from .trial import Trial
+
+STEP_DB = 1.0
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A member of the front beside a candidate.
+
+    Attributes:
+        title: what it is the next for.
+        trial: it.
+        gains, costs: in words, what it has more than the candidate, and what it has less.
+    """
+
+    title: str
+    trial: Trial
+    gains: str
+    costs: str
+
+
+def neighbours(run: Run, trial: Trial) -> list[Neighbour]:
+    """Return, as far as they are there, the next smaller, the next faster and the next better one, and one a decibel better."""
+    others = [other for other in run.front_trials() if other.number != trial.number]
+    better = [other for other in others if _quality(other) >= _quality(trial) + STEP_DB]
+    chosen = [
+        ("next smaller", _next(others, lambda other: -_size(other), -_size(trial))),
+        ("next faster", _next(others, _speed, _speed(trial))),
+        ("next better", _next(others, _quality, _quality(trial))),
+        (f"{STEP_DB:g} dB better", min(better, key=lambda other: _cost(trial, other), default=None)),
+    ]
+    found: dict[int, Neighbour] = {}
+    for title, other in chosen:
+        if other is not None:
+            found.setdefault(other.number, Neighbour(title, other, *_words(trial, other)))
+    return list(found.values())
+
+
+def _next(others: Sequence[Trial], measure: Callable[[Trial], float], now: float) -> Trial | None:
+    """Return the one whose measure is the least above what it is now; None where none is above."""
+    return min((other for other in others if measure(other) > now), key=measure, default=None)
+
+
+def beside(run: Run, trial: Trial) -> tuple[int, ...]:
+    """Return the numbers of a candidate's neighbours."""
+    return tuple(one.trial.number for one in neighbours(run, trial))
+
+
+def _size(trial: Trial) -> float:
+    return trial.value("size_bytes")
+
+
+def _speed(trial: Trial) -> float:
+    return trial.speedup.value
+
+
+def _quality(trial: Trial) -> float:
+    return trial.value("psnr_db")
+
+
+def _cost(trial: Trial, other: Trial) -> float:
+    """Return how much larger and slower another is, as the product of both ratios where they cost something."""
+    return max(_size(other) / _size(trial), 1.0) * max(_speed(trial) / _speed(other), 1.0)
+
+
+def _words(trial: Trial, other: Trial) -> tuple[str, str]:
+    """Return what another candidate has more, and what it has less."""
+    bytes_ = _size(other) - _size(trial)
+    times = _speed(other) / _speed(trial)
+    better = _quality(other) - _quality(trial)
+    gains, costs = [], []
+    if bytes_:
+        (gains if bytes_ < 0 else costs).append(f"{size_text(abs(bytes_))} {'smaller' if bytes_ < 0 else 'larger'}")
+    if abs(times - 1.0) >= 0.005:
+        (gains if times > 1 else costs).append(
+            f"{number_text(max(times, 1 / times))}× {'faster' if times > 1 else 'slower'}"
+        )
+    if abs(better) >= 0.005:
+        (gains if better > 0 else costs).append(f"{number_text(abs(better))} dB {'better' if better > 0 else 'worse'}")
+    return ", ".join(gains) or "nothing", ", ".join(costs) or "nothing"

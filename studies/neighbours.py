@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .trial import Trial
 
 STEP_DB = 1.0
+LEAST, LEAST_DB = 0.01, 0.05  # by how much smaller, faster or better another is at least
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,9 @@ def neighbours(run: Run, trial: Trial) -> list[Neighbour]:
     others = [other for other in run.front_trials() if other.number != trial.number]
     better = [other for other in others if _quality(other) >= _quality(trial) + STEP_DB]
     chosen = [
-        ("next smaller", _next(others, lambda other: -_size(other), -_size(trial))),
-        ("next faster", _next(others, _speed, _speed(trial))),
-        ("next better", _next(others, _quality, _quality(trial))),
+        ("next smaller", _next(others, lambda other: -_size(other), -(1.0 - LEAST) * _size(trial))),
+        ("next faster", _next(others, _speed, (1.0 + LEAST) * _speed(trial))),
+        ("next better", _next(others, _quality, _quality(trial) + LEAST_DB)),
         (f"{STEP_DB:g} dB better", min(better, key=lambda other: _cost(trial, other), default=None)),
     ]
     found: dict[int, Neighbour] = {}
@@ -51,11 +52,6 @@ def neighbours(run: Run, trial: Trial) -> list[Neighbour]:
 def _next(others: Sequence[Trial], measure: Callable[[Trial], float], now: float) -> Trial | None:
     """Return the one whose measure is the least above what it is now; None where none is above."""
     return min((other for other in others if measure(other) > now), key=measure, default=None)
-
-
-def beside(run: Run, trial: Trial) -> tuple[int, ...]:
-    """Return the numbers of a candidate's neighbours."""
-    return tuple(one.trial.number for one in neighbours(run, trial))
 
 
 def _size(trial: Trial) -> float:
@@ -83,7 +79,7 @@ def _words(trial: Trial, other: Trial) -> tuple[str, str]:
     gains, costs = [], []
     if bytes_:
         (gains if bytes_ < 0 else costs).append(f"{size_text(abs(bytes_))} {'smaller' if bytes_ < 0 else 'larger'}")
-    if abs(times - 1.0) >= 0.005:
+    if abs(times - 1.0) >= LEAST / 2:
         (gains if times > 1 else costs).append(
             f"{number_text(max(times, 1 / times))}× {'faster' if times > 1 else 'slower'}"
         )

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...spaces.errors import InputError
+from ...spaces.errors import InputError, SlimfrontError
 from ..page import STYLE
 from .boarded import Boarded, Boards, found_runs
 from .guard import LOCAL, guard, is_local
@@ -42,6 +42,7 @@ def make_app(boards: Boards, token: str, host: str = "127.0.0.1") -> Dash:
         assets_folder=str(Path(__file__).parent / "assets"),
         suppress_callback_exceptions=True,
         serve_locally=True,
+        on_error=_told,
         meta_tags=[{"name": "viewport", "content": "width=device-width, initial-scale=1"}],
     )
     head = f"<style>{STYLE}</style>\n{{%css%}}"  # the report's look first
@@ -53,6 +54,15 @@ def make_app(boards: Boards, token: str, host: str = "127.0.0.1") -> Dash:
     local = is_local(host)
     guard(app, token, {*LOCAL, host} if local else None, open_to_read=local)
     return app
+
+
+def _told(error: Exception) -> None:
+    """Say on the page what went wrong with something that was asked; what is no user's mistake is logged with its traceback."""
+    from dash import set_props
+
+    if not isinstance(error, SlimfrontError):
+        logging.getLogger(__name__).error("the board failed at something that was asked", exc_info=error)
+    set_props("problem", {"children": f"this did not work: {error}", "hidden": False})
 
 
 def board(

@@ -82,7 +82,7 @@ def answer(app: Dash, boards: Boards) -> None:
     @app.callback(
         Output("colours", "data"),
         Output("colour-legend", "children"),
-        Input("colour", "value"),
+        Input("colour", "data"),
         Input("version", "data"),
         State("run", "data"),
         State("colours", "data"),
@@ -92,16 +92,18 @@ def answer(app: Dash, boards: Boards) -> None:
             return no_update, no_update
         return coloured(boards[index].followed, name)
 
-    @app.callback(Output("candidate", "children"), Input("selected", "data"), State("run", "data"))
+    @app.callback(
+        Output("candidate", "children"), Output("beside", "data"), Input("selected", "data"), State("run", "data")
+    )
     def candidate(number: int | None, index: int) -> Any:
         if number is None:
-            return []
+            return [], None
         boarded = boards[index]
         try:
             trial = boarded.followed.trial(number)
-            return candidate_section(boarded, trial)
+            return candidate_section(boarded, trial), 0
         except SlimfrontError as error:
-            return trouble(error)
+            return trouble(error), None
 
     @app.callback(
         Output("pictures", "children"),
@@ -117,7 +119,7 @@ def answer(app: Dash, boards: Boards) -> None:
         boarded = boards[index]
         followed = boarded.followed
         try:
-            trial, beside = followed.trial(number), followed.trial(other)
+            trial, beside = followed.trial(number), followed.trial(int(other))
             different = differences_section(followed, trial, beside)
         except SlimfrontError as error:
             return trouble(error), []
@@ -159,8 +161,13 @@ def _in_the_page(app: Dash) -> None:
     own("news", Output("version", "data"), Input("news", "data"))
     own("mask", Output("left", "children"), Input("mask", "data"))
     own("colour", Output("done", "data"), Input("colours", "data"))
-    own("beside", Output("beside", "data"), Input("other", "value"), prevent_initial_call=True)
-    own("chosen", Output("marked", "data"), Input("selected", "data"), Input("beside", "data"), Input("table", "children"))
+    own(
+        "chosen",
+        Output("marked", "data"),
+        Input("selected", "data"),
+        Input("beside", "data"),
+        Input("table", "children"),
+    )
     clicks = [Input(name, "clickData") for name in (*VIEWS, "space")]
     buttons = Input({"type": "choose", "trial": ALL, "place": ALL}, "n_clicks")
     own("clicked", Output("selected", "data"), *clicks, buttons, prevent_initial_call=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -203,14 +203,17 @@ def _compare_row(followed: Followed, trial: Trial, shortlisted: Sequence[Note]) 
     listed = [note.trial for note in shortlisted]
     numbers = [n for n in dict.fromkeys([0, *listed, *near, *followed.front]) if n != trial.number or n == 0]
     names = {0: "the reference"} | {n: f"trial {n}, on the shortlist" for n in listed if n}
-    options = [{"value": number, "label": names.get(number, f"trial {number}")} for number in numbers]
+    options = {str(number): names.get(number, f"trial {number}") for number in numbers}
     return html.Div(
-        [
-            html.Label("Compare with", htmlFor="other"),
-            dcc.Dropdown(id="other", options=options, value=0, clearable=False, className="choice"),
-        ],
+        [html.Label("Compare with", htmlFor="beside-choice"), choice("beside", options)],
         className="row",
     )
+
+
+def choice(store: str, options: Mapping[str, str]) -> Any:
+    """Return a choice of one of some options, by value what it is called; the page keeps it in a store (assets/views.js)."""
+    shown = [html.Option(label, value=value) for value, label in options.items()]
+    return html.Select(shown, id=f"{store}-choice", className="choice", **{"data-store": store})
 
 
 def stage(index: int, trial: Trial, other: Trial, image: int, albums: tuple[Album, Album]) -> Any:
@@ -299,7 +302,7 @@ def stage(index: int, trial: Trial, other: Trial, image: int, albums: tuple[Albu
             html.Div(
                 [
                     html.Label(f"{left} – trial {trial.number}", htmlFor="split"),
-                    dcc.Input(id="split", type="range", min=0, max=100, step=1, value=50, className="split"),
+                    dcc.Input(id="split", type="range", min=0, max=100, step=1, value=50),
                     html.Button("+", **{"data-act": "in", "aria-label": "zoom in"}),
                     html.Button("−", **{"data-act": "out", "aria-label": "zoom out"}),
                     html.Button("whole picture", **{"data-act": "whole"}),

@@ -85,10 +85,9 @@ def _ship(app: Dash, boards: Boards) -> None:
             folder = bundle_folder(followed.folder, name or "")
             ship(followed.run, followed.trial(number), folder, why=why or "", who=who or "")
         except SlimfrontError as error:
-            return trouble(error)
-        return html.P(
-            ["shipped to ", html.Code(str(folder)), "; check it anywhere with ", html.Code("slimfront verify")]
-        )
+            return trouble(error), no_update
+        told = ["shipped to ", html.Code(str(folder)), "; check it anywhere with ", html.Code("slimfront verify")]
+        return html.P(told), str(folder)
 
 
 def bundle_folder(run: Path, name: str) -> Path:

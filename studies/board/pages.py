@@ -40,6 +40,7 @@ def frame() -> Any:
                     ),
                 ]
             ),
+            html.P(id="problem", className="trouble", role="alert", hidden=True),
             html.Main(id="page"),
         ]
     )

@@ -13,7 +13,7 @@ from ..sections import VIEW_TITLES
 from ..texts import change_text, interval_text, number_text, ratio_text, size_text
 from . import figures
 from .budgets import END, budgets
-from .candidate import choose_button, table
+from .candidate import choice, choose_button, table
 from .parameters import SHAPES, parameter_names
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def _stores(index: int) -> Any:
                     "saved-svg",
                 )
             ),
+            dcc.Store(id="colour", data=PLAIN),
             dcc.Store(id="said", data=0),
             dcc.Interval(id="tick", interval=TICK_MS),
         ]
@@ -122,14 +123,8 @@ def _more(followed: Followed, frame: Any) -> list[Any]:
     return [
         html.Div(
             [
-                html.Label("Colour", htmlFor="colour"),
-                dcc.Dropdown(
-                    id="colour",
-                    options=[{"value": value, "label": label} for value, label in options.items()],
-                    value=PLAIN,
-                    clearable=False,
-                    className="choice",
-                ),
+                html.Label("Colour", htmlFor="colour-choice"),
+                choice("colour", options),
                 html.Span(id="colour-legend", className="note"),
                 html.Span(
                     [
@@ -157,8 +152,10 @@ def _more(followed: Followed, frame: Any) -> list[Any]:
                         figure=figures.parallel_figure({name: [] for name in PARALLEL}, PARALLEL, "psnr_db"),
                         config=GRAPH,
                     ),
-                    **{"data-columns": json.dumps(list(PARALLEL))},
+                    **{"data-columns": json.dumps(list(PARALLEL)), "aria-label": "Parallel coordinates"},
                     className="wide",
+                    tabIndex="0",
+                    role="region",
                 ),
             ],
             id="parallel-part",

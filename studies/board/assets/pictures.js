@@ -38,7 +38,7 @@
 
   document.addEventListener("input", event => {
     const stage = stageOf(event.target);
-    if (stage && event.target.classList.contains("split")) stage.style.setProperty("--split", `${event.target.value}%`);
+    if (stage && event.target.id === "split") stage.style.setProperty("--split", `${event.target.value}%`);
   });
   document.addEventListener("click", event => {
     const stage = stageOf(event.target), act = event.target.closest?.("[data-act]")?.dataset.act;

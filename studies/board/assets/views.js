@@ -53,7 +53,7 @@
     return Object.assign(colour(rows, usual), {
       symbol: rows.map(row => SYMBOLS[row.kind] + (row.state === "predicted" ? "-open" : "")),
       size: rows.map(row => SIZES[row.kind]),
-      opacity: rows.map(row => fit(row.trial) && row.feasible ? 1 : FAINT),
+      opacity: rows.map(row => (fit(row.trial) && row.feasible) || row.kind === "reference" ? 1 : FAINT),
       line: { width: rows.length > 2000 ? 0 : 1, color: "white" },
     });
   }
@@ -149,6 +149,10 @@
     }
     return window.dash_clientside.no_update;
   }
+  document.addEventListener("change", event => {
+    const store = event.target.dataset?.store;
+    if (store) window.dash_clientside.set_props(store, { data: event.target.value });
+  });
   const clicked = clicks => window.dash_clientside.callback_context.triggered_id && clicks.some(Boolean) && window.dash_clientside.callback_context.triggered[0]?.value;
 
   window.dash_clientside = Object.assign({}, window.dash_clientside, {
@@ -158,9 +162,8 @@
         take(news); if (news) draw(); return news ? news.version : window.dash_clientside.no_update; },
       mask(mask) { fits = mask ? unpacked(mask.bits) : null; draw(["views", "space"]); return mask ? mask.text : ""; },
       colour(found) { colours = found || null; draw(["views", "space"]); return window.dash_clientside.no_update; },
-      chosen(a, b) { chosen = { a, b }; draw(["views"]); return window.dash_clientside.no_update; },
+      chosen(a, b) { chosen = { a, b: b === null || b === undefined ? null : Number(b) }; draw(["views"]); return window.dash_clientside.no_update; },
       image(clicks) { return clicked(clicks) ? window.dash_clientside.callback_context.triggered_id.image : window.dash_clientside.no_update; },
-      beside: other => other,
       free() { return [100, 100, 0, 100]; },
       opened() { setTimeout(() => draw(["space", "parallel"]), 30); return window.dash_clientside.no_update; },
       clicked() {

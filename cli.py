@@ -42,6 +42,10 @@ MaxDrop = Annotated[
     float | None,
     typer.Option(help="Largest loss against the reference in dB (without targets: below a fidelity of 50 dB)."),
 ]
+MinPreference = Annotated[
+    float | None,
+    typer.Option(help="How often people prefer it to the reference at least, 0 to 1 (slimfront board --judge)."),
+]
 MinSpeedup = Annotated[float | None, typer.Option(help="Least speedup against the reference.")]
 
 
@@ -270,10 +274,12 @@ def board(
 ) -> None:
     """Review runs in the browser: front, pictures, budgets, decisions. A running search is followed."""
     from .studies.board.app import board as serve
+    from .studies.board.boarded import found_runs
 
     screen = Screen(False, quiet)
+    folders = found_runs(runs)
     screen.hint("reading the runs")
-    serve(runs, host, port, judge, lambda address: print(f"the board is at {address} (Ctrl-C ends it)", flush=True))
+    serve(folders, host, port, judge, lambda address: print(f"the board is at {address} (Ctrl-C ends it)", flush=True))
 
 
 @app.command(epilog="Example: slimfront pick runs/painting --max-drop 0.5 --prefer size")
@@ -284,6 +290,7 @@ def pick(
     min_psnr: MinPsnr = None,
     max_drop: MaxDrop = None,
     min_speedup: MinSpeedup = None,
+    min_preference: MinPreference = None,
     prefer: PreferOption = Prefer.knee,
     propose: Annotated[
         bool, typer.Option("--propose", help="Also look among candidates that were not measured; measure the best.")
@@ -299,6 +306,8 @@ def pick(
     screen = Screen(json, quiet)
     opened = open_run(run)
     limits = (max_size, max_latency, min_psnr, max_drop, min_speedup)
+    if propose and min_preference is not None:
+        raise InputError("give either --propose or --min-preference: nobody has judged what was not measured")
     if propose:
         from .search.propose import propose as find
 
@@ -307,7 +316,7 @@ def pick(
         screen.note(*notes)
         opened = open_run(run)
     else:
-        chosen = opened.pick(*limits, prefer.value)
+        chosen = opened.pick(*limits, prefer.value, min_preference)
     screen.result(chosen.row(), candidate_view)
     screen.note(*choice_notes(opened, chosen))
     screen.hint(f"next: slimfront ship {shlex.quote(str(run))} --trial {chosen.number} -o bundle")
@@ -365,7 +374,11 @@ def ship(
     min_psnr: MinPsnr = None,
     max_drop: MaxDrop = None,
     min_speedup: MinSpeedup = None,
+    min_preference: MinPreference = None,
     prefer: PreferOption = Prefer.knee,
+    why: Annotated[
+        str, typer.Option(metavar="TEXT", help="The reason, kept in the run and in the bundle's card.")
+    ] = "",
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -378,8 +391,8 @@ def ship(
 
     screen = Screen(json, quiet)
     opened = open_run(run)
-    chosen = choose(opened, trial, max_size, max_latency, min_psnr, max_drop, min_speedup, prefer.value)
-    row = shipped(ship_trial(opened, chosen, output, screen.hint))
+    chosen = choose(opened, trial, max_size, max_latency, min_psnr, max_drop, min_speedup, prefer.value, min_preference)
+    row = shipped(ship_trial(opened, chosen, output, screen.hint, why))
     screen.note(*choice_notes(opened, chosen), *shipped_notes(chosen, row))
     screen.result(row, candidate_view)
     screen.hint(f"shipped to {output}; check it anywhere with: slimfront verify {shlex.quote(str(output))}")

@@ -71,16 +71,23 @@ def _decision(decision: Row) -> str:
     by = f"by {_plain(decision['who'])} " if decision["who"] else ""
     chosen = f"Chosen {by}on {decision['when'][:10]}."
     why = f"\n\n> {_plain(decision['why'])}" if decision["why"] else ""
-    rows = "".join(
-        f"\n| {one['trial']} | {size_text(one['size_bytes'])} | {number_text(one['speedup'])}× | {number_text(one['psnr_db'])} dB |"
-        for one in decision["against"]
-    )
+    rows = "".join(map(_neighbour, decision["against"]))
     beside = (
         f"\n\nIts neighbours on the front:\n\n| trial | size | speedup | PSNR |\n|---|---:|---:|---:|{rows}"
         if rows
         else ""
     )
     return f"## Why this one\n\n{chosen}{why}{beside}\n\n"
+
+
+def _neighbour(row: Row) -> str:
+    cells = (
+        row["trial"],
+        size_text(row["size_bytes"]),
+        f"{number_text(row['speedup'])}×",
+        f"{number_text(row['psnr_db'])} dB",
+    )
+    return f"\n| {' | '.join(map(str, cells))} |"
 
 
 def _plain(text: str) -> str:

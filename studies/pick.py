@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 PREFERENCES = ("knee", "size", "latency", "psnr")
 
 
-def pick(run: Run, limits: Limits, prefer: str = "knee") -> Trial:
+def pick(run: Run, limits: Limits, prefer: str = "knee", min_preference: float | None = None) -> Trial:
     """Return the candidate that keeps the limits and is best by ``prefer``.
 
     Args:
@@ -26,6 +27,8 @@ def pick(run: Run, limits: Limits, prefer: str = "knee") -> Trial:
         limits: what it must keep.
         prefer: "size", "latency" and "psnr" take the best of that kind (of equal ones the better in the others);
             "knee" the one nearest to the ideal corner, each objective scaled to its span among those that qualify.
+        min_preference: how often people prefer it to the reference at least, 0 to 1 (`preference`); who was not judged does
+            not qualify.
 
     Raises:
         InputError: no such preference, or no candidate keeps the limits; the message says what comes closest.
@@ -35,8 +38,31 @@ def pick(run: Run, limits: Limits, prefer: str = "knee") -> Trial:
     fitting = [trial for trial in measured if run.violation(trial, limits) == 0.0]
     if not fitting:
         raise InputError(f"no measured candidate keeps {limits}; {_closest(run, measured, limits)}")
+    if min_preference is not None:
+        fitting = _liked(run, fitting, limits, min_preference)
     points = np.array([run.point(trial) for trial in fitting])
     return fitting[preferred(points, [trial.value("psnr_db") for trial in fitting], prefer)]
+
+
+def _liked(run: Run, fitting: list[Trial], limits: Limits, least: float) -> list[Trial]:
+    """Return the trials that people prefer to the reference at least so often."""
+    if not 0.0 <= least <= 1.0:
+        raise InputError(f"min_preference must be from 0 to 1, but got {least:g}: 0.5 is as good as the reference")
+    known = run.preferences()
+    judged = [trial for trial in fitting if trial.candidate.key in known]
+    liked = [trial for trial in judged if known[trial.candidate.key].value >= least]
+    if liked:
+        return liked
+    if not judged:
+        raise InputError(
+            f"no candidate that keeps {limits} was judged by people; "
+            f"`slimfront board --judge {shlex.quote(str(run.folder))}` asks them"
+        )
+    best = max(judged, key=lambda trial: known[trial.candidate.key].value)
+    raise InputError(
+        f"no judged candidate that keeps {limits} is preferred to the reference as often as {least:.0%}; trial {best.number} "
+        f"comes closest with {known[best.candidate.key].value:.0%}"
+    )
 
 
 def preferred(points: np.ndarray, psnr_db: Sequence[float], prefer: str) -> int:

@@ -1,4 +1,4 @@
-"""What people said of a run's candidates: the shortlist with notes, judgements of pictures, decisions; append-only, in the run."""
+"""What people said of a run's candidates: the shortlist with notes, judgements of pictures, decisions; kept in the run."""
 
 from __future__ import annotations
 

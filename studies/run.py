@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
@@ -21,7 +21,9 @@ from .artifacts import fetch
 from .holdings import RunHoldings
 from .limits import Limits, given_limits
 from .pick import pick
+from .preference import preferences
 from .records import Record, many_objects, read_records
+from .review import Review
 from .run_folder import RECORDS_FILE, check_same_study, read_run_file, save_model_file, use_machine_facts
 from .searched import searched
 from .shared import Source
@@ -30,6 +32,7 @@ from .trial import Trial, Trials
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ..objectives.protocol import Reading
     from ..spaces.build import Built
     from ..spaces.statistics import Progress
     from ..spaces.trainee import Trainee
@@ -284,6 +287,7 @@ class Run:
         max_drop: float | None = None,
         min_speedup: float | None = None,
         prefer: str = "knee",
+        min_preference: float | None = None,
     ) -> Trial:
         """Return the candidate of the front that keeps these limits, and the study's own, and suits best.
 
@@ -294,12 +298,21 @@ class Run:
             max_drop: decibels below the reference.
             min_speedup: times the reference.
             prefer: "knee", "size", "latency" or "psnr".
+            min_preference: how often people prefer it to the reference at least, 0 to 1; 0.5 is as good as the reference.
 
         Raises:
             InputError: a limit that cannot be read, or no candidate keeps them.
         """
         limits = given_limits(max_size, max_latency, min_psnr, max_drop, min_speedup)
-        return pick(self, limits.over(self.limits), prefer)
+        return pick(self, limits.over(self.limits), prefer, min_preference)
+
+    def preferences(self) -> Mapping[str, Reading]:
+        """Return how often people prefer candidates to the reference, 0 to 1 with its interval, by candidate's key.
+
+        Raises:
+            InputError: what was judged cannot be read.
+        """
+        return preferences(Review(self.folder).judgements, self.reference.candidate.key)
 
     def ship(self, trial: Trial | int, folder: str | Path) -> Path:
         """Measure a trial's file again in a fresh process and write it as a bundle; return the bundle's folder."""

@@ -73,7 +73,10 @@ def ship(run: Run, trial: Trial, folder: Path, note: Note | None = None, why: st
             part.replace(folder)
     except OSError as error:
         raise cannot_write(folder, error) from error
-    Review(run.folder).add(decision)
+    try:
+        Review(run.folder).add(decision)
+    except InputError as error:  # of a run that may only be read
+        tell(f"the decision is in the bundle's card alone: {error}")
     return folder
 
 
@@ -102,6 +105,7 @@ def choose(
     max_drop: float | None = None,
     min_speedup: float | None = None,
     prefer: str = "knee",
+    min_preference: float | None = None,
 ) -> Trial:
     """Return the trial of this number, or without one what `Run.pick` chooses.
 
@@ -110,8 +114,8 @@ def choose(
     """
     limits = (max_size, max_latency, min_psnr, max_drop, min_speedup)
     if trial is None:
-        return run.pick(*limits, prefer)
-    if any(limit is not None for limit in limits):
+        return run.pick(*limits, prefer, min_preference)
+    if any(limit is not None for limit in (*limits, min_preference)):
         raise InputError(f"give either --trial {trial} or limits, not both")
     return run.trial(trial)
 

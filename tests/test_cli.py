@@ -324,6 +324,46 @@ def test_pick_proposes_what_was_never_measured(run_cli: Cli, run: Path, tmp_path
     assert run_cli("pick", copy, "--max-size", limit, "--prefer", "psnr", "--json").json == done.json
 
 
+def test_pick_asks_for_what_people_prefer(run_cli: Cli, run: Path, tmp_path: Path):
+    from slimfront.studies.review import Judgement, Review
+    from slimfront.studies.run import Run
+
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    done = run_cli("pick", copy, "--min-preference", 0.4)
+    assert done.status == 2 and "slimfront board --judge" in done.err
+    read = Run(copy)
+    liked, other = [trial for trial in read.front_trials() if trial.number][:2]
+    for trial, better in ((liked, "left"), (other, "right")):
+        sides = {"left": trial.candidate.key, "right": read.reference.candidate.key}
+        one = Judgement(who="", when="", session="", image=0, better=better, **sides)
+        Review(copy).add(*[one] * 10)
+    for prefer in ("size", "latency"):
+        done = run_cli("pick", copy, "--min-preference", 0.6, "--prefer", prefer, "--json")
+        assert done.json["trial"] == liked.number
+    assert "comes closest" in run_cli("pick", copy, "--min-preference", 0.999).err
+    assert run_cli("pick", copy, "--min-preference", 40).status == 2
+    assert run_cli("pick", copy, "--min-preference", 0.4, "--propose").status == 2
+
+
+def test_ship_keeps_the_reason_in_the_run_and_in_the_card(run_cli: Cli, run: Path, tmp_path: Path):
+    from slimfront.studies.review import Review
+
+    copy, bundle = tmp_path / "run", tmp_path / "bundle"
+    shutil.copytree(run, copy)
+    row = run_cli("ship", copy, "--prefer", "size", "--why", "small | enough", "-o", bundle, "--json").json
+    (decision,) = Review(copy).decisions
+    assert (decision.trial, decision.text, decision.bundle) == (row["trial"], "small | enough", str(bundle))
+    assert "small \\| enough" in (bundle / "card.md").read_text(encoding="utf-8")
+
+
+def test_board_of_what_is_no_run_is_told_in_a_line(run_cli: Cli, tmp_path: Path):
+    for folder, text in ((tmp_path, "is neither a run nor a folder of runs"), (tmp_path / "none", "does not exist")):
+        done = run_cli("board", folder)
+        assert (done.status, done.out) == (2, "") and text in done.err
+        assert len(done.err.strip().splitlines()) == 1
+
+
 def test_explain_tells_of_each_layer_where_its_time_goes(run_cli: Cli, run: Path):
     done = run_cli("explain", run, "--trial", 1, "--json", "--quiet")
     assert (done.status, done.err) == (0, "")

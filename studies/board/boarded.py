@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...spaces.errors import InputError
-from ..preference import preferences
 from ..review import Review
 from ..run_folder import RUN_FILE
 from .albums import Albums
@@ -66,7 +65,7 @@ class Boarded:
     @property
     def preferences(self) -> Mapping[str, Reading]:
         """What people prefer, by candidate's key."""
-        return preferences(self.review.judgements, self.followed.run.reference.candidate.key)
+        return self.followed.run.preferences()
 
     def explained(self, trial: Trial) -> dict[str, Any]:
         """Return where a trial's time goes (`explain.explain`), measured when it is first asked for.

@@ -43,10 +43,8 @@ class Budget:
         if position == self.free or not self.high > self.low:
             return None
         part = position / END
-        if self.key == "max_drop":
-            exact = self.low + part * (self.high - self.low)
-        else:
-            exact = self.low * (self.high / self.low) ** part
+        even = self.low + part * (self.high - self.low)
+        exact = even if self.key == "max_drop" else self.low * (self.high / self.low) ** part
         return float(f"{exact:.{DIGITS}g}")
 
     def text(self, position: float) -> str:

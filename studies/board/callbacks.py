@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dash import ALL, ClientsideFunction, Input, Output, State, html, no_update
+from dash import ALL, ClientsideFunction, Input, Output, State, dcc, html, no_update
 
 from ...spaces.errors import SlimfrontError
 from ..figures import VIEWS
@@ -14,7 +14,7 @@ from .budgets import Budget, bits, fitting
 from .candidate import candidate_section, differences_section, image_table, stage
 from .pages import page
 from .parameters import column
-from .run_page import PARALLEL, PLAIN, front_table
+from .run_page import PARALLEL, PLAIN, front_table, state_text
 
 if TYPE_CHECKING:
     from dash import Dash
@@ -32,6 +32,12 @@ def answer(app: Dash, boards: Boards) -> None:
     @app.callback(Output("page", "children"), Input("place", "pathname"))
     def shown(path: str) -> Any:
         return page(boards, path)
+
+    @app.callback(Output("waited", "children"), Input("wait", "n_intervals"), State("run", "data"))
+    def waited(_: int, index: int) -> Any:
+        followed = boards[index].followed
+        followed.look()
+        return dcc.Location(id="again", href=f"/run/{index}", refresh=True) if followed.numbers else no_update
 
     @app.callback(
         Output("news", "data"),
@@ -177,17 +183,6 @@ def _in_the_page(app: Dash) -> None:
     own("free", [Output(key, "value") for key in KEYS], Input("free", "n_clicks"), prevent_initial_call=True)
     own("png", Output("saved-png", "data"), Input("save-png", "n_clicks"), prevent_initial_call=True)
     own("svg", Output("saved-svg", "data"), Input("save-svg", "n_clicks"), prevent_initial_call=True)
-
-
-def state_text(followed: Followed) -> str:
-    """Return how the run stands."""
-    if followed.trouble:
-        return f"its records cannot be read just now: {followed.trouble}"
-    if not followed.has_reference:
-        return "nothing is measured yet"
-    text = f"{len(followed.numbers):,} candidates, {len(followed.front)} on the front, hypervolume {followed.run.hypervolume():.3f}"
-    text += "; a search is running" if followed.running else ""
-    return text + (f"; {followed.without_study}" if followed.study is None else "")
 
 
 def left_text(frame: Any, kept: Any) -> str:

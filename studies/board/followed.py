@@ -126,7 +126,8 @@ class Followed:
         """Return what has changed after a version: the rows, the numbers that are gone, and the front; None where nothing has.
 
         Returns:
-            Plain data: ``version``, ``from``, ``rows`` (columns of `frame.as_frame`, lists), ``gone``, ``front``, ``hypervolume``.
+            Plain data: ``version``, ``from`` (0: all), ``rows`` (columns of `frame.as_frame`, lists), ``gone`` and ``front``
+            (numbers), ``hypervolume``.
         """
         self.look()
         with self._lock:

@@ -15,7 +15,7 @@ from ..texts import number_text
 from . import figures
 from .attainment import attained
 from .candidate import table
-from .run_page import GRAPH, run_page
+from .run_page import GRAPH, run_page, state_text
 
 if TYPE_CHECKING:
     from ..trial import Trial
@@ -68,7 +68,7 @@ def one_run(boards: Boards, index: int) -> list[Any]:
     followed = boards[index].followed
     return [
         html.H1(followed.run.study_name),
-        html.P(id="state", className="note", role="status"),
+        html.P(state_text(followed), id="state", className="note", role="status"),
         *run_page(followed, index),
     ]
 

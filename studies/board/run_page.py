@@ -31,11 +31,23 @@ def run_page(followed: Followed, index: int) -> list[Any]:
     frame = followed.frame()
     if frame.empty:
         return [
-            _stores(index),
-            html.P(f"{followed.run.study_name}: nothing is measured yet; the page shows it as soon as it is."),
-            *_figures(frame),
+            dcc.Store(id="run", data=index),
+            dcc.Interval(id="wait", interval=TICK_MS),
+            html.P("nothing is measured yet; the page shows it as soon as it is", id="waited"),
         ]
     return [_stores(index), *_budgets(followed, frame), *_figures(frame), *_more(followed, frame), *_review(index)]
+
+
+def state_text(followed: Followed) -> str:
+    """Return how the run stands."""
+    if followed.trouble:
+        return f"its records cannot be read just now: {followed.trouble}"
+    if not followed.has_reference:
+        return "nothing is measured yet"
+    text = f"{len(followed.numbers):,} candidates, {len(followed.front)} on the front"
+    text += f", hypervolume {followed.run.hypervolume():.3f}"
+    text += "; a search is running" if followed.running else ""
+    return text + (f"; {followed.without_study}" if followed.study is None else "")
 
 
 def _stores(index: int) -> Any:

@@ -158,7 +158,6 @@
   window.dash_clientside = Object.assign({}, window.dash_clientside, {
     board: {
       news(news) {
-        if (news && news.front.length && !document.getElementById("left")) window.location.reload(); // the first results
         take(news); if (news) draw(); return news ? news.version : window.dash_clientside.no_update; },
       mask(mask) { fits = mask ? unpacked(mask.bits) : null; draw(["views", "space"]); return mask ? mask.text : ""; },
       colour(found) { colours = found || null; draw(["views", "space"]); return window.dash_clientside.no_update; },

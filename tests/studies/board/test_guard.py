@@ -82,7 +82,7 @@ def test_pages_load_nothing_from_elsewhere(address: str):
 
 def test_a_board_that_other_machines_reach_demands_the_token(finished_run: Path, serve: Callable):
     address = serve(finished_run, host="0.0.0.0").replace("0.0.0.0", "127.0.0.1")
-    base, token = address.split("/?token=")
+    base, _ = address.split("/?token=")
     for path in ("/", "/run/0/candidates.csv", "/run/0/picture/0/0.webp", "/_dash-layout"):
         assert ask(base + path)[0] == 403
     assert ask(f"{base}/?token=wrong")[0] == 403

@@ -1,0 +1,149 @@
+"""Several runs on one board, and what cannot be shown: a clear message, and the rest all the same."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from slimfront.spaces.errors import InputError
+from slimfront.studies.board.attainment import attained, best
+from slimfront.studies.board.boarded import Boarded, found_runs
+from slimfront.studies.board.followed import Followed
+from slimfront.studies.frame import run_frame
+from slimfront.studies.run import Run
+from slimfront.studies.run_folder import RECORDS_FILE
+
+
+@pytest.fixture
+def newer(run_folder: Path) -> Path:
+    """A run that a newer version has made."""
+    path = run_folder / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"version": 99}), encoding="utf-8")
+    return run_folder
+
+
+def test_the_start_page_lists_runs_and_compares_their_fronts(
+    finished_run: Path, newer: Path, tmp_path: Path, serve: Callable, open_page: Callable
+):
+    other = Path(shutil.copytree(finished_run, tmp_path / "other"))
+    page = open_page(serve(finished_run, other, newer))
+    page.wait_for_selector("table")
+    text = page.inner_text("#page")
+    assert "another version of slimfront (run version 99)" in text
+    page.wait_for_function("document.querySelectorAll('.js-plotly-plot').length === 3")
+    page.wait_for_function("document.querySelector('.js-plotly-plot').data?.length === 2")
+    assert f"{Run(finished_run).hypervolume():.3f}" in text
+    page.get_by_role("link", name="other").click()
+    page.wait_for_function("document.body.dataset.candidates > 0")
+    assert page.url.endswith("/run/1")
+
+
+def test_a_board_of_nothing_that_can_be_shown_says_why(newer: Path, serve: Callable):
+    with pytest.raises(InputError, match="another version"):
+        serve(newer)
+
+
+def test_a_folder_of_runs_is_all_of_them(finished_run: Path, tmp_path: Path):
+    for name in ("b", "a"):
+        shutil.copytree(finished_run, tmp_path / name)
+    (tmp_path / "notes").mkdir()
+    assert found_runs([tmp_path, tmp_path / "a"]) == [tmp_path / "a", tmp_path / "b"]
+    with pytest.raises(InputError, match="neither a run nor a folder of runs"):
+        found_runs([tmp_path / "notes"])
+
+
+def test_a_run_is_followed_record_by_record(run_folder: Path, monkeypatch: pytest.MonkeyPatch):
+    from slimfront.studies.board import followed as module
+
+    monkeypatch.setattr(module, "PAUSE_SECONDS", 0.0)
+    path = run_folder / RECORDS_FILE
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"")
+    followed, known, versions = Followed(run_folder), {}, [0]
+    assert followed.news(0) is None and not followed.has_reference
+    for line in lines:
+        with path.open("ab") as file:  # in two parts, as one may be seen that is being written
+            file.write(line[:20])
+            file.flush()
+            followed.look()
+            file.write(line[20:])
+        news = followed.news(versions[-1])
+        if news is not None:
+            known |= dict(zip(news["rows"]["trial"], news["rows"]["size_bytes"], strict=True))
+            versions.append(news["version"])
+    run = Run(run_folder)
+    shown = {trial.number for trial in run.trials if trial.measured or (trial.predicted and trial.judged)}
+    assert set(known) == shown
+    assert followed.front == [trial.number for trial in run.front_trials()]
+    assert followed.news(versions[-1]) is None
+    assert len(followed.news(versions[-2])["rows"]["trial"]) < len(shown)  # what has changed, not everything
+    frame, whole = followed.frame().set_index("trial"), run_frame(run).set_index("trial")
+    for name in ("size_bytes", "speedup", "psnr_db", "on_front"):
+        assert frame.loc[whole.index, name].tolist() == pytest.approx(whole[name].tolist(), nan_ok=True)
+
+
+def test_a_page_follows_a_search_without_reloading(run_folder: Path, serve: Callable, open_page: Callable):
+    path = run_folder / RECORDS_FILE
+    whole = path.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[: len(lines) // 2]) + lines[len(lines) // 2][:15])
+    page = open_page(serve(run_folder))
+    page.wait_for_function("document.body.dataset.candidates > 0")
+    before = int(page.evaluate("document.body.dataset.candidates"))
+    page.evaluate("window.stays = true")
+    threading.Timer(0.5, lambda: path.write_bytes(whole)).start()
+    page.wait_for_function(f"document.body.dataset.candidates > {before}")
+    assert page.evaluate("window.stays") is True
+    drawn = (
+        "document.querySelector('#size-speed .js-plotly-plot')?.data?.slice(0, 2).reduce((n, t) => n + t.x.length, 0)"
+    )
+    page.wait_for_function(f"{drawn} == document.body.dataset.candidates")
+
+
+def test_a_page_that_was_open_before_anything_was_measured_shows_it(
+    run_folder: Path, serve: Callable, open_page: Callable
+):
+    path = run_folder / RECORDS_FILE
+    whole = path.read_bytes()
+    path.write_bytes(b"")
+    page = open_page(serve(run_folder))
+    page.wait_for_function("document.querySelector('#page')?.textContent.includes('nothing is measured yet')")
+    path.write_bytes(whole)
+    page.wait_for_selector("#table button")
+
+
+def test_without_its_study_a_run_is_shown_without_pictures(run_folder: Path, serve: Callable, open_page: Callable):
+    shutil.rmtree(run_folder / "study")
+    page = open_page(serve(run_folder))
+    page.wait_for_selector("#table button")
+    page.locator("#table button").first.click()
+    page.wait_for_function("document.querySelector('#pictures')?.textContent.includes('there are no pictures')")
+    assert "Trial" in page.inner_text("#candidate h2")
+    page.wait_for_selector("#candidate .strip i")
+
+
+def test_a_run_whose_records_vanish_keeps_what_was_read(run_folder: Path, monkeypatch: pytest.MonkeyPatch):
+    from slimfront.studies.board import followed as module
+
+    monkeypatch.setattr(module, "PAUSE_SECONDS", 0.0)
+    boarded = Boarded(run_folder)
+    count = len(boarded.followed.numbers)
+    (run_folder / RECORDS_FILE).unlink()
+    (run_folder / RECORDS_FILE).mkdir()
+    boarded.followed.look()
+    assert "cannot read" in (boarded.followed.trouble or "")
+    assert len(boarded.followed.numbers) == count
+
+
+def test_what_runs_attain_is_the_best_speedup_within_a_drop(finished_run: Path):
+    frame = run_frame(Run(finished_run))
+    rows = frame[(frame["drop_db"] <= 1.0) & (frame["size_bytes"] <= frame["size_bytes"].max())]
+    assert best(frame, 1.0, 1.0) == rows["speedup"].max()
+    assert best(frame, 1.0, 1e-6) is None
+    heads, found = attained({"one": frame})
+    assert len(heads) == len(found["one"])

@@ -66,20 +66,25 @@ def view_figure(frame: pd.DataFrame, x: str, y: str) -> go.Figure:
     figure.add_trace(_points(frame[frame["on_front"]], x, y, "front", ACCENT))
     ring = {"symbol": "circle-open", "size": 21, "color": INK, "line": {"width": 2.5}}
     figure.add_trace(go.Scatter(x=[], y=[], mode="markers", marker=ring, hoverinfo="skip", name="selected"))
-    figure.update_layout(
-        font={"family": FONT, "size": 13, "color": INK},
-        margin={"l": 58, "r": 14, "t": 12, "b": 50},
-        height=360,
-        showlegend=False,
-        hovermode="closest",
-        dragmode="zoom",
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        hoverlabel={"bgcolor": "white", "bordercolor": GREY, "font": {"family": FONT, "size": 13, "color": INK}},
-        xaxis=_axis(frame, x),
-        yaxis=_axis(frame, y),
-    )
+    figure.update_layout(view_layout(frame, x, y))
     return figure
+
+
+def view_layout(frame: pd.DataFrame, x: str, y: str) -> dict[str, Any]:
+    """Return the layout of a scatter of two objectives, for the candidates of a frame."""
+    return {
+        "font": {"family": FONT, "size": 13, "color": INK},
+        "margin": {"l": 58, "r": 14, "t": 12, "b": 50},
+        "height": 360,
+        "showlegend": False,
+        "hovermode": "closest",
+        "dragmode": "zoom",
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "hoverlabel": {"bgcolor": "white", "bordercolor": GREY, "font": {"family": FONT, "size": 13, "color": INK}},
+        "xaxis": _axis(frame, x),
+        "yaxis": _axis(frame, y),
+    }
 
 
 def _points(rows: pd.DataFrame, x: str, y: str, name: str, color: str) -> go.Scatter:

@@ -9,7 +9,7 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..figures import ACCENT, AXIS_TITLES, FONT, GREY, GRID, INK, MUTED, VIEWS, view_figure
+from ..figures import ACCENT, AXIS_TITLES, FONT, GREY, GRID, INK, MUTED, VIEWS, view_figure, view_layout
 from ..texts import known
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 SPACE = ("size_bytes", "speedup", "psnr_db")  # the axes of the view in 3-D
+UNDER = ("others", "candidates")  # traces below the front
 MANY = 2000  # candidates, from which points are drawn in WebGL
 RUN_COLOURS = ("#0b6b74", "#b4551d", "#5a4fa3", "#8a6d00", "#a8326e", "#3d7a2a", "#555f6b", "#1f5fa8")
 
@@ -24,20 +25,19 @@ RUN_COLOURS = ("#0b6b74", "#b4551d", "#5a4fa3", "#8a6d00", "#a8326e", "#3d7a2a",
 def empty_view(frame: pd.DataFrame, name: str) -> go.Figure:
     """Return one of `figures.VIEWS` with its axes for the candidates of a frame, and without its points.
 
-    Three traces: all candidates, the front, and the ring of the one that is selected.
+    Four traces: dominated candidates that do not fit a budget, those that do, the front with the reference and uniform
+    candidates, and the rings of those that are selected.
     """
     import plotly.graph_objects as go
 
     x, y = VIEWS[name]
-    figure = view_figure(frame, x, y)
     scatter = go.Scattergl if len(frame) > MANY else go.Scatter
-    candidates = scatter(figure.data[0].to_plotly_json() | {"type": scatter().type, "name": "candidates"})
-    figure.data = ()
-    drawn = view_figure(frame.iloc[:0], x, y).data
-    for trace in (candidates, drawn[1], drawn[2]):
-        figure.add_trace(trace.update(x=[], y=[], customdata=[], hovertext=[]))
-    figure.update_layout(uirevision="board", height=None, autosize=True)
-    return figure
+    dominated, front, ring = view_figure(frame.iloc[:0], x, y).data
+    others, candidates = (
+        scatter(dominated.to_plotly_json() | {"type": scatter().type, "name": name}) for name in UNDER
+    )
+    layout = view_layout(frame, x, y) | {"uirevision": "board", "height": None, "autosize": True}
+    return go.Figure([others, candidates, front, ring], layout)
 
 
 def space_figure(frame: pd.DataFrame) -> go.Figure:
@@ -152,13 +152,10 @@ def fronts_figure(frames: Mapping[str, pd.DataFrame], name: str) -> go.Figure:
 
     x, y = VIEWS[name]
     together = pd.concat(frames.values()) if frames else pd.DataFrame()
-    figure = view_figure(together.iloc[:0], x, y) if frames else go.Figure()
-    figure.data = ()
-    if frames:
-        figure.update_layout(view_figure(together, x, y).layout)
+    figure = go.Figure(layout=view_layout(together, x, y) if frames else None)
     for place, (run, frame) in enumerate(frames.items()):
         color = RUN_COLOURS[place % len(RUN_COLOURS)]
-        drawn = view_figure(frame, x, y).data[1]
+        drawn = view_figure(frame[frame["on_front"]], x, y).data[1]
         bars = {bar: {"color": color} for bar in ("error_x", "error_y") if drawn[bar].array is not None}
         figure.add_trace(drawn.update(marker={"color": color}, name=html.escape(run), showlegend=True, **bars))
     figure.update_layout(showlegend=len(frames) > 1, legend={"orientation": "h", "y": -0.22}, height=None)

@@ -10,6 +10,8 @@
   const BASES = ["#0b6b74", "#b4551d", "#5a4fa3", "#8a6d00", "#a8326e", "#3d7a2a", "#1f5fa8", "#555f6b"];
   const SCALE = [[0, "#f0b429"], [0.5, "#2f9aa0"], [1, "#1b2f6b"]];
   const FAINT = 0.13;
+  const MANY = 2000;       // candidates, as in figures.py
+  const MOST_LINES = 1000; // of parallel coordinates, beside the front's
 
   let table = new Map();   // by trial number
   let front = new Set();
@@ -34,7 +36,6 @@
   }
 
   function take(news) {
-    if (!news) return;
     if (news.from === 0) table = new Map();
     const columns = Object.keys(news.rows);
     news.rows.trial.forEach((number, i) => table.set(number, Object.fromEntries(columns.map(name => [name, news.rows[name][i]]))));
@@ -49,12 +50,16 @@
     return { color: rows.map(row => colours.values[row.trial] ?? null), colorscale: SCALE, cmin: Math.min(...known), cmax: Math.max(...known), showscale: false };
   }
 
-  function marker(rows, usual) {
+  const able = row => fit(row.trial) && row.feasible;
+
+  // Many points are alike but for their colour: to give each a size, a symbol and an opacity of its own takes a browser long.
+  function marker(rows, usual, opacity, many) {
+    if (many) return Object.assign(rows.length && colours ? colour(rows, usual) : { color: usual }, { symbol: "circle", size: 6, opacity, line: { width: 0 } });
     return Object.assign(colour(rows, usual), {
       symbol: rows.map(row => SYMBOLS[row.kind] + (row.state === "predicted" ? "-open" : "")),
       size: rows.map(row => SIZES[row.kind]),
-      opacity: rows.map(row => (fit(row.trial) && row.feasible) || row.kind === "reference" ? 1 : FAINT),
-      line: { width: rows.length > 2000 ? 0 : 1, color: "white" },
+      opacity: rows.map(row => able(row) || row.kind === "reference" ? 1 : FAINT),
+      line: { width: 1, color: "white" },
     });
   }
 
@@ -64,50 +69,55 @@
   }
 
   const plot = id => document.getElementById(id)?.querySelector(".js-plotly-plot");
-  const parts = () => {
-    const rows = [...table.values()];
-    return [rows.filter(row => !front.has(row.trial)), rows.filter(row => front.has(row.trial))];
-  };
+  const isMany = () => table.size > MANY;
+  function parts() { // what does not fit, what does, and what is on the front or to be found again
+    const groups = [[], [], []];
+    for (const row of table.values())
+      groups[front.has(row.trial) || row.kind === "reference" || row.kind === "uniform" ? 2 : able(row) ? 1 : 0].push(row);
+    return groups;
+  }
 
   function drawView(name, groups) {
     const div = plot(name), [x, y] = VIEWS[name];
     if (!div) return false;
     groups.forEach((rows, i) => {
-      const trace = div.data[i], usual = i ? ACCENT : GREY;
-      Object.assign(trace, { x: rows.map(row => row[x]), y: rows.map(row => row[y]), customdata: rows.map(row => row.trial), hovertext: rows.map(hover), marker: marker(rows, usual) });
-      if (i) for (const [axis, bar] of [[x, "error_x"], [y, "error_y"]]) if (axis === "speedup") trace[bar] = bars(rows, usual);
+      const usual = i === 2 ? ACCENT : GREY;
+      Object.assign(div.data[i], {
+        x: rows.map(row => row[x]), y: rows.map(row => row[y]), customdata: rows.map(row => row.trial), hovertext: rows.map(hover),
+        marker: marker(rows, usual, i ? 1 : FAINT, isMany() && i < 2),
+      });
+      if (i === 2) for (const [axis, bar] of [[x, "error_x"], [y, "error_y"]]) if (axis === "speedup") div.data[i][bar] = bars(rows, usual);
     });
-    div.data[2].x = []; div.data[2].y = [];
-    for (const number of [chosen.a, chosen.b]) {
-      const row = table.get(number);
-      if (row) { div.data[2].x.push(row[x]); div.data[2].y.push(row[y]); }
-    }
+    const ring = div.data[3], rings = [chosen.a, chosen.b].map(number => table.get(number)).filter(Boolean);
+    Object.assign(ring, { x: rings.map(row => row[x]), y: rings.map(row => row[y]) });
     redraw(div);
     return true;
   }
 
+  const open = div => div && div.closest("details").open;
   function drawSpace(groups) {
     const div = plot("space");
-    if (!div || !div.offsetParent) return;
-    const able = row => fit(row.trial) && row.feasible;
-    const sets = [groups.flat().filter(row => !able(row)), groups[0].filter(able), groups[1].filter(able)];
+    if (!open(div)) return;
+    const marked = groups[2].filter(able);
+    const sets = [[...groups[0], ...groups[2].filter(row => !able(row))], groups[1], marked];
     sets.forEach((rows, i) => {
       const [x, y, z] = SPACE.map(axis => rows.map(row => row[axis]));
-      const paint = i ? colour(rows, i === 2 ? ACCENT : GREY) : { color: GREY };
       Object.assign(div.data[i], { x, y, z, customdata: rows.map(row => row.trial), hovertext: rows.map(hover) });
-      Object.assign(div.data[i].marker, paint);
+      Object.assign(div.data[i].marker, i && colours ? colour(rows, GREY) : { color: i === 2 ? ACCENT : GREY });
     });
     redraw(div);
   }
 
   function drawParallel() {
     const div = plot("parallel");
-    if (!div || !div.offsetParent) return;
+    if (!open(div)) return;
     const names = JSON.parse(div.closest("[data-columns]").dataset.columns);
-    const rows = [...table.values()].filter(row => names.every(name => row[name] !== null));
+    const known = [...table.values()].filter(row => names.every(name => row[name] !== null));
+    const step = Math.ceil(known.length / MOST_LINES);
+    const rows = known.filter((row, i) => i % step === 0 || front.has(row.trial));
     div.data[0].dimensions.forEach((dimension, i) => {
+      const all = known.map(row => row[names[i]]), low = Math.min(...all), high = Math.max(...all);
       dimension.values = rows.map(row => row[names[i]]);
-      const low = Math.min(...dimension.values), high = Math.max(...dimension.values);
       dimension.range = high > low ? [low, high] : [low - 0.5, high + 0.5];
     });
     div.data[0].line.color = rows.map(row => row.psnr_db);
@@ -119,8 +129,13 @@
     window.Plotly.react(div, div.data, div.layout);
   }
 
-  let waiting = false;
-  function draw(what = ["views", "space", "parallel"]) {
+  const due = new Set();
+  function draw(what = ["views", "space", "parallel"]) { // all that is asked for within a frame is drawn once
+    if (due.size === 0) requestAnimationFrame(() => { const now = [...due]; due.clear(); drawNow(now); });
+    what.forEach(part => due.add(part));
+  }
+
+  function drawNow(what) {
     const groups = parts();
     const done = what.includes("views") ? Object.keys(VIEWS).map(name => drawView(name, groups)) : [];
     if (what.includes("space")) drawSpace(groups);
@@ -131,10 +146,7 @@
       line.classList.toggle("selected", number === chosen.a);
       line.classList.toggle("unfit", !fit(number) || table.get(number)?.feasible === false);
     }
-    if (done.includes(false) && !waiting) { // the page is not all there yet
-      waiting = true;
-      setTimeout(() => { waiting = false; draw(what); }, 60);
-    }
+    if (done.includes(false)) setTimeout(() => draw(what), 60); // the page is not all there yet
   }
 
   function unpacked(text) {
@@ -158,9 +170,22 @@
   window.dash_clientside = Object.assign({}, window.dash_clientside, {
     board: {
       news(news) {
-        take(news); if (news) draw(); return news ? news.version : window.dash_clientside.no_update; },
-      mask(mask) { fits = mask ? unpacked(mask.bits) : null; draw(["views", "space"]); return mask ? mask.text : ""; },
-      colour(found) { colours = found || null; draw(["views", "space"]); return window.dash_clientside.no_update; },
+        if (!news) return window.dash_clientside.no_update;
+        take(news);
+        draw();
+        return news.version;
+      },
+      mask(mask) {
+        const before = new Map([...table.keys()].map(number => [number, fit(number)]));
+        fits = mask ? unpacked(mask.bits) : null;
+        if ([...before].some(([number, fitted]) => fit(number) !== fitted)) draw(["views", "space"]);
+        return mask ? mask.text : "";
+      },
+      colour(found) {
+        if (found || colours) draw(["views", "space"]);
+        colours = found || null;
+        return window.dash_clientside.no_update;
+      },
       chosen(a, b) { chosen = { a, b: b === null || b === undefined ? null : Number(b) }; draw(["views"]); return window.dash_clientside.no_update; },
       image(clicks) { return clicked(clicks) ? window.dash_clientside.callback_context.triggered_id.image : window.dash_clientside.no_update; },
       free() { return [100, 100, 0, 100]; },

@@ -47,7 +47,7 @@ def frame() -> pd.DataFrame:
 @pytest.mark.parametrize("name", VIEWS)
 def test_a_view_begins_with_its_axes_and_no_points(frame: pd.DataFrame, name: str):
     figure = figures.empty_view(frame, name)
-    assert [len(trace.x) for trace in figure.data] == [0, 0, 0]
+    assert [len(trace.x) for trace in figure.data] == [0, 0, 0, 0]
     assert figure.layout.xaxis.title.text and figure.layout.yaxis.title.text
 
 

@@ -13,6 +13,8 @@ from slimfront.studies.review import Review
 from slimfront.studies.run import Run
 from slimfront.studies.verify import verify
 
+OPACITIES = """document.querySelector('#size-speed .js-plotly-plot').data.slice(0, 3)
+    .filter(trace => trace.x.length).flatMap(trace => [trace.marker.opacity].flat())"""
 ARTEFACTS = os.environ.get("SLIMFRONT_SCREENSHOTS")  # a folder that keeps what the tests have seen
 
 
@@ -21,7 +23,7 @@ def ready(page) -> None:
     page.wait_for_selector("#speed-quality .js-plotly-plot")
     page.wait_for_function("document.body.dataset.candidates > 0")
     page.wait_for_function(
-        "document.querySelector('#size-speed .js-plotly-plot')?.data?.slice(0, 2).some(trace => trace.x.length > 0)"
+        "document.querySelector('#size-speed .js-plotly-plot')?.data?.slice(0, 3).some(trace => trace.x.length > 0)"
     )
 
 
@@ -39,9 +41,11 @@ def slide(page, name: str, value: int) -> None:
 
 def points(page, view: str) -> dict[int, tuple[float, float, float]]:
     """Return what a view shows: by trial, x, y and opacity."""
-    script = """view => document.querySelector(`#${view} .js-plotly-plot`).data.slice(0, 2).flatMap(trace =>
-        Array.from(trace.customdata).map((trial, i) => [trial, trace.x[i], trace.y[i], trace.marker.opacity[i]]))"""
-    return {trial: (x, y, opacity) for trial, x, y, opacity in page.evaluate(script, view)}
+    script = """view => document.querySelector(`#${view} .js-plotly-plot`).data.slice(0, 3).flatMap(trace =>
+        Array.from(trace.customdata).map((trial, i) =>
+            [trial, trace.x[i], trace.y[i], [trace.marker.opacity].flat()[i] ?? trace.marker.opacity]))"""
+    found = page.evaluate(script, view)
+    return {trial: (x, y, opacity) for trial, x, y, opacity in found}
 
 
 def choose(page, number: int) -> None:
@@ -70,7 +74,7 @@ def test_a_candidate_is_looked_at_and_compared(finished_run: Path, serve: Callab
     number = compressed(finished_run)
     choose(page, number)
     assert f"Trial {number}" in page.inner_text("#candidate h2")
-    ring = page.evaluate("document.querySelector('#size-speed .js-plotly-plot').data[2].x.slice()")
+    ring = page.evaluate("document.querySelector('#size-speed .js-plotly-plot').data[3].x.slice()")
     assert measured[number].value("size_bytes") in [pytest.approx(x, rel=1e-5) for x in ring]
     page.focus("#split")
     page.keyboard.press("Home")
@@ -106,17 +110,13 @@ def test_budgets_grey_out_what_does_not_fit(finished_run: Path, serve: Callable,
     page.wait_for_function("document.querySelector('#max_size-text').textContent.startsWith('at most')")
     page.wait_for_function("/^(\\d+|none) of/.test(document.querySelector('#left').textContent)")
     smallest = min(trial.value("size_bytes") for trial in Run(finished_run).trials if trial.measured)
-    page.wait_for_function(
-        "document.querySelector('#size-speed .js-plotly-plot').data[1].marker.opacity.some(o => o < 1)"
-    )
+    page.wait_for_function(f"({OPACITIES}).some(opacity => opacity < 1)")
     shown = points(page, "size-speed")
     faint = {number for number, (_, _, opacity) in shown.items() if opacity < 1}
     assert faint == {number for number, (size, _, _) in shown.items() if size > 1.01 * smallest and number}
     page.click("#free")
     page.wait_for_function("document.querySelector('#max_size-text').textContent === 'any'")
-    page.wait_for_function(
-        "document.querySelector('#size-speed .js-plotly-plot').data[1].marker.opacity.every(o => o === 1)"
-    )
+    page.wait_for_function(f"({OPACITIES}).every(opacity => opacity === 1)")
 
 
 def test_ranges_drawn_on_parallel_axes_choose_candidates(finished_run: Path, serve: Callable, open_page: Callable):
@@ -146,10 +146,10 @@ def test_points_are_coloured_by_a_parameter(finished_run: Path, serve: Callable,
     page.select_option("#colour-choice", label="weight bits of conv1")
     page.wait_for_function("document.querySelector('#colour-legend').textContent.includes('yellow')")
     page.wait_for_function(
-        "Array.isArray(document.querySelector('#size-speed .js-plotly-plot').data[0].marker.colorscale)"
+        "Array.isArray(document.querySelector('#size-speed .js-plotly-plot').data[2].marker.colorscale)"
     )
     run = Run(finished_run)
-    script = """document.querySelector('#size-speed .js-plotly-plot').data.slice(0, 2).flatMap(trace =>
+    script = """document.querySelector('#size-speed .js-plotly-plot').data.slice(0, 3).flatMap(trace =>
         Array.from(trace.customdata).map((trial, i) => [trial, trace.marker.color[i]]))"""
     for number, value in page.evaluate(script):
         assert value == run.any_trial(number).candidate.choice("conv1").weight_bits

@@ -100,7 +100,7 @@ def test_a_page_follows_a_search_without_reloading(run_folder: Path, serve: Call
     page.wait_for_function(f"document.body.dataset.candidates > {before}")
     assert page.evaluate("window.stays") is True
     drawn = (
-        "document.querySelector('#size-speed .js-plotly-plot')?.data?.slice(0, 2).reduce((n, t) => n + t.x.length, 0)"
+        "document.querySelector('#size-speed .js-plotly-plot')?.data?.slice(0, 3).reduce((n, t) => n + t.x.length, 0)"
     )
     page.wait_for_function(f"{drawn} == document.body.dataset.candidates")
 

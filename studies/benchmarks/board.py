@@ -1,0 +1,237 @@
+"""python studies/benchmarks/board.py [--candidates 10000] [--looks 5] [--search 200]
+
+How fast is the board where there is much to show, and what does it cost a search? Opens a run of the ready-made study with
+candidates whose readings are drawn in a headless Chromium: prints when the first view is drawn, how long a slider, a colour
+and a new candidate take from the event until it is drawn, and the server's time and the size of its answer for each. With
+--search, runs that many trials alone and with a board open that is looked at, in turn, and prints both times.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from slimfront.search.loop import search
+from slimfront.spaces.candidate import Candidate
+from slimfront.studies.board.app import make_server
+from slimfront.studies.records import Record, RecordFile, read_records
+from slimfront.studies.run_folder import RECORDS_FILE
+from slimfront.studies.study import Study, load_study
+
+MEASURED = 6  # trials of the real run
+FLAGS = ("--no-sandbox", "--disable-background-networking", "--disable-component-update", "--enable-unsafe-swiftshader")
+DRAWN = "document.querySelector('#size-speed .js-plotly-plot')?.data?.slice(0, 3).reduce((n, t) => n + t.x.length, 0)"
+REACTION = """([what, value]) => new Promise(done => {
+    const plot = document.querySelector('#speed-quality .js-plotly-plot');
+    const began = performance.now();
+    plot.once('plotly_afterplot', () => requestAnimationFrame(() => done(performance.now() - began)));
+    const element = document.getElementById(what);
+    Object.getOwnPropertyDescriptor(Object.getPrototypeOf(element), 'value').set.call(element, value);
+    for (const event of ['input', 'change']) element.dispatchEvent(new Event(event, { bubbles: true }));
+})"""
+
+
+def main() -> None:
+    """Draw candidates, open the board, and print the tables."""
+    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags.add_argument("--candidates", type=int, default=10_000)
+    flags.add_argument("--looks", type=int, default=5, help="how often each is measured")
+    flags.add_argument("--search", type=int, default=0, help="trials of the searches that are compared")
+    flags.add_argument("--browser", default=shutil.which("chromium") or "chromium")
+    arguments = flags.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        study = load_study("painting")
+        run = Path(folder) / "run"
+        search(study, trials=MEASURED, run_dir=run)
+        grow(run, study, arguments.candidates)
+        began = time.perf_counter()
+        with board(run) as address:
+            print(
+                f"{arguments.candidates:,} candidates, read in {time.perf_counter() - began:.1f} s before the board is told of"
+            )
+            look(address, run, arguments.browser, arguments.looks, study)
+        if arguments.search:
+            compare(arguments.search, Path(folder), arguments.browser)
+
+
+def drawn(study: Study, number: int) -> Candidate:
+    """Return a candidate of a study's space."""
+    draw = np.random.default_rng(number)
+    layers = {name: choices[draw.integers(len(choices))] for name, choices in study.space.choices.items()}
+    groups = {name: float(draw.choice(ratios)) for name, ratios in study.space.ratios.items()}
+    return Candidate(layers, groups)
+
+
+def records(study: Study, number: int, like: Sequence[Record]) -> list[Record]:
+    """Return a drawn candidate's records, made like those of the reference."""
+    candidate, draw = drawn(study, number), np.random.default_rng(number)
+    bits = float(np.mean([choice.weight_bits for choice in candidate.layers.values()] or [32.0]))
+    quality, noise = 25.0 + bits / 6.0, draw.random(3)
+    size, speed = 1.6e5 * bits * (0.8 + 0.4 * noise[0]), 1.0 + 4.0 * noise[1]
+    values = {
+        "size_bytes": round(size),
+        "psnr_db": quality + noise[2],
+        "fidelity_db": quality + noise[2],
+        "speedup": speed,
+    }
+    found = []
+    for record in like:
+        readings = {
+            name: reading | ({"value": values[name]} if name in values else {})
+            for name, reading in record.readings.items()
+        }
+        if "speedup" in readings:
+            readings["speedup"] |= {"low": 0.98 * speed, "high": 1.02 * speed}
+        known = {"trial": number, "key": candidate.key, "readings": readings, "label": "", "sha256": f"{number:064x}"}
+        told = {"candidate": candidate.to_json() if record.stage == "build" else None}
+        found.append(Record(**{**{name: getattr(record, name) for name in Record.__slots__}, **known, **told}))
+    return found
+
+
+def grow(run: Path, study: Study, count: int) -> None:
+    """Add drawn candidates to a run until it has so many."""
+    known = list(read_records(run / RECORDS_FILE))
+    like = [record for record in known if record.trial == 0 and record.stage in ("build", "quality", "timing")]
+    first = 1 + max(record.trial for record in known)
+    with RecordFile(run / RECORDS_FILE) as file:
+        file.append(*(record for number in range(first, count) for record in records(study, number, like)))
+
+
+@contextmanager
+def board(run: Path) -> Iterator[str]:
+    """Serve a board; give its address."""
+    served = make_server([run], "127.0.0.1", 0)
+    threading.Thread(target=served.server.serve_forever, daemon=True).start()
+    try:
+        yield served.address()
+    finally:
+        served.server.shutdown()
+
+
+def look(address: str, run: Path, browser: str, looks: int, study: Study) -> None:
+    """Print how fast a board is."""
+    from playwright.sync_api import sync_playwright
+
+    print("| what | seconds until it is drawn | server, ms | answer, kB |\n|---|---|---|---|")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=browser, args=list(FLAGS))
+        answers: list[tuple[str, float, int]] = []
+        first = []
+        for _ in range(looks):
+            page = chromium.new_page(viewport={"width": 1280, "height": 900})
+            answers.clear()
+            page.set_default_timeout(120_000)
+            page.on("response", lambda answer: note(answers, answer))
+            began = time.perf_counter()
+            page.goto(address)
+            page.wait_for_function(f"{DRAWN} > 0")
+            first.append(time.perf_counter() - began)
+        page.wait_for_timeout(3000)
+        tell("first view", first, [answer for answer in answers if answer[0].startswith("..news")])
+        for what, element, values, output in (
+            ("budget moved", "max_size", range(90, 30, -5), "..mask"),
+            ("colour chosen", "colour-choice", ("bits", "integer", "pruned", "ssim") * 3, "..colours"),
+        ):
+            page.evaluate(REACTION, [element, str(values[-1])])
+            page.wait_for_timeout(1000)
+            answers.clear()
+            times = [page.evaluate(REACTION, [element, str(value)]) / 1e3 for value in list(values)[:looks]]
+            page.wait_for_timeout(500)
+            tell(what, times, [answer for answer in answers if answer[0].startswith(output)])
+        count = int(page.evaluate("document.body.dataset.candidates"))
+        like = [record for record in read_records(run / RECORDS_FILE) if record.trial == 0]
+        like = [record for record in like if record.stage in ("build", "quality", "timing")]
+        answers.clear()
+        times = []
+        for number in range(count, count + looks):
+            with RecordFile(run / RECORDS_FILE) as file:
+                file.append(*records(study, number, like))
+            began = time.perf_counter()
+            page.wait_for_function(f"document.body.dataset.candidates > {number}")
+            times.append(time.perf_counter() - began)
+        tell(
+            "new candidate (looked for every 2 s)",
+            times,
+            [answer for answer in answers if answer[2] > 200 and "news" in answer[0]],
+        )
+        chromium.close()
+
+
+def note(answers: list[tuple[str, float, int]], answer: Any) -> None:
+    """Note what was asked, the server's time in milliseconds, and the bytes of its answer."""
+    if not answer.url.endswith("_dash-update-component") or answer.status != 200:
+        return
+    output = json.loads(answer.request.post_data)["output"]
+    spent = answer.headers.get("server-timing", "")
+    took = next((float(part.split("dur=")[1]) for part in spent.split(",") if "__dash_server" in part), float("nan"))
+    answers.append((output, took, len(answer.body())))
+
+
+def tell(what: str, seconds: Sequence[float], answers: Sequence[tuple[str, float, int]]) -> None:
+    """Print a row."""
+    server = statistics.median(answer[1] for answer in answers) if answers else float("nan")
+    size = statistics.median(answer[2] for answer in answers) / 1e3 if answers else float("nan")
+    print(
+        f"| {what} | {statistics.median(seconds):.2f} ({max(seconds):.2f} at most) | {server:.0f} | {size:.1f} |",
+        flush=True,
+    )
+
+
+def compare(trials: int, folder: Path, browser: str) -> None:
+    """Print how long searches take alone and with a board that is looked at."""
+    from playwright.sync_api import sync_playwright
+
+    print("| search | seconds |\n|---|---|")
+    times: dict[bool, list[float]] = {False: [], True: []}
+    for watched in (False, True, True, False):  # what drifts hits both
+        run = folder / f"search-{len(times[False])}-{len(times[True])}"
+        command = [
+            sys.executable,
+            "-m",
+            "slimfront.cli",
+            "search",
+            "painting",
+            "--trials",
+            str(trials),
+            "--run",
+            str(run),
+            "-q",
+        ]
+        began = time.perf_counter()
+        searching = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, env={**os.environ, "SLIMFRONT_CACHE": str(folder / "cache")}
+        )
+        if watched:
+            while not (run / RECORDS_FILE).exists():
+                time.sleep(0.1)
+            with board(run) as address, sync_playwright() as playwright:
+                chromium = playwright.chromium.launch(executable_path=browser, args=list(FLAGS))
+                chromium.new_page().goto(address)
+                searching.wait()
+                ended = time.perf_counter()
+                chromium.close()
+        else:
+            searching.wait()
+            ended = time.perf_counter()
+        times[watched].append(ended - began)
+        print(f"| {'with a board' if watched else 'alone'} | {times[watched][-1]:.0f} |", flush=True)
+    alone, together = (statistics.mean(times[watched]) for watched in (False, True))
+    print(f"the board costs {100 * (together / alone - 1):+.1f} %")
+
+
+if __name__ == "__main__":
+    main()

@@ -193,10 +193,17 @@ def search(
             help="Where the models of reference and front are kept besides the run folder: s3://…, gs://…, or a folder.",
         ),
     ] = None,
+    log: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LOG", help="Log to mlflow:URI, tensorboard:FOLDER or wandb:PROJECT as well; may be repeated."
+        ),
+    ] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Search for the front. Running the same command again continues it."""
+    from .search.logs import log_of
     from .search.loop import search as run_search
     from .studies.show import search_table
     from .studies.study import load_study
@@ -204,10 +211,9 @@ def search(
     screen = Screen(json, quiet)
     try:
         with screen.search() as progress:
-            loaded = load_study(study)
-            done = run_search(
-                loaded, trials, run, timeout, sampler, seed, storage, progress, until_converged, workers, ray, artifacts
-            )
+            loaded, logs = load_study(study), [log_of(text) for text in log or ()]
+            more = (until_converged, workers, ray, artifacts, logs)
+            done = run_search(loaded, trials, run, timeout, sampler, seed, storage, progress, *more)
     except KeyboardInterrupt:
         screen.note("interrupted: everything finished is kept; the same command continues")
         raise typer.Exit(130) from None

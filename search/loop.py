@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from ..studies.study import Study, load_study
 from .addition import Addition
 from .coordinator import Coordinator
 from .copies import copies_of
+from .logs import Log, Logged
 from .mirror import Mirror
 from .pace import Pace
 from .polish import POLISHED
@@ -41,6 +42,7 @@ def search(
     workers: int | None = None,
     ray: str | None = None,
     artifacts: str | Path | None = None,
+    logs: Sequence[Log] = (),
 ) -> Run:
     """Search a study's space and return the run; called again with the same folder, it continues.
 
@@ -61,6 +63,7 @@ def search(
         ray: a Ray cluster whose nodes do the work: "auto", or the address of its head.
         artifacts: where the models of the reference and of the front are kept besides the run folder, for readers and
             searches on other machines: any URL of fsspec, e.g. "s3://bucket/models", or a folder.
+        logs: are told of trials as well (`search.logs`).
 
     Raises:
         InputError: the study is wrong, nothing varies, ``until_converged`` is asked of another sampler, the folder is the
@@ -96,7 +99,7 @@ def search(
     with _crew(workers, ray, study.settings, deadline) as crew:
         mirrored = database or storage
         mirror = Mirror(mirrored, study) if mirrored else None
-        progress = progress or Silent()
+        progress = Logged(progress or Silent(), logs)
         with open_records(folder, study, database, progress.note) as records:
             recorded = RecordedRun(study, folder, records, copies_of(folder, records, place, progress.note))
             training, seed = study.settings.training, settings.seed if seed is None else seed
@@ -106,16 +109,19 @@ def search(
             kept = min(kept, total - 1)  # the reference is measured in any case
             pace = Pace(total - kept, deadline)
             coordinator = Coordinator(recorded, mirror, progress, pace, until_converged, crew)
-            coordinator.go(sampler, seed)
-            if kept:
-                addition = Addition(recorded, coordinator.evaluator)
-                most = min(total, recorded.run.count + kept)
-                polish_front(
-                    addition, Pace(most, deadline), training.polish_steps, seed, progress, crew.race if crew else None
-                )
-                recorded.keep_files([])
-                if mirror is not None:
-                    mirror.add(recorded.run, [t for t in recorded.run.trials if recorded.mine(t)], ended=True)
+            progress.begin(study, folder)
+            try:
+                coordinator.go(sampler, seed)
+                if kept:
+                    addition = Addition(recorded, coordinator.evaluator)
+                    most = min(total, recorded.run.count + kept)
+                    race = crew.race if crew else None
+                    polish_front(addition, Pace(most, deadline), training.polish_steps, seed, progress, race)
+                    recorded.keep_files([])
+                    if mirror is not None:
+                        mirror.add(recorded.run, [t for t in recorded.run.trials if recorded.mine(t)], ended=True)
+            finally:
+                progress.end(recorded.run)
             recorded.settle_copies()
     return Run(folder) if database is None else Run(folder, records=read_table(database, study.digest))
 

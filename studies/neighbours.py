@@ -76,7 +76,8 @@ def _words(trial: Trial, other: Trial) -> tuple[str, str]:
     bytes_ = _size(other) - _size(trial)
     times = _speed(other) / _speed(trial)
     better = _quality(other) - _quality(trial)
-    gains, costs = [], []
+    gains: list[str] = []
+    costs: list[str] = []
     if bytes_:
         (gains if bytes_ < 0 else costs).append(f"{size_text(abs(bytes_))} {'smaller' if bytes_ < 0 else 'larger'}")
     if abs(times - 1.0) >= LEAST / 2:

@@ -17,10 +17,10 @@ from ..spaces.errors import InputError
 from .records import cannot_write
 
 REVIEW_FILE = "review.jsonl"
-SIDES = ("left", "right", "neither")
 MOST_TEXT = 10_000  # characters of a note or a reason
 
 Text = Annotated[str, msgspec.Meta(max_length=MOST_TEXT)]
+Side = Literal["left", "right", "neither"]
 Name = Annotated[str, msgspec.Meta(max_length=200)]
 
 
@@ -67,7 +67,7 @@ class Judgement(Said, frozen=True, tag="judgement"):
     image: int
     left: str
     right: str
-    better: Literal["left", "right", "neither"]
+    better: Side
     text: Text = ""
 
 

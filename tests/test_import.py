@@ -21,7 +21,21 @@ MAY_IMPORT = {
     "studies": {"studies", "objectives", "spaces"},
     "search": {"search", "studies", "objectives", "spaces"},
 }
-HEAVY = ("torch", "onnx", "onnxruntime", "optuna", "pandas", "plotly", "pydantic", "ray", "skimage", "moocore", "scipy")
+HEAVY = (
+    "torch",
+    "dash",
+    "flask",
+    "onnx",
+    "onnxruntime",
+    "optuna",
+    "pandas",
+    "plotly",
+    "pydantic",
+    "ray",
+    "skimage",
+    "moocore",
+    "scipy",
+)
 
 
 def loaded_after(code: str) -> set[str]:

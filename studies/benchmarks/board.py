@@ -82,7 +82,7 @@ def records(study: Study, number: int, like: Sequence[Record]) -> list[Record]:
     bits = float(np.mean([choice.weight_bits for choice in candidate.layers.values()] or [32.0]))
     quality, noise = 25.0 + bits / 6.0, draw.random(3)
     size, speed = 1.6e5 * bits * (0.8 + 0.4 * noise[0]), 1.0 + 4.0 * noise[1]
-    values = {
+    values: dict[str, float] = {
         "size_bytes": round(size),
         "psnr_db": quality + noise[2],
         "fidelity_db": quality + noise[2],

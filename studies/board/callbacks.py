@@ -11,7 +11,8 @@ from ..figures import VIEWS
 from ..limits import Limits
 from ..texts import number_text, size_text
 from .budgets import Budget, bits, fitting
-from .candidate import candidate_section, differences_section, image_table, stage
+from .candidate import candidate_section, differences_section
+from .comparison import image_table, stage
 from .pages import page
 from .parameters import column
 from .run_page import PARALLEL, PLAIN, front_table, state_text
@@ -161,7 +162,7 @@ def answer(app: Dash, boards: Boards) -> None:
 def _in_the_page(app: Dash) -> None:
     """Register what the page does by itself (assets/views.js)."""
 
-    def own(name: str, output: Output, *inputs: Any, **more: Any) -> None:
+    def own(name: str, output: Any, *inputs: Any, **more: Any) -> None:
         app.clientside_callback(ClientsideFunction("board", name), output, *inputs, **more)
 
     own("news", Output("version", "data"), Input("news", "data"))

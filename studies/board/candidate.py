@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -14,7 +14,7 @@ from ..neighbours import neighbours
 from ..review import MOST_TEXT
 from ..strip import Network, cells, choice_text, summary_text
 from ..texts import change_text, interval_text, number_text, ratio_text, size_text, student_text, time_text
-from .albums import Album, factor, worst_tile
+from .parts import aria, choice, choose_button, table
 
 if TYPE_CHECKING:
     from ...objectives.protocol import Reading
@@ -113,7 +113,7 @@ def _strip(candidate: Candidate, network: Network) -> Any:
         html.I(cell.bits, className=cell.classes, title=cell.title, style={"--kept": f"{cell.kept:.1%}"})
         for cell in cells(candidate, network)
     ]
-    return html.Div(shown, className="strip", role="img", **{"aria-label": summary_text(candidate, network)})
+    return html.Div(shown, className="strip", role="img", **aria(label=summary_text(candidate, network)))
 
 
 def _repair(candidate: Candidate) -> str:
@@ -140,28 +140,6 @@ def _neighbours(followed: Followed, trial: Trial) -> list[Any]:
         html.H3("Neighbours on the front"),
         table(["", "trial", "gains", "costs"], rows, "Neighbours on the front"),
     ]
-
-
-def choose_button(number: int, place: str) -> Any:
-    """Return a button that selects a trial; ``place`` tells buttons apart that select the same one."""
-    return html.Button(
-        str(number),
-        id={"type": "choose", "trial": number, "place": place},
-        className="link",
-        **{"aria-label": f"select trial {number}"},
-    )
-
-
-def table(heads: Sequence[str], rows: Sequence[Any], name: str) -> Any:
-    """Return a table that scrolls sideways where it is wide."""
-    head = html.Thead(html.Tr([html.Th(title, scope="col") for title in heads]))
-    return html.Div(
-        html.Table([head, html.Tbody(list(rows))]),
-        className="scroll",
-        role="region",
-        tabIndex="0",
-        **{"aria-label": name},
-    )
 
 
 def differences_section(followed: Followed, trial: Trial, other: Trial) -> list[Any]:
@@ -208,141 +186,3 @@ def _compare_row(followed: Followed, trial: Trial, shortlisted: Sequence[Note]) 
         [html.Label("Compare with", htmlFor="beside-choice"), choice("beside", options)],
         className="row",
     )
-
-
-def choice(store: str, options: Mapping[str, str]) -> Any:
-    """Return a choice of one of some options, by value what it is called; the page keeps it in a store (assets/views.js)."""
-    shown = [html.Option(label, value=value) for value, label in options.items()]
-    return html.Select(shown, id=f"{store}-choice", className="choice", **{"data-store": store})
-
-
-def stage(index: int, trial: Trial, other: Trial, image: int, albums: tuple[Album, Album]) -> Any:
-    """Return two candidates' pictures of one image under a slider, and their difference.
-
-    Args:
-        index: of the run.
-        trial: the candidate, on the right.
-        other: on the left.
-        image: which.
-        albums: of both.
-    """
-    one, two = (album.pictures[image] for album in albums)
-    tile, times = worst_tile(one, two), factor(albums[0].pictures, albums[1].pictures)
-    place = {name: f"{100 * getattr(tile, name):.3f}%" for name in ("top", "left", "height", "width")}
-    address = f"/run/{index}/picture"
-    height, width = one.shape[:2]
-    left = "reference" if other.number == 0 else f"trial {other.number}"
-    shape = {"aspectRatio": f"{width} / {height}", "maxWidth": f"{max(2 * width, 360)}px"}
-    full = 255 / times
-    return html.Div(
-        [
-            html.Div(
-                [
-                    html.Figure(
-                        [
-                            html.Div(
-                                [
-                                    _image(
-                                        f"{address}/{other.number}/{image}.webp?v={other.sha256[:12]}",
-                                        f"image {image + 1}, {left}",
-                                    ),
-                                    html.Div(
-                                        _image(
-                                            f"{address}/{trial.number}/{image}.webp?v={trial.sha256[:12]}",
-                                            f"image {image + 1}, trial {trial.number}",
-                                        ),
-                                        className="cover",
-                                    ),
-                                    html.Div(html.Div(className="tile", style=place), className="frame"),
-                                    html.Div(className="divider"),
-                                ],
-                                className="pane",
-                                style=shape,
-                                tabIndex="0",
-                                role="group",
-                                **{"aria-label": "pictures: arrows move, plus and minus zoom, 0 shows all"},
-                            ),
-                            html.Figcaption(
-                                [html.Span(f"◀ {left}"), html.Span(f"trial {trial.number} ▶")], className="sides"
-                            ),
-                        ]
-                    ),
-                    html.Figure(
-                        [
-                            html.Div(
-                                [
-                                    _image(
-                                        f"{address}/{other.number}/{trial.number}/{image}/difference.webp"
-                                        f"?v={other.sha256[:12]}-{trial.sha256[:12]}",
-                                        f"difference of image {image + 1}",
-                                    ),
-                                    html.Div(html.Div(className="tile", style=place), className="frame"),
-                                ],
-                                className="pane",
-                                style=shape,
-                                tabIndex="0",
-                                role="group",
-                                **{"aria-label": "difference: arrows move, plus and minus zoom, 0 shows all"},
-                            ),
-                            html.Figcaption(
-                                [
-                                    html.Span("difference: 0"),
-                                    html.Span(className="scale"),
-                                    html.Span(
-                                        f"{full:.0f} of 255 and above ({times}× amplified); the frame is the worst tile"
-                                    ),
-                                ],
-                                className="scale-row",
-                            ),
-                        ]
-                    ),
-                ],
-                className="panes",
-            ),
-            html.Div(
-                [
-                    html.Label(f"{left} – trial {trial.number}", htmlFor="split"),
-                    dcc.Input(id="split", type="range", min=0, max=100, step=1, value=50),
-                    html.Button("+", **{"data-act": "in", "aria-label": "zoom in"}),
-                    html.Button("−", **{"data-act": "out", "aria-label": "zoom out"}),
-                    html.Button("whole picture", **{"data-act": "whole"}),
-                    html.Button("worst tile", **{"data-act": "tile"}),
-                ],
-                className="row controls",
-            ),
-        ],
-        className="stage",
-        id="stage",
-    )
-
-
-def _image(address: str, text: str) -> Any:
-    return html.Img(src=address, alt=text, className="zoomed", draggable="false")
-
-
-def image_table(albums: tuple[Album, Album], shown: int, names: tuple[str, str]) -> Any:
-    """Return the quality of each image of two albums, the worst of the first one first, with buttons that show it."""
-    one, two = albums
-    rows = [
-        html.Tr(
-            [
-                html.Td(
-                    html.Button(
-                        f"image {image + 1}",
-                        id={"type": "image", "image": image},
-                        className="link",
-                        **{"aria-pressed": "true" if image == shown else "false"},
-                    )
-                ),
-                html.Td(number_text(one.psnr_db[image])),
-                html.Td(number_text(two.psnr_db[image])),
-                html.Td(number_text(one.psnr_db[image] - two.psnr_db[image], sign=True)),
-                html.Td(number_text(one.ssim[image], 4)),
-                html.Td(number_text(two.ssim[image], 4)),
-            ],
-            className="selected" if image == shown else "",
-        )
-        for image in sorted(range(len(one.psnr_db)), key=lambda image: float(one.psnr_db[image]))
-    ]
-    heads = ["image", *(f"PSNR, {name}" for name in names), "change, dB", *(f"SSIM, {name}" for name in names)]
-    return table(heads, rows, "Quality of each image")

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from dash import Input, Output, State, ctx, html, no_update
 
 from ...spaces.errors import InputError, SlimfrontError
-from ..review import Judgement, Note, Review, now
+from ..review import Judgement, Note, Review, Side, now
 from ..ship import ship
 from .callbacks import trouble
-from .candidate import choose_button, table
 from .judge import Question, disagreements, judged, next_question, summary, told
 from .pages import question_view, results_view
+from .parts import choose_button, table
 
 if TYPE_CHECKING:
     from dash import Dash
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 BUNDLES = "bundles"  # in a run's folder
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,99}")
-SIDES = {"judge-left": "left", "judge-right": "right", "judge-neither": "neither"}
+SIDES: dict[str, Side] = {"judge-left": "left", "judge-right": "right", "judge-neither": "neither"}
 
 
 def decide(app: Dash, boards: Boards) -> None:
@@ -86,7 +86,12 @@ def _ship(app: Dash, boards: Boards) -> None:
             ship(followed.run, followed.trial(number), folder, why=why or "", who=who or "")
         except SlimfrontError as error:
             return trouble(error), no_update
-        told = ["shipped to ", html.Code(str(folder)), "; check it anywhere with ", html.Code("slimfront verify")]
+        told: list[Any] = [
+            "shipped to ",
+            html.Code(str(folder)),
+            "; check it anywhere with ",
+            html.Code("slimfront verify"),
+        ]
         return html.P(told), str(folder)
 
 

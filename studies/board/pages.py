@@ -14,8 +14,8 @@ from ..sections import VIEW_TITLES
 from ..texts import number_text
 from . import figures
 from .attainment import attained
-from .candidate import table
-from .run_page import GRAPH, run_page, state_text
+from .parts import GRAPH, aria, table
+from .run_page import run_page, state_text
 
 if TYPE_CHECKING:
     from ..trial import Trial
@@ -180,7 +180,7 @@ def question_view(index: int, session: str, count: int, image: int, shape: tuple
                     style=style,
                     tabIndex="0",
                     role="group",
-                    **{"aria-label": f"{side} picture: arrows move, plus and minus zoom, 0 shows all"},
+                    **aria(label=f"{side} picture: arrows move, plus and minus zoom, 0 shows all"),
                 ),
                 html.Figcaption(side),
             ]

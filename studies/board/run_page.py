@@ -13,14 +13,13 @@ from ..sections import VIEW_TITLES
 from ..texts import change_text, interval_text, number_text, ratio_text, size_text
 from . import figures
 from .budgets import END, budgets
-from .candidate import choice, choose_button, table
 from .parameters import SHAPES, parameter_names
+from .parts import GRAPH, aria, choice, choose_button, data, table
 
 if TYPE_CHECKING:
     from .followed import Followed
 
 TICK_MS = 2000  # from one look for news to the next
-GRAPH = {"displaylogo": False, "displayModeBar": False, "responsive": True}
 PARALLEL = {"size_bytes": "size, bytes", "speedup": "speedup, ×", "psnr_db": "PSNR, dB"} | SHAPES
 MOST_ROWS = 100  # of the table
 PLAIN = "plain"  # no colours
@@ -105,7 +104,7 @@ def _budgets(followed: Followed, frame: Any) -> list[Any]:
                 html.P(id="left", className="left", role="status"),
                 html.Button("no limits", id="free", className="quiet"),
             ],
-            **{"aria-labelledby": "budget-title"},
+            **aria(labelledby="budget-title"),
         )
     ]
 
@@ -164,7 +163,8 @@ def _more(followed: Followed, frame: Any) -> list[Any]:
                         figure=figures.parallel_figure({name: [] for name in PARALLEL}, PARALLEL, "psnr_db"),
                         config=GRAPH,
                     ),
-                    **{"data-columns": json.dumps(list(PARALLEL)), "aria-label": "Parallel coordinates"},
+                    **data(columns=json.dumps(list(PARALLEL))),
+                    **aria(label="Parallel coordinates"),
                     className="wide",
                     tabIndex="0",
                     role="region",
@@ -194,7 +194,7 @@ def front_table(followed: Followed) -> Any:
             change_text(reference, row) if run.has_target else "–",
             number_text(row["ssim"], 4),
         ]
-        rows.append(html.Tr([html.Td(cell) for cell in cells], **{"data-trial": str(trial.number)}))
+        rows.append(html.Tr([html.Td(cell) for cell in cells], **data(trial=str(trial.number))))
     heads = ["trial", "size", "smaller", "speedup", "95 %", "PSNR", "change", "SSIM"]
     more = len(members) - len(rows)
     note = [html.P(f"and {more} more: the points above select them", className="note")] if more > 0 else []
@@ -203,7 +203,7 @@ def front_table(followed: Followed) -> Any:
 
 def _review(index: int) -> list[Any]:
     return [
-        html.Section(id="candidate", **{"aria-live": "polite"}),
+        html.Section(id="candidate", **aria(live="polite")),
         html.Section([html.H2("Shortlist and decisions"), html.Div(id="shortlist")]),
         html.Section(
             [

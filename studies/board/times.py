@@ -10,8 +10,7 @@ from dash import dcc, html
 from ..strip import choice_text
 from ..texts import MISSING, number_text, time_text
 from . import figures
-from .candidate import table
-from .run_page import GRAPH
+from .parts import GRAPH, table
 
 if TYPE_CHECKING:
     from ...spaces.candidate import Candidate

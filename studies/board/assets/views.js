@@ -64,7 +64,7 @@
   }
 
   function bars(rows, usual) {
-    const reach = (bound, sign) => rows.map(row => row[bound] === null ? 0 : Math.max(0, sign * (row[bound] - row.speedup)));
+    const reach = (bound, sign) => rows.map(row => row[bound] === null || !able(row) ? 0 : Math.max(0, sign * (row[bound] - row.speedup)));
     return { type: "data", array: reach("speedup_high", 1), arrayminus: reach("speedup_low", -1), color: usual, thickness: 1, width: 2 };
   }
 

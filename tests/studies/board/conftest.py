@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -99,3 +100,16 @@ def open_page(browser) -> Iterator[Callable]:
     for page, told in opened:
         page.close()
         assert [text for text in told if not any(known in text for known in TOLERATED)] == []
+
+
+@pytest.fixture(scope="session")
+def keep() -> Callable:
+    """A function that keeps a picture of a page under a name, where the tests are told of a folder for that."""
+
+    def keep_(page, name: str) -> None:
+        folder = os.environ.get("SLIMFRONT_SCREENSHOTS")
+        if folder:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            page.screenshot(path=str(Path(folder) / f"{name}.png"), full_page=True)
+
+    return keep_

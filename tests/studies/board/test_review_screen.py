@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from slimfront.studies.verify import verify
 
 OPACITIES = """document.querySelector('#size-speed .js-plotly-plot').data.slice(0, 3)
     .filter(trace => trace.x.length).flatMap(trace => [trace.marker.opacity].flat())"""
-ARTEFACTS = os.environ.get("SLIMFRONT_SCREENSHOTS")  # a folder that keeps what the tests have seen
 
 
 def ready(page) -> None:
@@ -25,12 +23,6 @@ def ready(page) -> None:
     page.wait_for_function(
         "document.querySelector('#size-speed .js-plotly-plot')?.data?.slice(0, 3).some(trace => trace.x.length > 0)"
     )
-
-
-def keep(page, name: str) -> None:
-    if ARTEFACTS:
-        Path(ARTEFACTS).mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=str(Path(ARTEFACTS) / f"{name}.png"), full_page=True)
 
 
 def slide(page, name: str, value: int) -> None:
@@ -62,7 +54,9 @@ def compressed(run: Path) -> int:
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_a_candidate_is_looked_at_and_compared(finished_run: Path, serve: Callable, open_page: Callable, width: int):
+def test_a_candidate_is_looked_at_and_compared(
+    finished_run: Path, serve: Callable, open_page: Callable, keep: Callable, width: int
+):
     page = open_page(serve(finished_run), width)
     ready(page)
     run = Run(finished_run)
@@ -119,7 +113,9 @@ def test_budgets_grey_out_what_does_not_fit(finished_run: Path, serve: Callable,
     page.wait_for_function(f"({OPACITIES}).every(opacity => opacity === 1)")
 
 
-def test_ranges_drawn_on_parallel_axes_choose_candidates(finished_run: Path, serve: Callable, open_page: Callable):
+def test_ranges_drawn_on_parallel_axes_choose_candidates(
+    finished_run: Path, serve: Callable, open_page: Callable, keep: Callable
+):
     page = open_page(serve(finished_run))
     ready(page)
     page.click("#open-parallel")
@@ -165,7 +161,9 @@ def test_the_view_in_three_dimensions_shows_all(finished_run: Path, serve: Calla
     )
 
 
-def test_a_candidate_is_shortlisted_and_shipped_with_its_reason(run_folder: Path, serve: Callable, open_page: Callable):
+def test_a_candidate_is_shortlisted_and_shipped_with_its_reason(
+    run_folder: Path, serve: Callable, open_page: Callable, keep: Callable
+):
     page = open_page(serve(run_folder))
     ready(page)
     number = compressed(run_folder)

@@ -28,7 +28,7 @@ def newer(run_folder: Path) -> Path:
 
 
 def test_the_start_page_lists_runs_and_compares_their_fronts(
-    finished_run: Path, newer: Path, tmp_path: Path, serve: Callable, open_page: Callable
+    finished_run: Path, newer: Path, tmp_path: Path, serve: Callable, open_page: Callable, keep: Callable
 ):
     other = Path(shutil.copytree(finished_run, tmp_path / "other"))
     page = open_page(serve(finished_run, other, newer))
@@ -38,6 +38,7 @@ def test_the_start_page_lists_runs_and_compares_their_fronts(
     page.wait_for_function("document.querySelectorAll('.js-plotly-plot').length === 3")
     page.wait_for_function("document.querySelector('.js-plotly-plot').data?.length === 2")
     assert f"{Run(finished_run).hypervolume():.3f}" in text
+    keep(page, "runs")
     page.get_by_role("link", name="other").click()
     page.wait_for_function("document.body.dataset.candidates > 0")
     assert page.url.endswith("/run/1")

@@ -3,7 +3,7 @@
 class Slack:
     def begin(self, study, folder): self.channel = study.name
     def trial(self, trial, hypervolume): post(self.channel, f"trial {trial.number}: {hypervolume:.3f}")
-    def end(self, run): post(self.channel, f"{len(run.front_trials())} on the front")
+    def end(self, run, whole): post(self.channel, f"{len(run.front_trials())} on the front")
 
 slimfront.search("painting", logs=[Slack()])
 
@@ -15,6 +15,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 READINGS = ("size_bytes", "speedup", "predicted_speedup", "psnr_db", "fidelity_db", "ssim", "worst_psnr_db")
 FRONT = "front.csv"
+SQLITE = "sqlite:///"
 
 
 class Log(Protocol):
@@ -44,8 +46,8 @@ class Log(Protocol):
         """Take a trial that is finished, and the front's hypervolume after it."""
         ...
 
-    def end(self, run: Run) -> None:
-        """Take that the search has ended, interrupted or not."""
+    def end(self, run: Run, whole: bool) -> None:
+        """Take that the search has ended; ``whole`` tells that it was not broken off."""
         ...
 
 
@@ -63,13 +65,14 @@ class MlflowLog:
         from mlflow import MlflowClient
 
         logging.getLogger("mlflow").setLevel(logging.WARNING)
+        self._uri = uri
         self._client = MlflowClient(uri or None)
         self._run = ""
 
     def begin(self, study: Study, folder: Path) -> None:
         """Find the MLflow run of this run folder, or make one."""
         found = self._client.get_experiment_by_name(study.name)
-        experiment = found.experiment_id if found else self._client.create_experiment(study.name)
+        experiment = found.experiment_id if found else self._new_experiment(study.name)
         tags = {"slimfront.study": study.digest, "slimfront.run": str(folder.absolute())}
         wanted = " and ".join(f"tags.`{name}` = '{_quoted(value)}'" for name, value in tags.items())
         runs = self._client.search_runs([experiment], wanted)
@@ -81,15 +84,25 @@ class MlflowLog:
             for name, value in _parameters(study).items():
                 self._client.log_param(self._run, name, value)
 
+    def _new_experiment(self, name: str) -> str:
+        """Make an experiment; the files of one in a local database lie beside that, and not wherever a search is started."""
+        place = None
+        if self._uri.startswith(SQLITE):
+            place = (Path(self._uri.removeprefix(SQLITE)).absolute().parent / "mlartifacts").as_uri()
+        return str(self._client.create_experiment(name, artifact_location=place))
+
     def trial(self, trial: Trial, hypervolume: float) -> None:
         """Log a trial's readings."""
-        for name, value in _metrics(trial, hypervolume).items():
-            self._client.log_metric(self._run, name, value, step=trial.number)
+        from mlflow.entities import Metric
 
-    def end(self, run: Run) -> None:
+        now = round(1000 * time.time())
+        metrics = [Metric(name, value, now, trial.number) for name, value in _metrics(trial, hypervolume).items()]
+        self._client.log_batch(self._run, metrics)
+
+    def end(self, run: Run, whole: bool) -> None:
         """Log the front."""
         self._client.log_text(self._run, _front_csv(run), FRONT)
-        self._client.set_terminated(self._run)
+        self._client.set_terminated(self._run, "FINISHED" if whole else "KILLED")
 
 
 class TensorBoardLog:
@@ -117,7 +130,7 @@ class TensorBoardLog:
             self._writer.add_scalar(name, value, trial.number)
         self._writer.flush()
 
-    def end(self, run: Run) -> None:
+    def end(self, run: Run, whole: bool) -> None:
         """Log the front."""
         lines = _front_csv(run).splitlines()
         self._writer.add_text("front", "\n".join(f"    {line}" for line in lines), len(run.trials))
@@ -153,12 +166,12 @@ class WandbLog:
         """Log a trial's readings."""
         self._run.log({"trial": trial.number, **_metrics(trial, hypervolume)})
 
-    def end(self, run: Run) -> None:
+    def end(self, run: Run, whole: bool) -> None:
         """Log the front."""
         import wandb
 
         self._run.log({"front": wandb.Table(dataframe=export_table(run.to_json()["front"]))})
-        self._run.finish()
+        self._run.finish(exit_code=0 if whole else 1)
 
 
 LOGS: Mapping[str, Callable[[str], Log]] = {
@@ -222,9 +235,9 @@ class Logged:
         self._progress.step(done, total, hypervolume, seconds_left, trial, gain_ahead)
         self._tell(lambda log: log.trial(trial, hypervolume))
 
-    def end(self, run: Run) -> None:
+    def end(self, run: Run, whole: bool) -> None:
         """Take that the search has ended."""
-        self._tell(lambda log: log.end(run))
+        self._tell(lambda log: log.end(run, whole))
 
     def _tell(self, what: Callable[[Log], None]) -> None:
         for log in list(self._logs):

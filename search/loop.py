@@ -110,6 +110,7 @@ def search(
             pace = Pace(total - kept, deadline)
             coordinator = Coordinator(recorded, mirror, progress, pace, until_converged, crew)
             progress.begin(study, folder)
+            whole = False
             try:
                 coordinator.go(sampler, seed)
                 if kept:
@@ -120,8 +121,9 @@ def search(
                     recorded.keep_files([])
                     if mirror is not None:
                         mirror.add(recorded.run, [t for t in recorded.run.trials if recorded.mine(t)], ended=True)
+                whole = True
             finally:
-                progress.end(recorded.run)
+                progress.end(recorded.run, whole)
             recorded.settle_copies()
     return Run(folder) if database is None else Run(folder, records=read_table(database, study.digest))
 

@@ -32,7 +32,7 @@ def card(row: Row, facts: Row, study: Study) -> str:
     runtime = f"ONNX Runtime {needs} or later" if needs else f"an ONNX Runtime as new as {environment['onnxruntime']}"
     threads = "1 thread" if environment["threads"] == 1 else f"{environment['threads']} threads"
     versus = "the targets" if study.evaluation.target is not None else "the reference's own output"
-    return f"""# {facts["study"]["name"]}, trial {facts["trial"]}
+    return f"""# {_plain(facts["study"]["name"])}, trial {facts["trial"]}
 
 {_summary(Candidate.from_json(row["candidate"]), study)}
 
@@ -92,7 +92,9 @@ def _neighbour(row: Row) -> str:
 
 def _plain(text: str) -> str:
     """Return a text as one paragraph in which Markdown and HTML have no meaning."""
-    return re.sub(r"([\\`*_{}\[\]<>#|&!])", r"\\\1", " ".join(text.split()))
+    escaped = re.sub(r"([\\`*_{}\[\]<>#|&!~])", r"\\\1", " ".join(text.split()))
+    escaped = re.sub(r"^([-+=])", r"\\\1", escaped)  # no list, no rule
+    return re.sub(r"^(\d+)([.)])", r"\1\\\2", escaped)
 
 
 def _files(size_bytes: int) -> str:

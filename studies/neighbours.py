@@ -34,7 +34,10 @@ class Neighbour:
 
 def neighbours(run: Run, trial: Trial) -> list[Neighbour]:
     """Return, as far as they are there, the next smaller, the next faster and the next better one, and one a decibel better."""
-    others = [other for other in run.front_trials() if other.number != trial.number]
+    itself = (
+        () if run.has_target else (run.reference.number,)
+    )  # without targets it is as good as itself, whatever that is
+    others = [other for other in run.front_trials() if other.number not in (trial.number, *itself)]
     better = [other for other in others if _quality(other) >= _quality(trial) + STEP_DB]
     chosen = [
         ("next smaller", _next(others, lambda other: -_size(other), -(1.0 - LEAST) * _size(trial))),
@@ -42,11 +45,14 @@ def neighbours(run: Run, trial: Trial) -> list[Neighbour]:
         ("next better", _next(others, _quality, _quality(trial) + LEAST_DB)),
         (f"{STEP_DB:g} dB better", min(better, key=lambda other: _cost(trial, other), default=None)),
     ]
-    found: dict[int, Neighbour] = {}
+    titles: dict[int, list[str]] = {}
     for title, other in chosen:
         if other is not None:
-            found.setdefault(other.number, Neighbour(title, other, *_words(trial, other)))
-    return list(found.values())
+            titles.setdefault(other.number, []).append(title)
+    found = {other.number: other for _, other in chosen if other is not None}
+    return [
+        Neighbour(", ".join(named), found[number], *_words(trial, found[number])) for number, named in titles.items()
+    ]
 
 
 def _next(others: Sequence[Trial], measure: Callable[[Trial], float], now: float) -> Trial | None:

@@ -14,6 +14,7 @@ from .limits import Limits
 from .trial import Trial
 
 if TYPE_CHECKING:
+    from ..objectives.protocol import Reading
     from .run import Run
 
 PREFERENCES = ("knee", "size", "latency", "psnr")
@@ -61,8 +62,12 @@ def _liked(run: Run, fitting: list[Trial], limits: Limits, least: float) -> list
     best = max(judged, key=lambda trial: known[trial.candidate.key].value)
     raise InputError(
         f"no judged candidate that keeps {limits} is preferred to the reference as often as {least:.0%}; trial {best.number} "
-        f"comes closest with {known[best.candidate.key].value:.0%}"
+        f"comes closest with {_told(known[best.candidate.key])}"
     )
+
+
+def _told(preference: Reading) -> str:
+    return f"{preference.value:.0%} ({preference.low:.0%} to {preference.high:.0%})"
 
 
 def preferred(points: np.ndarray, psnr_db: Sequence[float], prefer: str) -> int:
@@ -91,7 +96,10 @@ def check_preference(prefer: str) -> None:
 
 
 def choice_notes(run: Run, chosen: Trial) -> list[str]:
-    """Return a note where the choice is the uncompressed model."""
+    """Return a note where people have judged the choice, or where it is the uncompressed model."""
+    judged = run.preferences().get(chosen.candidate.key)
+    if chosen.number != run.reference.number and judged is not None:
+        return [f"people prefer it to the reference in {_told(judged)} of the cases"]
     if chosen.number != run.reference.number:
         return []
     return [

@@ -61,6 +61,15 @@ def preferences(judgements: Sequence[Judgement], reference: str) -> Mapping[str,
     return readings
 
 
+def compared(judgements: Sequence[Judgement], reference: str) -> set[str]:
+    """Return the keys of the candidates that a chain of judgements binds to the reference, which is one of them."""
+    known, waiting = {reference}, list(judgements)
+    while found := [one for one in waiting if {one.left, one.right} & known]:
+        known |= {key for one in found for key in (one.left, one.right)}
+        waiting = [one for one in waiting if one not in found]
+    return known
+
+
 def fit(pairs: Sequence[Pair], count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the strengths ``[count]`` that make judgements likeliest, and their covariance ``[count, count]``.
 

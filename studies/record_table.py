@@ -216,6 +216,41 @@ class RecordTable:
         }
 
 
+class TableTail:
+    """The records of a study in a database, as others write them; nothing is written, and nothing is waited for.
+
+    Args:
+        url: of the database.
+        study: digest of the study.
+    """
+
+    def __init__(self, url: str, study: str) -> None:
+        self.url = url
+        self.study = study
+        self._last = 0
+        self._seen: set[int] = set()
+
+    def news(self) -> list[Record]:
+        """Return the records that were written since the last call, at first all there are.
+
+        Raises:
+            InputError: the database cannot be reached.
+        """
+        import sqlalchemy as sa
+
+        table = tables().records
+        late = sa.select(table.c.id).where(table.c.study == self.study, table.c.id > self._last - WINDOW)
+        new = sorted(set(column(self.url, late)) - self._seen)
+        bodies = [
+            body
+            for part in parts(new)
+            for body in column(self.url, sa.select(table.c.body).where(table.c.id.in_(part)).order_by(table.c.id))
+        ]
+        self._last = max([self._last, *new])
+        self._seen = {id_ for id_ in (*self._seen, *new) if id_ > self._last - WINDOW}
+        return [record for body in bodies if (record := record_of(body)) is not None]
+
+
 def read_table(url: str, study: str) -> list[Record]:
     """Return the records of a study in a database in order.
 

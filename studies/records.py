@@ -101,18 +101,25 @@ class RecordTail:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._read = 0
+        self._file: int | None = None  # the inode of what was read
 
     def news(self) -> list[Record]:
         """Return what was written since the last call, at first all there is; a line that is not whole yet is left for later.
 
         Raises:
-            InputError: the file cannot be read.
+            InputError: the file cannot be read, is gone, or is another one than before.
         """
         try:
             with self.path.open("rb") as file:
+                now = os.fstat(file.fileno())
+                if self._read and (now.st_ino != self._file or now.st_size < self._read):
+                    raise InputError(f"{self.path} is not the file that it was: the run was begun anew; open it again")
                 file.seek(self._read)
                 text = file.read()
+                self._file = now.st_ino
         except FileNotFoundError:
+            if self._read:
+                raise InputError(f"{self.path} is gone") from None
             return []
         except OSError as error:
             raise InputError(f"cannot read {self.path}: {error.strerror}") from error

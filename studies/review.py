@@ -102,6 +102,11 @@ class Review:
     def __init__(self, folder: Path) -> None:
         self.path = folder / REVIEW_FILE
 
+    @property
+    def size(self) -> int:
+        """The bytes of what was said: it grows with everything that is added."""
+        return self.path.stat().st_size if self.path.exists() else 0
+
     @cached_property
     def said(self) -> Sequence[Said]:
         """All that was said, in order; a line that a killed process left half-written is skipped."""

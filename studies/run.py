@@ -21,7 +21,7 @@ from .artifacts import fetch
 from .holdings import RunHoldings
 from .limits import Limits, given_limits
 from .pick import pick
-from .preference import preferences
+from .preference import compared, preferences
 from .records import Record, many_objects, read_records
 from .review import Review
 from .run_folder import RECORDS_FILE, check_same_study, read_run_file, save_model_file, use_machine_facts
@@ -309,16 +309,23 @@ class Run:
     def preferences(self) -> Mapping[str, Reading]:
         """Return how often people prefer candidates to the reference, 0 to 1 with its interval, by candidate's key.
 
+        Those are told that were compared with the reference, or with others that were.
+
         Raises:
             InputError: what was judged cannot be read.
         """
-        return preferences(Review(self.folder).judgements, self.reference.candidate.key)
+        judgements, reference = Review(self.folder).judgements, self.reference.candidate.key
+        known = compared(judgements, reference)
+        return {key: reading for key, reading in preferences(judgements, reference).items() if key in known}
 
-    def ship(self, trial: Trial | int, folder: str | Path) -> Path:
-        """Measure a trial's file again in a fresh process and write it as a bundle; return the bundle's folder."""
+    def ship(self, trial: Trial | int, folder: str | Path, why: str = "") -> Path:
+        """Measure a trial's file again in a fresh process and write it as a bundle; return the bundle's folder.
+
+        ``why``, the reason for the choice, is kept in the run and in the bundle's card.
+        """
         from .ship import ship
 
-        return ship(self, self.trial(trial) if isinstance(trial, int) else trial, Path(folder))
+        return ship(self, self.trial(trial) if isinstance(trial, int) else trial, Path(folder), why=why)
 
     def load(self) -> Study:
         """Return the study that the run was made of.

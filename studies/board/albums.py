@@ -18,6 +18,7 @@ from ...spaces.errors import InputError
 from ..pictures import Pictures, as_pictures, difference, difference_factor
 
 if TYPE_CHECKING:
+    from ..study import Study
     from ..trial import Trial
     from .followed import Followed
 
@@ -79,13 +80,17 @@ class Albums:
 
     @property
     def count(self) -> int:
-        """How many images there are."""
-        return self._followed.study.evaluation.count if self._followed.study else 0
+        """How many images there are. Raises `InputError` where the study is gone or has changed."""
+        return self._study.evaluation.count
+
+    @property
+    def _study(self) -> Study:
+        if self._followed.study is None:
+            raise InputError(f"there are no pictures: {self._followed.without_study}")
+        return self._followed.study
 
     def _made(self, trial: Trial) -> Album:
-        study, run = self._followed.study, self._followed.run
-        if study is None:
-            raise InputError(f"there are no pictures: {self._followed.without_study}")
+        study, run = self._study, self._followed.run
         samples, target = study.evaluation, study.settings.target
         paths = [run.model_path(trial)] + ([] if samples.target is not None else [run.model_path(run.reference)])
         with machine_to_itself():  # a search's timing is not disturbed

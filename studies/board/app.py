@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ...spaces.errors import InputError, SlimfrontError
 from ..page import STYLE
+from ..review import somebody
 from .boarded import Boarded, Boards, found_runs
 from .guard import LOCAL, guard, is_local
 
@@ -47,7 +48,7 @@ def make_app(boards: Boards, token: str, host: str = "127.0.0.1") -> Dash:
     )
     head = f"<style>{STYLE}</style>\n{{%css%}}"  # the report's look first
     app.index_string = app.index_string.replace("<html>", '<html lang="en">').replace("{%css%}", head)
-    app.layout = frame
+    app.layout = frame(somebody() if is_local(host) else "")
     answer(app, boards)
     decide(app, boards)
     serve(app, boards)

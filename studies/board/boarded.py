@@ -14,6 +14,7 @@ from ..review import Review
 from ..run_folder import RUN_FILE
 from .albums import Albums
 from .followed import Followed
+from .judge import Sessions
 
 if TYPE_CHECKING:
     from ...objectives.protocol import Reading
@@ -33,12 +34,21 @@ class Boarded:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.trouble: str | None = None
+        self.sessions = Sessions()
         self._explained: dict[str, dict[str, Any]] = {}
         self._explaining = threading.Lock()
+        self._followed: Followed | None = None
+        self.look()
+
+    def look(self) -> None:
+        """Take what is new; one that could not be shown may be there by now."""
+        if self._followed is not None:
+            self._followed.look()
+            return
         try:
-            self._followed: Followed | None = Followed(folder)
+            self._followed, self.trouble = Followed(self.folder), None
         except InputError as error:
-            self._followed, self.trouble = None, str(error)
+            self.trouble = str(error)
 
     @property
     def followed(self) -> Followed:
@@ -75,7 +85,7 @@ class Boarded:
         """
         with self._explaining:
             if trial.sha256 not in self._explained:
-                self._explained[trial.sha256] = self.followed.run.explain(trial)
+                self._explained[trial.sha256] = self.followed.read_again().explain(trial)
             return self._explained[trial.sha256]
 
     @cached_property
@@ -101,7 +111,13 @@ class Boards:
         """Return a run by its place. Raises `InputError` where there is none."""
         if not 0 <= index < len(self.runs):
             raise InputError(f"there is no run {index} on this board; it has {len(self.runs)}")
+        self.runs[index].look()
         return self.runs[index]
+
+    def look(self) -> None:
+        """Take what is new of all runs."""
+        for run in self.runs:
+            run.look()
 
 
 def found_runs(folders: Sequence[Path]) -> list[Path]:

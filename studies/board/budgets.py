@@ -45,7 +45,7 @@ class Budget:
         part = position / END
         even = self.low + part * (self.high - self.low)
         exact = even if self.key == "max_drop" else self.low * (self.high / self.low) ** part
-        return float(f"{exact:.{DIGITS}g}")
+        return _round(exact, up=self.key.startswith("max"))
 
     def text(self, position: float) -> str:
         """Return the limit in words."""
@@ -59,6 +59,15 @@ class Budget:
             "max_drop": lambda: f"at most {number_text(value)} dB",
         }
         return shown[self.key]()
+
+
+def _round(value: float, up: bool) -> float:
+    """Return a value to `DIGITS` digits, moved so that it allows no less."""
+    if value <= 0.0:
+        return value
+    step = 10.0 ** (math.floor(math.log10(value)) - DIGITS + 1)
+    parts = value / step
+    return float(f"{(math.ceil(parts - 1e-9) if up else math.floor(parts + 1e-9)) * step:.{DIGITS}g}")
 
 
 def budgets(frame: pd.DataFrame, has_target: bool) -> Sequence[Budget]:
@@ -78,10 +87,17 @@ def _span(values: pd.Series) -> tuple[float, float]:
 
 
 def fitting(frame: pd.DataFrame, limits: Limits, ranges: Mapping[str, Sequence[Sequence[float]]]) -> NDArray[np.bool_]:
-    """Return a mask ``[N]`` of the rows that keep limits, and of each column of ``ranges`` lie in one of its ranges."""
+    """Return a mask ``[N]`` of the rows that keep limits, those of the study included, and lie in a range of each column.
+
+    Args:
+        frame: `frame.as_frame`.
+        limits: beside the study's.
+        ranges: of columns, each a list of (low, high).
+    """
     columns = ("size_bytes", "latency_ms", "psnr_db", "speedup")
     values = {name: frame[name].to_numpy(float) for name in columns}
-    kept = limits.kept(**values, drop_db=np.maximum(frame["drop_db"].to_numpy(float), 0.0))
+    kept = frame["feasible"].to_numpy(bool)
+    kept &= limits.kept(**values, drop_db=np.maximum(frame["drop_db"].to_numpy(float), 0.0))
     for name, allowed in ranges.items():
         column = frame[name].to_numpy(float)
         kept &= np.logical_or.reduce([(low <= column) & (column <= high) for low, high in allowed])

@@ -13,7 +13,7 @@ from ..texts import number_text, size_text
 from .budgets import Budget, bits, fitting
 from .candidate import candidate_section, differences_section
 from .comparison import image_table, stage
-from .pages import page
+from .pages import page, runs_state, runs_view
 from .parameters import column
 from .run_page import PARALLEL, PLAIN, front_table, state_text
 
@@ -30,9 +30,13 @@ def answer(app: Dash, boards: Boards) -> None:
     """Register what the review screen asks."""
     _in_the_page(app)
 
-    @app.callback(Output("page", "children"), Input("place", "pathname"))
+    @app.callback(Output("page", "children"), Output("problem", "hidden"), Input("place", "pathname"))
     def shown(path: str) -> Any:
-        return page(boards, path)
+        return page(boards, path), True
+
+    @app.callback(Output("runs", "children"), Input("runs-tick", "n_intervals"), State("runs-state", "data"))
+    def runs(_: int, known: list[Any]) -> Any:
+        return no_update if runs_state(boards) == known else runs_view(boards)
 
     @app.callback(Output("waited", "children"), Input("wait", "n_intervals"), State("run", "data"))
     def waited(_: int, index: int) -> Any:
@@ -81,10 +85,13 @@ def answer(app: Dash, boards: Boards) -> None:
         State("run", "data"),
         State("front-shown", "data"),
     )
-    def front(_: int, index: int, shown: list[int] | None) -> Any:
+    def front(_: int, index: int, shown: list[Any] | None) -> Any:
         followed = boards[index].followed
-        members = followed.front
-        return (no_update, no_update) if members == shown else (front_table(followed), members)
+        with followed.lock:
+            members = [
+                [trial.number, *trial.readings["speedup"].to_json().values()] for trial in followed.front_trials()
+            ]
+            return (no_update, no_update) if members == shown else (front_table(followed), members)
 
     @app.callback(
         Output("colours", "data"),
@@ -108,7 +115,7 @@ def answer(app: Dash, boards: Boards) -> None:
         boarded = boards[index]
         try:
             trial = boarded.followed.trial(number)
-            return candidate_section(boarded, trial), 0
+            return candidate_section(boarded, trial), boarded.followed.run.reference.number
         except SlimfrontError as error:
             return trouble(error), None
 
@@ -135,8 +142,9 @@ def answer(app: Dash, boards: Boards) -> None:
         except SlimfrontError as error:
             return trouble(error), different
         worst = int(albums[0].psnr_db.argmin()) if image is None or image >= len(albums[0].psnr_db) else image
-        names = (f"trial {trial.number}", "reference" if beside.number == 0 else f"trial {beside.number}")
-        return [stage(index, trial, beside, worst, albums), image_table(albums, worst, names)], different
+        names = (f"trial {trial.number}", "reference" if followed.is_reference(beside) else f"trial {beside.number}")
+        left = names[1] if followed.is_reference(beside) else f"trial {beside.number}"
+        return [stage(index, trial, beside, left, worst, albums), image_table(albums, worst, names)], different
 
     @app.callback(
         Output("times", "children"),
@@ -177,7 +185,7 @@ def _in_the_page(app: Dash) -> None:
     )
     clicks = [Input(name, "clickData") for name in (*VIEWS, "space")]
     buttons = Input({"type": "choose", "trial": ALL, "place": ALL}, "n_clicks")
-    own("clicked", Output("selected", "data"), *clicks, buttons, prevent_initial_call=True)
+    own("clicked", Output("selected", "data"), *clicks, buttons, Input("go", "value"), prevent_initial_call=True)
     own("image", Output("image", "data"), Input({"type": "image", "image": ALL}, "n_clicks"), prevent_initial_call=True)
     own("brushed", Output("brush", "data"), Input("parallel", "restyleData"), prevent_initial_call=True)
     own("opened", Output("open", "data"), Input("open-space", "n_clicks"), Input("open-parallel", "n_clicks"))
@@ -191,10 +199,13 @@ def left_text(frame: Any, kept: Any) -> str:
     left = frame[kept]
     if left.empty:
         return f"none of {len(frame):,} candidates fits"
+    timed = left[left["state"] == "measured"]  # speeds of others are foretold
+    if timed.empty:
+        return f"{len(left):,} of {len(frame):,} candidates fit, none of which was timed"
     front = int(left["on_front"].sum())
-    ends = [("smallest", "size_bytes", left["size_bytes"].idxmin()), ("fastest", "speedup", left["speedup"].idxmax())]
-    if left["psnr_db"].notna().any():
-        ends.append(("best", "psnr_db", left["psnr_db"].idxmax()))
+    ends = [("smallest", "size_bytes", timed["size_bytes"].idxmin()), ("fastest", "speedup", timed["speedup"].idxmax())]
+    if timed["psnr_db"].notna().any():
+        ends.append(("best", "psnr_db", timed["psnr_db"].idxmax()))
     show = {
         "size_bytes": lambda v: size_text(float(v)),
         "speedup": lambda v: f"{number_text(v)}×",
@@ -210,7 +221,8 @@ def coloured(followed: Followed, name: str) -> tuple[Any, str]:
     """Return the values that points are coloured by, by trial number, and the legend in words."""
     if name == PLAIN:
         return None, ""
-    frame, trials = followed.frame(), followed.trials()
+    with followed.lock:
+        frame, trials = followed.frame(), followed.trials()
     if name == "base":
         bases = list(dict.fromkeys(frame["base"]))
         values: list[Any] = [bases.index(base) for base in frame["base"]]

@@ -10,7 +10,6 @@ from dash import dcc, html
 
 from ...spaces.candidate import Candidate
 from .. import architecture
-from ..neighbours import neighbours
 from ..review import MOST_TEXT
 from ..strip import Network, cells, choice_text, summary_text
 from ..texts import change_text, interval_text, number_text, ratio_text, size_text, student_text, time_text
@@ -132,7 +131,7 @@ def _neighbours(followed: Followed, trial: Trial) -> list[Any]:
                 html.Td(one.costs, className="text"),
             ]
         )
-        for one in neighbours(followed.run, trial)
+        for one in followed.neighbours(trial)
     ]
     if not rows:
         return []
@@ -144,7 +143,7 @@ def _neighbours(followed: Followed, trial: Trial) -> list[Any]:
 
 def differences_section(followed: Followed, trial: Trial, other: Trial) -> list[Any]:
     """Return where the configurations of two candidates differ; nothing where the other is the reference."""
-    if other.number in (trial.number, 0):
+    if other.number == trial.number or followed.is_reference(other):
         return []
     rows = [
         html.Tr([html.Th(name, scope="row"), html.Td(one, className="text"), html.Td(two, className="text")])
@@ -177,10 +176,11 @@ def _base(candidate: Candidate) -> str:
 
 def _compare_row(followed: Followed, trial: Trial, shortlisted: Sequence[Note]) -> Any:
     """Return what chooses the candidate that a candidate is compared with."""
-    near = [one.trial.number for one in neighbours(followed.run, trial)]
+    near = [one.trial.number for one in followed.neighbours(trial)]
     listed = [note.trial for note in shortlisted]
-    numbers = [n for n in dict.fromkeys([0, *listed, *near, *followed.front]) if n != trial.number or n == 0]
-    names = {0: "the reference"} | {n: f"trial {n}, on the shortlist" for n in listed if n}
+    first = followed.run.reference.number
+    numbers = [n for n in dict.fromkeys([first, *listed, *near, *followed.front]) if n != trial.number or n == first]
+    names = {n: f"trial {n}, on the shortlist" for n in listed} | {first: "the reference"}
     options = {str(number): names.get(number, f"trial {number}") for number in numbers}
     return html.Div(
         [html.Label("Compare with", htmlFor="beside-choice"), choice("beside", options)],

@@ -14,13 +14,14 @@ if TYPE_CHECKING:
     from ..trial import Trial
 
 
-def stage(index: int, trial: Trial, other: Trial, image: int, albums: tuple[Album, Album]) -> Any:
+def stage(index: int, trial: Trial, other: Trial, left: str, image: int, albums: tuple[Album, Album]) -> Any:
     """Return two candidates' pictures of one image under a slider, and their difference.
 
     Args:
         index: of the run.
         trial: the candidate, on the right.
         other: on the left.
+        left: what that is called.
         image: which.
         albums: of both.
     """
@@ -29,7 +30,6 @@ def stage(index: int, trial: Trial, other: Trial, image: int, albums: tuple[Albu
     place = {name: f"{100 * getattr(tile, name):.3f}%" for name in ("top", "left", "height", "width")}
     address = f"/run/{index}/picture"
     height, width = one.shape[:2]
-    left = "reference" if other.number == 0 else f"trial {other.number}"
     shape = {"aspectRatio": f"{width} / {height}", "maxWidth": f"{max(2 * width, 360)}px"}
     full = 255 / times
     return html.Div(

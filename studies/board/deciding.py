@@ -10,19 +10,21 @@ from typing import TYPE_CHECKING, Any
 from dash import Input, Output, State, ctx, html, no_update
 
 from ...spaces.errors import InputError, SlimfrontError
-from ..review import Judgement, Note, Review, Side, now
-from ..ship import ship
+from ..pick import choice_notes
+from ..review import Note, Review, Side, now
+from ..ship import ship, shipped_notes
+from ..ship import shipped as shipped_row
 from .callbacks import trouble
-from .judge import Question, disagreements, judged, next_question, summary, told
+from .judge import Asked, disagreements, judged, summary
 from .pages import question_view, results_view
 from .parts import choose_button, table
 
 if TYPE_CHECKING:
     from dash import Dash
 
-    from ..trial import Trial
     from .boarded import Boarded, Boards
 
+SAID = 2  # notes of every shipping: on what is being done
 BUNDLES = "bundles"  # in a run's folder
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,99}")
 SIDES: dict[str, Side] = {"judge-left": "left", "judge-right": "right", "judge-neither": "neither"}
@@ -37,7 +39,6 @@ def decide(app: Dash, boards: Boards) -> None:
 
 def _shortlist(app: Dash, boards: Boards) -> None:
     @app.callback(
-        Output("said", "data"),
         Output("shortlist-drop", "hidden"),
         Output("shortlist-add", "children"),
         Input("shortlist-add", "n_clicks"),
@@ -46,28 +47,32 @@ def _shortlist(app: Dash, boards: Boards) -> None:
         State("who", "value"),
         State("selected", "data"),
         State("run", "data"),
-        State("said", "data"),
         prevent_initial_call=True,
     )
-    def said(add: int | None, drop: int | None, text: str, who: str, number: int, index: int, count: int) -> Any:
+    def said(add: int | None, drop: int | None, text: str, who: str, number: int, index: int) -> Any:
         if not (add or drop):
-            return no_update, no_update, no_update
+            return no_update, no_update
         boarded, listed = boards[index], ctx.triggered_id == "shortlist-add"
-        trial = boarded.followed.trial(number)
-        key = trial.candidate.key
+        key = boarded.followed.trial(number).candidate.key
         note = Note(who=who or "", when=now(), trial=number, key=key, shortlisted=listed, text=text or "")
         boarded.review.add(note)
-        return (count or 0) + 1, not listed, "keep the note" if listed else "put it on the shortlist"
+        return not listed, "keep the note" if listed else "put it on the shortlist"
 
-    @app.callback(Output("shortlist", "children"), Input("said", "data"), Input("sent", "data"), State("run", "data"))
-    def shown(_: int, __: Any, index: int) -> Any:
-        return review_view(boards[index].review)
+    @app.callback(
+        Output("shortlist", "children"),
+        Output("reviewed", "data"),
+        Input("tick", "n_intervals"),
+        State("run", "data"),
+        State("reviewed", "data"),
+    )
+    def shown(_: int, index: int, known: int | None) -> Any:
+        review = boards[index].review
+        return (no_update, no_update) if review.size == known else (review_view(review), review.size)
 
 
 def _ship(app: Dash, boards: Boards) -> None:
     @app.callback(
         Output("shipped", "children"),
-        Output("sent", "data"),
         Input("ship", "n_clicks"),
         State("bundle", "value"),
         State("why", "value"),
@@ -79,20 +84,23 @@ def _ship(app: Dash, boards: Boards) -> None:
     )
     def shipped(clicks: int | None, name: str, why: str, who: str, number: int, index: int) -> Any:
         if not clicks:
-            return no_update, no_update
+            return no_update
         followed = boards[index].followed
         try:
             folder = bundle_folder(followed.folder, name or "")
-            ship(followed.run, followed.trial(number), folder, why=why or "", who=who or "")
+            run, notes = followed.read_again(), list[str]()
+            trial = run.trial(number)
+            ship(run, trial, folder, notes.append, why or "", who or "")
+            notes = [*choice_notes(run, trial), *shipped_notes(trial, shipped_row(folder)), *notes[SAID:]]
         except SlimfrontError as error:
-            return trouble(error), no_update
+            return trouble(error)
         told: list[Any] = [
             "shipped to ",
             html.Code(str(folder)),
             "; check it anywhere with ",
             html.Code("slimfront verify"),
         ]
-        return html.P(told), str(folder)
+        return [html.P(told), *(html.P(note, className="note") for note in notes)]
 
 
 def bundle_folder(run: Path, name: str) -> Path:
@@ -158,52 +166,45 @@ def _judge(app: Dash, boards: Boards) -> None:
         State("judge-why", "value"),
         State("who", "value"),
         State("session", "data"),
+        State("asked", "data"),
         State("run", "data"),
-        State("judged", "data"),
         prevent_initial_call=True,
     )
     def answered(*given: Any) -> Any:
-        *clicks, why, who, session_, index, count = given
-        if not any(clicks) or not session_:
+        *clicks, why, who, session_, count, index = given
+        if not any(clicks) or not session_ or count is None:
             return no_update, no_update
-        boarded = boards[index]
-        found = question(boarded, session_)
-        if found is None or found[1] != count:
-            return no_update, no_update
-        asked, _, trials = found
-        sides = {name: trials[getattr(asked, name)].candidate.key for name in ("left", "right")}
-        better = SIDES[str(ctx.triggered_id)]
-        judgement = Judgement(
-            who=who or "", when=now(), session=session_, image=asked.image, better=better, text=why or "", **sides
-        )
-        boarded.review.add(judgement)
-        return count + 1, ""
+        boarded, better = boards[index], SIDES[str(ctx.triggered_id)]
+        kept = boarded.sessions.answer(session_, count, better, who or "", why or "", boarded.review)
+        return (count + 1, "") if kept else (no_update, no_update)
 
     @app.callback(
         Output("question", "children"),
+        Output("asked", "data"),
         Output("judge-count", "children"),
         *(Output(side, "disabled") for side in SIDES),
-        Output("judged", "data", allow_duplicate=True),
         Input("judged", "data"),
         Input("session", "data"),
         State("run", "data"),
-        prevent_initial_call="initial_duplicate",
     )
     def asked(_: int, session_: str | None, index: int) -> Any:
         boarded, off = boards[index], (True,) * len(SIDES)
         if not session_:
-            return [], "", *off, no_update
+            return [], None, "", *off
         try:
             found = question(boarded, session_)
             if found is None:
-                return [], "All pairs of all images are judged. Thank you.", *off, no_update
-            ask, count, trials = found
-            height, width = boarded.albums.of(trials[ask.left]).pictures.shape[1:3]
+                return [], None, "All pairs of all images are judged. Thank you.", *off
+            trial = boarded.followed.trial(found.question.left)
+            height, width = boarded.albums.of(trial).pictures.shape[1:3]
         except SlimfrontError as error:
-            return trouble(error), "", *off, no_update
-        text = f"{count} judged in this session; {len(trials)} candidates, each pair on {boarded.albums.count} images"
-        on = (False,) * len(SIDES)
-        return question_view(index, session_, count, ask.image, (height, width)), text, *on, count
+            return trouble(error), None, "", *off
+        count, image = found.count, found.question.image
+        text = (
+            f"{count} judged in this session; {len(found.keys)} candidates, each pair on {boarded.albums.count} images"
+        )
+        view = question_view(index, session_, count, image, (height, width))
+        return view, count, text, *((False,) * len(SIDES))
 
     @app.callback(
         Output("results", "children"),
@@ -216,16 +217,14 @@ def _judge(app: Dash, boards: Boards) -> None:
         return results_of(boards[index]) if clicks else no_update
 
 
-def question(boarded: Boarded, session: str) -> tuple[Question, int, dict[int, Trial]] | None:
-    """Return a session's next question, how many it has answered, and who is judged by number; None where all is judged."""
+def question(boarded: Boarded, session: str) -> Asked | None:
+    """Return what a session is asked; None where all is judged."""
     followed, review = boarded.followed, boarded.review
     front = [followed.trial(number) for number in followed.front]
     listed = [followed.trial(note.trial) for note in review.shortlist if note.trial in set(followed.numbers)]
-    trials = {trial.number: trial for trial in judged(followed.run.reference, listed, front)}
-    numbers = {trial.candidate.key: number for number, trial in trials.items()}
-    answers = told(review.judgements, numbers, session)
-    found = next_question(list(trials), boarded.albums.count, answers, session)
-    return None if found is None else (found, len(answers), trials)
+    trials = judged(followed.run.reference, listed, front)
+    keys = {trial.number: trial.candidate.key for trial in trials}
+    return boarded.sessions.ask(session, keys, boarded.albums.count, review)
 
 
 def results_of(boarded: Boarded) -> Any:
@@ -239,4 +238,10 @@ def results_of(boarded: Boarded) -> Any:
     except SlimfrontError as error:
         return trouble(error)
     means = {numbers[key]: float(values.mean()) for key, values in psnr.items()}
-    return results_view(summary(readings, numbers), means, disagreements(review.judgements, psnr), numbers)
+    return results_view(
+        summary(readings, numbers),
+        means,
+        disagreements(review.judgements, psnr),
+        numbers,
+        followed.run.reference.number,
+    )

@@ -12,6 +12,7 @@ import numpy as np
 
 from ...spaces.errors import BuildError, InputError
 from ..frame import as_frame, trial_row
+from ..neighbours import Neighbour, neighbours
 from ..records import RecordTail
 from ..run import Run
 from ..run_folder import RECORDS_FILE
@@ -48,10 +49,13 @@ class Followed:
         self.run = Run(self.folder, records=[])
         self.trouble: str | None = None
         self.version = 0
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()  # of the run and all that was made of it
+        self._looking = threading.Lock()
         self._rows: dict[int, dict[str, Any]] = {}
         self._changed: dict[int, int] = {}  # by number, the version that brought it
         self._front: tuple[int, list[int]] = (-1, [])
+        self._networks: dict[str, Network] = {}
+        self._guessed: dict[str, Network] = {}  # by what candidates tell of them
         self._frame: tuple[int, pd.DataFrame] | None = None
         self._looked = float("-inf")
         self._told = float("-inf")  # when the last record came
@@ -62,31 +66,34 @@ class Followed:
         storage = self.run.storage
         if storage is None:
             return RecordTail(self.folder / RECORDS_FILE)
-        from ..record_table import RecordTable
+        from ..record_table import TableTail
 
-        return RecordTable(storage, self.run.digest)
+        return TableTail(storage, self.run.digest)
 
     def look(self) -> None:
-        """Take what was written since the last look, unless that was just now."""
-        with self._lock:
-            if time.monotonic() - self._looked < PAUSE_SECONDS:
-                return
+        """Take what was written since the last look, unless that was just now or somebody else is looking."""
+        if time.monotonic() - self._looked < PAUSE_SECONDS or not self._looking.acquire(blocking=False):
+            return
+        try:
             try:
-                news, self.trouble = self._tail.news(), None
+                news, trouble = self._tail.news(), None
             except InputError as error:
-                news, self.trouble = [], str(error)
-            changed = self.run.add(news)
-            if news:
-                self._told = max(self._told, _seconds(news[-1].time))
-            if changed:
-                self._take(changed)
+                news, trouble = [], str(error)
+            with self.lock:
+                self.trouble = trouble
+                if news:
+                    self._told = max(self._told, _seconds(news[-1].time))
+                    self._take(self.run.add(news))
             self._looked = time.monotonic()
+        finally:
+            self._looking.release()
 
     def _take(self, changed: list[Trial]) -> None:
-        if not self.has_reference:
+        if not changed or not self.has_reference:
             return
         if not self._rows:  # the reference has come: what came before it has its place now
             changed = self.run.all_trials
+        self._guessed.clear()
         self.version += 1
         for trial in changed:
             if trial.measured or (trial.predicted and trial.judged):
@@ -112,15 +119,42 @@ class Followed:
     @property
     def numbers(self) -> list[int]:
         """The numbers of the trials that are shown, rising."""
-        return sorted(self._rows)
+        with self.lock:
+            return sorted(self._rows)
 
     @property
     def front(self) -> list[int]:
         """The numbers of the trials on the front, smallest first."""
-        if self._front[0] != self.version:
-            trials = self.run.front_trials() if self.has_reference else []
-            self._front = (self.version, [trial.number for trial in trials])
-        return self._front[1]
+        with self.lock:
+            if self._front[0] != self.version:
+                trials = self.run.front_trials() if self.has_reference else []
+                self._front = (self.version, [trial.number for trial in trials])
+            return self._front[1]
+
+    def front_trials(self) -> list[Trial]:
+        """Return the trials on the front, smallest first."""
+        with self.lock:
+            return [self.run.any_trial(number) for number in self.front]
+
+    def is_reference(self, trial: Trial) -> bool:
+        """Whether a trial is the uncompressed model."""
+        with self.lock:
+            return trial.number == self.run.reference.number
+
+    @property
+    def hypervolume(self) -> float | None:
+        """The hypervolume; None where nothing is measured yet."""
+        with self.lock:
+            return self.run.hypervolume() if self.has_reference else None
+
+    def neighbours(self, trial: Trial) -> list[Neighbour]:
+        """Return a trial's neighbours on the front."""
+        with self.lock:
+            return neighbours(self.run, trial)
+
+    def read_again(self) -> Run:
+        """Return the run as it is now, read anew: for work that takes longer, while this one goes on."""
+        return Run(self.folder)
 
     def news(self, since: int) -> dict[str, Any] | None:
         """Return what has changed after a version: the rows, the numbers that are gone, and the front; None where nothing has.
@@ -130,7 +164,7 @@ class Followed:
             (numbers), ``hypervolume``.
         """
         self.look()
-        with self._lock:
+        with self.lock:
             if since == self.version:
                 return None
             numbers = [number for number, version in self._changed.items() if version > since or since > self.version]
@@ -140,12 +174,12 @@ class Followed:
                 "rows": columns(self._framed([number for number in sorted(numbers) if number in self._rows])),
                 "gone": [number for number in numbers if number not in self._rows],
                 "front": self.front,
-                "hypervolume": self.run.hypervolume() if self.has_reference else None,
+                "hypervolume": self.hypervolume,
             }
 
     def frame(self) -> pd.DataFrame:
         """Return the frame of what is known now, which is not to be changed."""
-        with self._lock:
+        with self.lock:
             if self._frame is None or self._frame[0] != self.version:
                 frame = self._framed(self.numbers)
                 self._frame = (self.version, frame.assign(on_front=frame["trial"].isin(self.front)))
@@ -156,12 +190,12 @@ class Followed:
 
     def trials(self) -> list[Trial]:
         """Return the trials that are shown, by number."""
-        with self._lock:
+        with self.lock:
             return [self.run.any_trial(number) for number in self.numbers]
 
     def trial(self, number: int) -> Trial:
         """Return a trial that is shown. Raises `InputError` where there is none of this number."""
-        with self._lock:
+        with self.lock:
             if number not in self._rows:
                 raise InputError(f"there is no candidate {number} to show in {self.run.study_name}")
             return self.run.any_trial(number)
@@ -179,21 +213,23 @@ class Followed:
 
     def network(self, base: str) -> Network:
         """Return the network that candidates of a base are made from."""
-        if base not in self._networks:
-            self._networks[base] = self._network(base)
-        return self._networks[base]
+        with self.lock:
+            if base not in self._networks and (found := self._network(base)) is not None:
+                self._networks[base] = found
+            if base in self._networks:
+                return self._networks[base]
+            if base not in self._guessed:
+                self._guessed[base] = Network.of_run(self.run, base)
+            return self._guessed[base]
 
-    @cached_property
-    def _networks(self) -> dict[str, Network]:
-        return {}
-
-    def _network(self, base: str) -> Network:
-        if self.study is not None:
-            try:
-                return Network.of_graph(self.study.builder.of(base).graph)
-            except (BuildError, InputError):  # a student that a search has made since
-                pass
-        return Network.of_run(self.run, base)
+    def _network(self, base: str) -> Network | None:
+        """Return the network as the study knows it; None where it does not, or where another process has made it since."""
+        if self.study is None:
+            return None
+        try:
+            return Network.of_graph(self.study.builder.of(base).graph)
+        except (BuildError, InputError):
+            return None
 
 
 def columns(frame: pd.DataFrame) -> dict[str, list[Any]]:

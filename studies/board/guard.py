@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import re
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
 
 COOKIE = "slimfront_board"  # and the port, since browsers give cookies to all ports of a host
 READS = ("GET", "HEAD")
+OWN_SITES = (
+    "none",
+    "same-origin",
+)  # of the header Sec-Fetch-Site: typed by the user, or asked by the board's own pages
+PAGE = re.compile("/|/(run|judge)/[0-9]+")  # what a link elsewhere may lead to
 LOCAL = ("127.0.0.1", "localhost", "::1")
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -50,7 +56,7 @@ def guard(app: Dash, token: str, hosts: Collection[str] | None, open_to_read: bo
     server = app.server
 
     def cookie() -> str:
-        return f"{COOKIE}_{urlsplit(request.host_url).port or 80}"
+        return f"{COOKIE}_{request.environ.get('SERVER_PORT', '')}"
 
     def told(given: str) -> bool:
         return hmac.compare_digest(given.encode(), token.encode())
@@ -59,9 +65,10 @@ def guard(app: Dash, token: str, hosts: Collection[str] | None, open_to_read: bo
         if hosts is not None and _name(request.host) not in hosts:
             abort(403, "the board is not known by this name")
         origin = request.headers.get("Origin")
-        if origin is not None and urlsplit(origin).netloc != request.host:
+        if origin is not None and origin != f"{request.scheme}://{request.host}":
             abort(403, "a page of another site may not ask the board")
-        if request.headers.get("Sec-Fetch-Site") == "cross-site" and request.method not in READS:
+        opened = request.headers.get("Sec-Fetch-Mode") == "navigate" and PAGE.fullmatch(request.path)
+        if request.headers.get("Sec-Fetch-Site", "none") not in OWN_SITES and not opened:
             abort(403, "a page of another site may not ask the board")
         if told(request.cookies.get(cookie(), "")) or told(request.args.get("token", "")):
             return
@@ -82,8 +89,11 @@ def guard(app: Dash, token: str, hosts: Collection[str] | None, open_to_read: bo
 
 
 def _name(host: str) -> str:
-    """Return the name in a Host header, without its port."""
-    return urlsplit(f"//{host}").hostname or ""
+    """Return the name in a Host header, without its port; empty where it is none."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
 
 
 def _policy(app: Dash) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..review import Judgement
+from ..review import Judgement, Review, Side, now
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -69,6 +70,66 @@ def next_question(
     image = draw.choice([image for image in range(images) if (image, *sorted(pair)) not in done])
     draw.shuffle(pair)
     return Question(image, *pair)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question that is on somebody's screen.
+
+    Attributes:
+        question: it.
+        count: how many the session has answered before.
+        keys: the candidates' keys, by trial number, of those that are judged.
+    """
+
+    question: Question
+    count: int
+    keys: Mapping[int, str]
+
+
+class Sessions:
+    """What each session was asked: who is judged stays as it was when it began, and a question is answered once."""
+
+    def __init__(self) -> None:
+        self._judged: dict[str, dict[int, str]] = {}
+        self._asked: dict[str, Asked] = {}
+        self._lock = threading.Lock()
+
+    def ask(self, session: str, trials: Mapping[int, str], images: int, review: Review) -> Asked | None:
+        """Return the question that a session has to answer; None where all is answered.
+
+        Args:
+            session: its name.
+            trials: who would be judged now, by number their candidates' keys: of a session that begins.
+            images: how many there are.
+            review: what was answered.
+        """
+        with self._lock:
+            if session in self._asked:
+                return self._asked[session]
+            keys = self._judged.setdefault(session, dict(trials))
+            answers = told(review.judgements, {key: number for number, key in keys.items()}, session)
+            question = next_question(list(keys), images, answers, session)
+            if question is not None:
+                self._asked[session] = Asked(question, len(answers), keys)
+            return self._asked.get(session)
+
+    def asked(self, session: str, count: int) -> Asked | None:
+        """Return the question that is open, where it is the one after so many; None where it is answered."""
+        found = self._asked.get(session)
+        return found if found is not None and found.count == count else None
+
+    def answer(self, session: str, count: int, better: Side, who: str, why: str, review: Review) -> bool:
+        """Keep an answer; return False where that question is not open: it was answered already."""
+        with self._lock:
+            found = self.asked(session, count)
+            if found is None:
+                return False
+            sides = {"left": found.keys[found.question.left], "right": found.keys[found.question.right]}
+            said = {"session": session, "image": found.question.image, "better": better, "text": why}
+            review.add(Judgement(who=who, when=now(), **said, **sides))
+            del self._asked[session]
+            return True
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,22 +10,23 @@ from dash import dcc, html
 
 from ...spaces.errors import SlimfrontError
 from ..figures import VIEWS
-from ..review import somebody
 from ..sections import VIEW_TITLES
 from ..texts import number_text
 from . import figures
 from .attainment import attained
 from .parts import GRAPH, aria, table
-from .run_page import run_page, state_text
+from .run_page import TICK_MS, run_page, state_text
 
 if TYPE_CHECKING:
-    from ..trial import Trial
     from .boarded import Boarded, Boards
     from .judge import Disagreement
 
 
-def frame() -> Any:
-    """Return what is on every page."""
+PLACE = re.compile("[0-9]{1,6}")  # of a run
+
+
+def frame(who: str) -> Any:
+    """Return what is on every page; ``who`` is probably there."""
     return html.Div(
         [
             dcc.Location(id="place"),
@@ -34,7 +36,7 @@ def frame() -> Any:
                     html.Div(
                         [
                             html.Label("You are", htmlFor="who"),
-                            dcc.Input(id="who", value=somebody(), persistence=True, maxLength=200, debounce=True),
+                            dcc.Input(id="who", value=who, persistence=True, maxLength=200, debounce=True),
                         ],
                         className="who",
                     ),
@@ -54,9 +56,9 @@ def page(boards: Boards, path: str) -> list[Any]:
             return runs_page(boards)
         if kind == "":
             return one_run(boards, 0)
-        if kind == "run" and rest.isdigit():
+        if kind == "run" and PLACE.fullmatch(rest):
             return one_run(boards, int(rest))
-        if kind == "judge" and rest.isdigit():
+        if kind == "judge" and PLACE.fullmatch(rest):
             return judge_page(boards[int(rest)], int(rest))
     except SlimfrontError as error:
         return [html.H1("This cannot be shown"), html.P(str(error), className="trouble", role="alert")]
@@ -74,13 +76,28 @@ def one_run(boards: Boards, index: int) -> list[Any]:
 
 
 def runs_page(boards: Boards) -> list[Any]:
-    """Return the list of runs, with their fronts over one another where they can be compared."""
+    """Return the list of runs, which follows them, and their fronts over one another."""
+    return [html.H1("Runs"), dcc.Interval(id="runs-tick", interval=TICK_MS), html.Div(runs_view(boards), id="runs")]
+
+
+def runs_state(boards: Boards) -> list[Any]:
+    """Return what a list of runs depends on, as plain data."""
+    boards.look()
+    return [
+        [run.trouble] if run.trouble is not None else [run.followed.version, run.followed.running]
+        for run in boards.runs
+    ]
+
+
+def runs_view(boards: Boards) -> list[Any]:
+    """Return the list of runs, with the fronts of those that have one over one another."""
+    boards.look()
     able = [(index, run) for index, run in enumerate(boards.runs) if run.trouble is None and run.followed.has_reference]
     names = {index: _name(boards, index) for index, _ in able}
     fronts = {names[index]: run.followed.frame().query("on_front") for index, run in able}
-    rows = [_run_row(index, run) for index, run in enumerate(boards.runs)]
+    rows = [_run_row(boards, index, run) for index, run in enumerate(boards.runs)]
     shown: list[Any] = [
-        html.H1("Runs"),
+        dcc.Store(id="runs-state", data=runs_state(boards)),
         table(["run", "study", "candidates", "on the front", "hypervolume", ""], rows, "Runs"),
     ]
     if len(able) > 1:
@@ -89,19 +106,22 @@ def runs_page(boards: Boards) -> list[Any]:
 
 
 def _name(boards: Boards, index: int) -> str:
+    """Return what a run is called among others: its folder's name, or the whole path where others have the same."""
     run = boards.runs[index]
-    return f"{run.folder.name} ({run.name})" if run.folder.name != run.name else run.name
+    alike = [other for other in boards.runs if other.folder.name == run.folder.name]
+    name = str(run.folder) if len(alike) > 1 else run.folder.name
+    return f"{name} ({run.name})" if name != run.name else name
 
 
-def _run_row(index: int, run: Boarded) -> Any:
+def _run_row(boards: Boards, index: int, run: Boarded) -> Any:
     cells: list[Any]
     if run.trouble is not None:
         cells = [run.folder.name, run.name, html.Span(run.trouble, className="trouble"), "", "", ""]
     else:
         followed = run.followed
-        hypervolume = number_text(followed.run.hypervolume(), 3) if followed.has_reference else "–"
+        hypervolume = number_text(followed.hypervolume, 3)
         cells = [
-            dcc.Link(run.folder.name, href=f"/run/{index}"),
+            dcc.Link(_name(boards, index), href=f"/run/{index}"),
             run.name,
             f"{len(followed.numbers):,}",
             str(len(followed.front)),
@@ -145,6 +165,7 @@ def judge_page(boarded: Boarded, index: int) -> list[Any]:
         dcc.Store(id="run", data=index),
         dcc.Store(id="session", storage_type="session"),
         dcc.Store(id="judged", data=0),
+        dcc.Store(id="asked"),
         html.Div(id="question"),
         html.Div(
             [
@@ -191,7 +212,11 @@ def question_view(index: int, session: str, count: int, image: int, shape: tuple
 
 
 def results_view(
-    rows: Sequence[tuple[int, Any]], psnr: dict[int, float], apart: Sequence[Disagreement], numbers: dict[str, int]
+    rows: Sequence[tuple[int, Any]],
+    psnr: dict[int, float],
+    apart: Sequence[Disagreement],
+    numbers: dict[str, int],
+    reference: int,
 ) -> list[Any]:
     """Return what people prefer, beside PSNR, and where both disagree."""
     if not rows:
@@ -199,7 +224,7 @@ def results_view(
     body = [
         html.Tr(
             [
-                html.Td(f"trial {number}" if number else "the reference"),
+                html.Td(f"trial {number}" if number != reference else "the reference"),
                 html.Td(f"{reading.value:.0%}"),
                 html.Td(f"{reading.low:.0%} to {reading.high:.0%}"),
                 html.Td(f"{number_text(psnr.get(number))} dB"),
@@ -220,8 +245,3 @@ def results_view(
         table(heads, body, "What people prefer"),
         *([html.H3("Where people and PSNR disagree"), html.Ul(told)] if told else []),
     ]
-
-
-def trial_names(trials: Sequence[Trial]) -> dict[str, int]:
-    """Return trials' numbers by their candidates' keys."""
-    return {trial.candidate.key: trial.number for trial in trials}

@@ -47,7 +47,7 @@ def column(name: str, trials: Sequence[Trial], network: Callable[[str], Network]
 
 def shape_of(candidate: Candidate, network: Network) -> dict[str, float]:
     """Return the columns of `SHAPES` of a candidate: what it does not name is uncompressed."""
-    choices, count = list(candidate.layers.values()), max(len(network.layers), 1)
+    choices, count = list(candidate.layers.values()), max(len(network.layers), len(candidate.layers), 1)
     groups = len(network.groups)
     return {
         "bits": (sum(choice.weight_bits for choice in choices) + 32.0 * (count - len(choices))) / count,

@@ -11,7 +11,6 @@ from ...spaces.errors import SlimfrontError
 from ..export import export
 from ..report import report
 from .albums import difference_map, factor, webp
-from .deciding import question
 
 if TYPE_CHECKING:
     from dash import Dash
@@ -59,10 +58,10 @@ def serve(app: Dash, boards: Boards) -> None:
     @app.server.get("/judge/<int:index>/<session>/<int:count>/<any(left, right):side>.webp")
     def blind(index: int, session: str, count: int, side: str) -> Response:
         def made() -> bytes:
-            asked = question(boards[index], session)
-            if asked is None or asked[1] != count:
+            asked = boards[index].sessions.asked(session, count)
+            if asked is None:
                 raise SlimfrontError("this question is answered")
-            return webp(picture(index, getattr(asked[0], side), asked[0].image))
+            return webp(picture(index, getattr(asked.question, side), asked.question.image))
 
         return found(made, WEBP)
 
@@ -70,7 +69,7 @@ def serve(app: Dash, boards: Boards) -> None:
     def candidates(index: int, kind: str) -> Response:
         def made() -> bytes:
             return _written(
-                f"candidates.{kind}", lambda path: export(boards[index].followed.run, all=True, **{kind: path})
+                f"candidates.{kind}", lambda path: export(boards[index].followed.read_again(), all=True, **{kind: path})
             )
 
         mime = "text/csv" if kind == "csv" else "application/vnd.apache.parquet"
@@ -79,7 +78,7 @@ def serve(app: Dash, boards: Boards) -> None:
     @app.server.get("/run/<int:index>/report.html")
     def offline(index: int) -> Response:
         def made() -> bytes:
-            return _written("report.html", lambda path: report(boards[index].followed.run, path))
+            return _written("report.html", lambda path: report(boards[index].followed.read_again(), path))
 
         return found(made, "text/html", "report.html")
 

@@ -44,7 +44,7 @@ def state_text(followed: Followed) -> str:
     if not followed.has_reference:
         return "nothing is measured yet"
     text = f"{len(followed.numbers):,} candidates, {len(followed.front)} on the front"
-    text += f", hypervolume {followed.run.hypervolume():.3f}"
+    text += f", hypervolume {followed.hypervolume:.3f}"
     text += "; a search is running" if followed.running else ""
     return text + (f"; {followed.without_study}" if followed.study is None else "")
 
@@ -64,8 +64,8 @@ def _stores(index: int) -> Any:
                 for name in (
                     "image",
                     "beside",
-                    "sent",
                     "front-shown",
+                    "reviewed",
                     "done",
                     "marked",
                     "open",
@@ -74,7 +74,6 @@ def _stores(index: int) -> Any:
                 )
             ),
             dcc.Store(id="colour", data=PLAIN),
-            dcc.Store(id="said", data=0),
             dcc.Interval(id="tick", interval=TICK_MS),
         ]
     )
@@ -102,7 +101,14 @@ def _budgets(followed: Followed, frame: Any) -> list[Any]:
                 dcc.Store(id="budgets", data=[asdict(budget) for budget in spent]),
                 html.Div(sliders, className="sliders"),
                 html.P(id="left", className="left", role="status"),
-                html.Button("no limits", id="free", className="quiet"),
+                html.Div(
+                    [
+                        html.Button("no limits", id="free", className="quiet"),
+                        html.Label("Look at trial", htmlFor="go"),
+                        dcc.Input(id="go", type="number", min=0, step=1, debounce=True),
+                    ],
+                    className="row",
+                ),
             ],
             **aria(labelledby="budget-title"),
         )
@@ -180,7 +186,7 @@ def front_table(followed: Followed) -> Any:
     """Return the front as a table, smallest first, with buttons that select."""
     run = followed.run
     reference = run.reference.row()
-    members = [run.any_trial(number) for number in followed.front]
+    members = followed.front_trials()
     rows = []
     for trial in members[:MOST_ROWS]:
         row = trial.row()

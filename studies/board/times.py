@@ -44,6 +44,9 @@ def times_view(
     ]
     heads = ["layer", "choice", "fidelity of its bits alone", "reference", "candidate", "why"]
     return [
+        html.P(
+            f"Trial {explained['trial']}, beside the {'uncompressed student' if candidate.student else 'reference'}:"
+        ),
         dcc.Graph(figure=figures.time_figure([*layers, *explained["between"]]), config=GRAPH),
         html.P(explained["advice"]),
         table(heads, rows, "The slowest layers"),

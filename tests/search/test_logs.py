@@ -36,6 +36,7 @@ def test_mlflow_has_every_trial_once_and_the_front_however_often_a_search_contin
     assert sizes == {trial.number: trial.value("size_bytes") for trial in run.trials if "size_bytes" in trial.readings}
     volumes = client.get_metric_history(logged.info.run_id, "hypervolume")
     assert max(metric.value for metric in volumes) == pytest.approx(run.hypervolume())
+    assert not (Path.cwd() / "mlruns").exists()
     front = client.download_artifacts(logged.info.run_id, "front.csv")
     assert len(Path(front).read_text(encoding="utf-8").splitlines()) == 1 + len(run.front_trials())
 

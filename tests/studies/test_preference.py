@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slimfront.studies.preference import PRIOR_SPREAD, Pair, fit, preferences
+from slimfront.studies.preference import PRIOR_SPREAD, Pair, compared, fit, preferences
 from slimfront.studies.review import Judgement
 
 
@@ -83,6 +83,11 @@ def test_without_judgements_nothing_is_known():
 def test_what_is_bound_by_others_only_has_a_wide_interval():
     chain = preferences([judged("a", "b", "left")] * 20, "r")
     assert chain["a"].high - chain["a"].low > 0.8
+
+
+def test_who_was_never_compared_with_the_reference_even_by_others_is_told_apart():
+    said = [judged("a", "b", "left"), judged("c", "r", "left"), judged("d", "c", "right")]
+    assert compared(said, "r") == {"r", "c", "d"}
 
 
 def test_nine_of_ten_intervals_hold_the_truth():

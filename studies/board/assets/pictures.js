@@ -15,6 +15,7 @@
     stage.style.setProperty("--y", `${s.y}px`);
     stage.dataset.zoom = s.zoom.toFixed(2);
     stage.classList.toggle("close", s.zoom >= 2);
+    stage.classList.toggle("moved", s.zoom > 1);
   }
   function zoom(stage, factor, at) {
     const s = state(stage), box = stage.querySelector(".pane").getBoundingClientRect();
@@ -89,7 +90,7 @@
   });
   document.addEventListener("keydown", event => { // the judge's keys
     const keys = { ArrowLeft: "judge-left", ArrowRight: "judge-right", ArrowDown: "judge-neither" };
-    if (!(event.key in keys) || event.target.closest?.("textarea, input, select, .pane")) return;
+    if (!(event.key in keys) || event.repeat || event.target.closest?.("textarea, input, select, .pane")) return;
     const button = document.getElementById(keys[event.key]);
     if (button && !button.disabled) { event.preventDefault(); button.click(); }
   });

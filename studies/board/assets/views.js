@@ -36,7 +36,11 @@
   }
 
   function take(news) {
-    if (news.from === 0) table = new Map();
+    if (news.from === 0) { // another run, or the first time
+      table = new Map();
+      fits = colours = null;
+      chosen = { a: null, b: null };
+    }
     const columns = Object.keys(news.rows);
     news.rows.trial.forEach((number, i) => table.set(number, Object.fromEntries(columns.map(name => [name, news.rows[name][i]]))));
     for (const number of news.gone) table.delete(number);
@@ -192,7 +196,8 @@
       opened() { setTimeout(() => draw(["space", "parallel"]), 30); return window.dash_clientside.no_update; },
       clicked() {
         const context = window.dash_clientside.callback_context, value = context.triggered[0]?.value;
-        const number = typeof context.triggered_id === "object" && value ? context.triggered_id.trial : value?.points?.[0]?.customdata;
+        const number = context.triggered_id === "go" ? value
+          : typeof context.triggered_id === "object" && value ? context.triggered_id.trial : value?.points?.[0]?.customdata;
         return number === undefined || number === null ? window.dash_clientside.no_update : Number(number);
       },
       brushed() {

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from slimfront.studies.board.judge import disagreements, next_question
+from slimfront.studies.board.judge import Sessions, disagreements, next_question
 from slimfront.studies.review import Judgement, Note, Review, now
 from slimfront.studies.run import Run
 
@@ -85,3 +85,17 @@ def test_where_people_prefer_what_psnr_does_not_is_pointed_out():
 def test_people_who_contradict_each_other_disagree_with_nobody():
     said = [judgement(0, "b", "a", "left"), judgement(0, "b", "a", "right", "other")]
     assert disagreements(said, {"a": np.array([30.0]), "b": np.array([29.0])}) == []
+
+
+def test_a_question_is_answered_once_and_of_those_that_were_shown(tmp_path: Path):
+    sessions, review = Sessions(), Review(tmp_path)
+    trials = {0: "r", 3: "a"}
+    first = sessions.ask("s", trials, 2, review)
+    assert first is not None and first.count == 0
+    assert sessions.ask("s", {0: "r", 7: "new"}, 2, review) == first  # the front has changed meanwhile
+    assert sessions.answer("s", 0, "left", "Ada", "", review)
+    assert not sessions.answer("s", 0, "left", "Ada", "", review)
+    second = sessions.ask("s", {0: "r", 7: "new"}, 2, review)
+    assert second is not None and second.count == 1 and set(second.keys) == {0, 3}
+    assert not sessions.answer("other", 1, "left", "Ada", "", review)
+    assert [{one.left, one.right} for one in review.judgements] == [{"r", "a"}]

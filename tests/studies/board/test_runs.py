@@ -49,6 +49,45 @@ def test_a_board_of_nothing_that_can_be_shown_says_why(newer: Path, serve: Calla
         serve(newer)
 
 
+def test_runs_of_one_name_are_told_apart(finished_run: Path, tmp_path: Path, serve: Callable, open_page: Callable):
+    other = Path(shutil.copytree(finished_run, tmp_path / finished_run.name))
+    page = open_page(serve(finished_run, other))
+    page.wait_for_function("document.querySelector('.js-plotly-plot')?.data?.length === 2")
+    assert str(other) in page.inner_text("#page") and str(finished_run) in page.inner_text("#page")
+
+
+def test_a_run_that_was_begun_anew_is_told_of(run_folder: Path, monkeypatch: pytest.MonkeyPatch):
+    from slimfront.studies.board import followed as module
+
+    monkeypatch.setattr(module, "PAUSE_SECONDS", 0.0)
+    followed, path = Followed(run_folder), run_folder / RECORDS_FILE
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.unlink()
+    followed.look()
+    assert "is gone" in (followed.trouble or "")
+    path.write_bytes(b"".join(lines[:2]))
+    followed.look()
+    assert "begun anew" in (followed.trouble or "")
+
+
+def test_a_run_is_followed_in_a_database(
+    study_folder: Path, tmp_path: Path, quick_timing: None, monkeypatch: pytest.MonkeyPatch
+):
+    from slimfront.search.loop import search
+    from slimfront.studies.board import followed as module
+
+    monkeypatch.setattr(module, "PAUSE_SECONDS", 0.0)
+    url = f"sqlite:///{tmp_path / 'runs.db'}"
+    run = search(study_folder, 3, tmp_path / "run", storage=url)
+    followed = Followed(tmp_path / "run")
+    assert followed.numbers == [trial.number for trial in run.trials if trial.measured]
+    version = followed.version
+    run = search(study_folder, 5, tmp_path / "run", storage=url)
+    news = followed.news(version)
+    assert news is not None and {3, 4} & set(news["rows"]["trial"])
+    assert followed.front == [trial.number for trial in run.front_trials()]
+
+
 def test_a_folder_of_runs_is_all_of_them(finished_run: Path, tmp_path: Path):
     for name in ("b", "a"):
         shutil.copytree(finished_run, tmp_path / name)

@@ -276,16 +276,21 @@ def board(
         int, typer.Option(metavar="P", help="Port to serve on; 0 takes a free one.", min=0, max=65535)
     ] = 8050,
     judge: Annotated[bool, typer.Option("--judge", help="Begin with judging pictures blind.")] = False,
+    json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Review runs in the browser: front, pictures, budgets, decisions. A running search is followed."""
     from .studies.board.app import board as serve
     from .studies.board.boarded import found_runs
 
-    screen = Screen(False, quiet)
+    screen = Screen(json, quiet)
     folders = found_runs(runs)
     screen.hint("reading the runs")
-    serve(folders, host, port, judge, lambda address: print(f"the board is at {address} (Ctrl-C ends it)", flush=True))
+
+    def told(address: str) -> None:
+        screen.result({"address": address}, lambda facts: f"the board is at {facts['address']} (Ctrl-C ends it)")
+
+    serve(folders, host, port, judge, told)
 
 
 @app.command(epilog="Example: slimfront pick runs/painting --max-drop 0.5 --prefer size")

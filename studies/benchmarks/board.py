@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import shutil
 import statistics
 import subprocess
@@ -18,7 +19,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from slimfront.studies.records import Record, RecordFile, read_records
 from slimfront.studies.run_folder import RECORDS_FILE
 from slimfront.studies.study import Study, load_study
 
+TOOK = "X-Milliseconds"
 MEASURED = 6  # trials of the real run
 FLAGS = ("--no-sandbox", "--disable-background-networking", "--disable-component-update", "--enable-unsafe-swiftshader")
 DRAWN = "document.querySelector('#size-speed .js-plotly-plot')?.data?.slice(0, 3).reduce((n, t) => n + t.x.length, 0)"
@@ -51,6 +53,7 @@ def main() -> None:
     flags.add_argument("--candidates", type=int, default=10_000)
     flags.add_argument("--looks", type=int, default=5, help="how often each is measured")
     flags.add_argument("--search", type=int, default=0, help="trials of the searches that are compared")
+    flags.add_argument("--pairs", type=int, default=3, help="of searches")
     flags.add_argument("--browser", default=shutil.which("chromium") or "chromium")
     arguments = flags.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -65,7 +68,7 @@ def main() -> None:
             )
             look(address, run, arguments.browser, arguments.looks, study)
         if arguments.search:
-            compare(arguments.search, Path(folder), arguments.browser)
+            compare(arguments.search, arguments.pairs, Path(folder), arguments.browser)
 
 
 def drawn(study: Study, number: int) -> Candidate:
@@ -115,11 +118,26 @@ def grow(run: Path, study: Study, count: int) -> None:
 def board(run: Path) -> Iterator[str]:
     """Serve a board; give its address."""
     served = make_server([run], "127.0.0.1", 0)
+    served.server.app = timed(served.server.app)
     threading.Thread(target=served.server.serve_forever, daemon=True).start()
     try:
         yield served.address()
     finally:
         served.server.shutdown()
+
+
+def timed(app: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a WSGI application that tells in a header how long it has taken."""
+
+    def answer(environ: Any, start: Callable[..., Any]) -> Any:
+        began = time.perf_counter()
+
+        def begin(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
+            return start(status, [*headers, (TOOK, f"{1e3 * (time.perf_counter() - began):.1f}")], *more)
+
+        return app(environ, begin)
+
+    return answer
 
 
 def look(address: str, run: Path, browser: str, looks: int, study: Study) -> None:
@@ -176,9 +194,7 @@ def note(answers: list[tuple[str, float, int]], answer: Any) -> None:
     if not answer.url.endswith("_dash-update-component") or answer.status != 200:
         return
     output = json.loads(answer.request.post_data)["output"]
-    spent = answer.headers.get("server-timing", "")
-    took = next((float(part.split("dur=")[1]) for part in spent.split(",") if "__dash_server" in part), float("nan"))
-    answers.append((output, took, len(answer.body())))
+    answers.append((output, float(answer.headers[TOOK.lower()]), len(answer.body())))
 
 
 def tell(what: str, seconds: Sequence[float], answers: Sequence[tuple[str, float, int]]) -> None:
@@ -191,46 +207,57 @@ def tell(what: str, seconds: Sequence[float], answers: Sequence[tuple[str, float
     )
 
 
-def compare(trials: int, folder: Path, browser: str) -> None:
-    """Print how long searches take alone and with a board that is looked at."""
+def compare(trials: int, pairs: int, folder: Path, browser: str) -> None:
+    """Print how long searches take alone and with a board that is looked at, in pairs, the first of which changes."""
+    searched(MEASURED, folder / "warm", None)  # statistics and the predictor's calibration are made once
+    print("| pair | alone, s | with a board, s |\n|---|---|---|")
+    ratios = []
+    for pair in range(pairs):
+        order = (False, True) if pair % 2 == 0 else (True, False)  # what drifts hits both
+        took = {
+            watched: searched(trials, folder / f"{pair}-{watched}", browser if watched else None) for watched in order
+        }
+        ratios.append(took[True] / took[False])
+        print(f"| {pair + 1} | {took[False]:.0f} | {took[True]:.0f} |", flush=True)
+    cost = 100 * (statistics.mean(ratios) - 1)
+    spread = 100 * statistics.stdev(ratios) / len(ratios) ** 0.5 if len(ratios) > 1 else float("nan")
+    print(f"the board costs {cost:+.1f} % (standard error {spread:.1f} %)")
+
+
+def searched(trials: int, run: Path, browser: str | None) -> float:
+    """Return the seconds of a search, with a board open in a browser where there is one."""
     from playwright.sync_api import sync_playwright
 
-    print("| search | seconds |\n|---|---|")
-    times: dict[bool, list[float]] = {False: [], True: []}
-    for watched in (False, True, True, False):  # what drifts hits both
-        run = folder / f"search-{len(times[False])}-{len(times[True])}"
-        command = [
-            sys.executable,
-            "-m",
-            "slimfront.cli",
-            "search",
-            "painting",
-            "--trials",
-            str(trials),
-            "--run",
-            str(run),
-            "-q",
-        ]
-        began = time.perf_counter()
-        searching = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, env={**os.environ, "SLIMFRONT_CACHE": str(folder / "cache")}
-        )
-        if watched:
-            while not (run / RECORDS_FILE).exists():
-                time.sleep(0.1)
-            with board(run) as address, sync_playwright() as playwright:
-                chromium = playwright.chromium.launch(executable_path=browser, args=list(FLAGS))
-                chromium.new_page().goto(address)
-                searching.wait()
-                ended = time.perf_counter()
-                chromium.close()
-        else:
+    command = [
+        sys.executable,
+        "-m",
+        "slimfront.cli",
+        "search",
+        "painting",
+        "--trials",
+        str(trials),
+        "--run",
+        str(run),
+        "-q",
+    ]
+    environment = {**os.environ, "SLIMFRONT_CACHE": str(run.parent / "cache")}
+    began = time.perf_counter()
+    searching = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
+    if browser:
+        while not (run / "run.json").exists() and searching.poll() is None:
+            time.sleep(0.1)
+        with board(run) as address, sync_playwright() as playwright:
+            chromium = playwright.chromium.launch(executable_path=browser, args=list(FLAGS))
+            chromium.new_page().goto(address)
             searching.wait()
-            ended = time.perf_counter()
-        times[watched].append(ended - began)
-        print(f"| {'with a board' if watched else 'alone'} | {times[watched][-1]:.0f} |", flush=True)
-    alone, together = (statistics.mean(times[watched]) for watched in (False, True))
-    print(f"the board costs {100 * (together / alone - 1):+.1f} %")
+            seconds = time.perf_counter() - began
+            chromium.close()
+    else:
+        searching.wait()
+        seconds = time.perf_counter() - began
+    if searching.returncode:
+        raise SystemExit(f"a search has failed: {shlex.join(command)}")
+    return seconds
 
 
 if __name__ == "__main__":

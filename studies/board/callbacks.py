@@ -82,16 +82,19 @@ def answer(app: Dash, boards: Boards) -> None:
         Output("table", "children"),
         Output("front-shown", "data"),
         Input("version", "data"),
+        Input("reviewed", "data"),
         State("run", "data"),
         State("front-shown", "data"),
     )
-    def front(_: int, index: int, shown: list[Any] | None) -> Any:
-        followed = boards[index].followed
-        with followed.lock:
-            members = [
-                [trial.number, *trial.readings["speedup"].to_json().values()] for trial in followed.front_trials()
+    def front(_: int, said: int | None, index: int, shown: list[Any] | None) -> Any:
+        boarded = boards[index]
+        with boarded.followed.lock:
+            members: list[Any] = [
+                [trial.number, *trial.readings["speedup"].to_json().values()]
+                for trial in boarded.followed.front_trials()
             ]
-            return (no_update, no_update) if members == shown else (front_table(followed), members)
+            members.append(said)  # what people prefer may have changed
+            return (no_update, no_update) if members == shown else (front_table(boarded), members)
 
     @app.callback(
         Output("colours", "data"),

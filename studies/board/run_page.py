@@ -10,13 +10,15 @@ from dash import dcc, html
 
 from ..figures import VIEWS
 from ..sections import VIEW_TITLES
-from ..texts import change_text, interval_text, number_text, ratio_text, size_text
+from ..texts import MISSING, change_text, interval_text, number_text, ratio_text, size_text
 from . import figures
 from .budgets import END, budgets
 from .parameters import SHAPES, parameter_names
 from .parts import GRAPH, aria, choice, choose_button, data, table
 
 if TYPE_CHECKING:
+    from ...objectives.protocol import Reading
+    from .boarded import Boarded
     from .followed import Followed
 
 TICK_MS = 2000  # from one look for news to the next
@@ -182,8 +184,9 @@ def _more(followed: Followed, frame: Any) -> list[Any]:
     ]
 
 
-def front_table(followed: Followed) -> Any:
-    """Return the front as a table, smallest first, with buttons that select."""
+def front_table(boarded: Boarded) -> Any:
+    """Return the front as a table, smallest first, with buttons that select, and what people prefer where they were asked."""
+    followed, liked = boarded.followed, boarded.preferences
     run = followed.run
     reference = run.reference.row()
     members = followed.front_trials()
@@ -199,12 +202,20 @@ def front_table(followed: Followed) -> Any:
             f"{number_text(row['psnr_db'])} dB",
             change_text(reference, row) if run.has_target else "–",
             number_text(row["ssim"], 4),
+            *([preference_text(liked.get(trial.candidate.key))] if liked else []),
         ]
         rows.append(html.Tr([html.Td(cell) for cell in cells], **data(trial=str(trial.number))))
-    heads = ["trial", "size", "smaller", "speedup", "95 %", "PSNR", "change", "SSIM"]
+    heads = ["trial", "size", "smaller", "speedup", "95 %", "PSNR", "change", "SSIM", *(["preferred"] if liked else [])]
     more = len(members) - len(rows)
     note = [html.P(f"and {more} more: the points above select them", className="note")] if more > 0 else []
     return [table(heads, rows, "Candidates on the front"), *note]
+
+
+def preference_text(preference: Reading | None) -> str:
+    """Return how often people prefer a candidate to the reference, with its interval."""
+    if preference is None:
+        return MISSING
+    return f"{preference.value:.0%} ({preference.low:.0%}–{preference.high:.0%})"
 
 
 def _review(index: int) -> list[Any]:

@@ -96,7 +96,7 @@ def fitting(frame: pd.DataFrame, limits: Limits, ranges: Mapping[str, Sequence[S
     """
     columns = ("size_bytes", "latency_ms", "psnr_db", "speedup")
     values = {name: frame[name].to_numpy(float) for name in columns}
-    kept = frame["feasible"].to_numpy(bool)
+    kept = frame["feasible"].to_numpy(bool, copy=True)
     kept &= limits.kept(**values, drop_db=np.maximum(frame["drop_db"].to_numpy(float), 0.0))
     for name, allowed in ranges.items():
         column = frame[name].to_numpy(float)

@@ -134,7 +134,8 @@ def test_ranges_drawn_on_parallel_axes_choose_candidates(
     page.wait_for_function(f"({OPACITIES}).some(opacity => opacity < 1)")
     shown = [(size, opacity) for number, (size, _, opacity) in points(page, "size-speed").items() if number]
     kept, left_out = ([size for size, opacity in shown if (opacity == 1) is whole] for whole in (True, False))
-    assert kept and left_out and max(kept) < min(left_out)  # a range of small sizes was drawn
+    assert kept and left_out  # a range of sizes was drawn
+    assert not [size for size in left_out if min(kept) <= size <= max(kept)]
     keep(page, "parallel")
 
 
@@ -237,8 +238,7 @@ def test_contrast_and_labels_meet_wcag_aa(finished_run: Path, serve: Callable, o
 def test_any_trial_is_selected_by_its_number(finished_run: Path, serve: Callable, open_page: Callable):
     page = open_page(serve(finished_run))
     ready(page)
-    front = {trial.number for trial in Run(finished_run).front_trials()}
-    number = next(number for number in points(page, "size-speed") if number not in front)
+    number = max(points(page, "size-speed"))
     page.fill("#go", str(number))
     page.keyboard.press("Enter")
     page.wait_for_function(f"document.querySelector('#candidate h2')?.textContent.startsWith('Trial {number}')")

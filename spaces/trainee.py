@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 LEAST_SCALE = 1e-12
 HALF = 16  # bits of a float weight that is stored so
-STEPS = 4.0  # of the grid, that count in a weight's unit as much as its root mean square
+STEPS = 4.0  # of the grid, that count in a weight's unit as much as its root mean square,
+MOST = 1.5  # up to so many times that: grids of two bits are not trained yet faster
 
 
 class Trainee(nn.Module):
@@ -128,8 +129,8 @@ class _Layer(nn.Module):
         self.grid = Grid(choice.weight_bits) if choice.rounded else None
         rounded = found if isinstance(found, RoundedLayer) else None
         weight = graph.weight(layer) if rounded is None else rounded.codes * per_channel(layer, rounded.scale)
-        self.unit = _root_mean_square(weight) or 1.0
-        self.unit += STEPS * _root_mean_square(rounded.scale) if rounded is not None else 0.0
+        size = _root_mean_square(weight) or 1.0
+        self.unit = size if rounded is None else size + min(STEPS * _root_mean_square(rounded.scale), MOST * size)
         self.weight = nn.Parameter(torch.from_numpy(np.array(weight / self.unit, np.float32)))
         nothing = np.zeros(layer.channels, np.float32)
         begun = nothing if rounded is None else rounded.shift

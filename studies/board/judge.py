@@ -125,9 +125,18 @@ class Sessions:
             found = self.asked(session, count)
             if found is None:
                 return False
-            sides = {"left": found.keys[found.question.left], "right": found.keys[found.question.right]}
-            said = {"session": session, "image": found.question.image, "better": better, "text": why}
-            review.add(Judgement(who=who, when=now(), **said, **sides))
+            keys, question = found.keys, found.question
+            said = Judgement(
+                who=who,
+                when=now(),
+                session=session,
+                image=question.image,
+                left=keys[question.left],
+                right=keys[question.right],
+                better=better,
+                text=why,
+            )
+            review.add(said)
             del self._asked[session]
             return True
 

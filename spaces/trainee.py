@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 LEAST_SCALE = 1e-12
 HALF = 16  # bits of a float weight that is stored so
 STEPS = 4.0  # of the grid, that count in a weight's unit as much as its root mean square,
-MOST = 1.5  # up to so many times that: grids of two bits are not trained yet faster
+MOST = 1.0  # up to so many times that: grids of two bits are not trained yet faster
 
 
 class Trainee(nn.Module):

@@ -75,14 +75,14 @@ def drawn(study: Study, number: int) -> Candidate:
     """Return a candidate of a study's space."""
     draw = np.random.default_rng(number)
     layers = {name: choices[draw.integers(len(choices))] for name, choices in study.space.choices.items()}
-    groups = {name: float(draw.choice(ratios)) for name, ratios in study.space.ratios.items()}
+    groups = {name: float(draw.choice(list(ratios))) for name, ratios in study.space.ratios.items()}
     return Candidate(layers, groups)
 
 
 def records(study: Study, number: int, like: Sequence[Record]) -> list[Record]:
     """Return a drawn candidate's records, made like those of the reference."""
     candidate, draw = drawn(study, number), np.random.default_rng(number)
-    bits = float(np.mean([choice.weight_bits for choice in candidate.layers.values()] or [32.0]))
+    bits = float(np.mean([float(choice.weight_bits) for choice in candidate.layers.values()] or [32.0]))
     quality, noise = 25.0 + bits / 6.0, draw.random(3)
     size, speed = 1.6e5 * bits * (0.8 + 0.4 * noise[0]), 1.0 + 4.0 * noise[1]
     values: dict[str, float] = {

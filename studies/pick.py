@@ -11,10 +11,10 @@ import numpy as np
 from ..spaces.errors import InputError, nearest
 from .front import nondominated
 from .limits import Limits
+from .texts import preference_text
 from .trial import Trial
 
 if TYPE_CHECKING:
-    from ..objectives.protocol import Reading
     from .run import Run
 
 PREFERENCES = ("knee", "size", "latency", "psnr")
@@ -60,14 +60,11 @@ def _liked(run: Run, fitting: list[Trial], limits: Limits, least: float) -> list
             f"`slimfront board --judge {shlex.quote(str(run.folder))}` asks them"
         )
     best = max(judged, key=lambda trial: known[trial.candidate.key].value)
+    closest = known[best.candidate.key]
     raise InputError(
         f"no judged candidate that keeps {limits} is preferred to the reference as often as {least:.0%}; trial {best.number} "
-        f"comes closest with {_told(known[best.candidate.key])}"
+        f"comes closest with {preference_text(closest.value, closest.low, closest.high)}"
     )
-
-
-def _told(preference: Reading) -> str:
-    return f"{preference.value:.0%} ({preference.low:.0%} to {preference.high:.0%})"
 
 
 def preferred(points: np.ndarray, psnr_db: Sequence[float], prefer: str) -> int:
@@ -99,7 +96,9 @@ def choice_notes(run: Run, chosen: Trial) -> list[str]:
     """Return a note where people have judged the choice, or where it is the uncompressed model."""
     judged = run.preferences().get(chosen.candidate.key)
     if chosen.number != run.reference.number and judged is not None:
-        return [f"people prefer it to the reference in {_told(judged)} of the cases"]
+        return [
+            f"people prefer it to the reference in {preference_text(judged.value, judged.low, judged.high)} of the cases"
+        ]
     if chosen.number != run.reference.number:
         return []
     return [

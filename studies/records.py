@@ -82,13 +82,36 @@ def many_objects() -> Iterator[None]:
 
 def read_records(path: Path) -> Iterator[Record]:
     """Yield the records of a file in order; lines that are not whole records are skipped."""
+    yield from (record for line in read_lines(path) if (record := record_of(line)) is not None)
+
+
+def read_lines(path: Path) -> list[bytes]:
+    """Return the lines of a file; none where there is no file. Raises `InputError` where it cannot be read."""
     try:
-        lines = path.read_bytes().split(b"\n")
+        return path.read_bytes().split(b"\n")
     except FileNotFoundError:
-        return
+        return []
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
-    yield from (record for line in lines if (record := record_of(line)) is not None)
+
+
+def append_lines(file: int, lines: bytes) -> None:
+    """Write lines at the end of an open file, safe when it returns; one that was left half-written there is closed off.
+
+    Args:
+        file: its descriptor, open for reading and appending.
+        lines: whole ones.
+
+    Raises:
+        OSError: the disk is full or cannot be written to.
+    """
+    size = os.fstat(file).st_size
+    if size and os.pread(file, 1, size - 1) != b"\n":
+        lines = b"\n" + lines
+    written = 0
+    while written < len(lines):
+        written += os.write(file, lines[written:])
+    os.fsync(file)
 
 
 class RecordTail:
@@ -216,15 +239,9 @@ class RecordFile(NoStore):
         Raises:
             InputError: the disk is full or cannot be written to; what was there stays whole.
         """
-        line = b"".join(json.dumps(plain_record(record), allow_nan=False).encode() + b"\n" for record in records)
+        lines = b"".join(json.dumps(plain_record(record), allow_nan=False).encode() + b"\n" for record in records)
         try:
-            size = os.fstat(self._file).st_size
-            if size and os.pread(self._file, 1, size - 1) != b"\n":
-                line = b"\n" + line
-            written = 0
-            while written < len(line):
-                written += os.write(self._file, line[written:])
-            os.fsync(self._file)
+            append_lines(self._file, lines)
         except OSError as error:
             raise cannot_write(self.path.parent, error) from error
         return list(records)

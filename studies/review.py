@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from ..spaces.errors import InputError
-from .records import cannot_write
+from .records import append_lines, cannot_write, read_lines
 
 REVIEW_FILE = "review.jsonl"
 MOST_TEXT = 10_000  # characters of a note or a reason
@@ -110,13 +110,7 @@ class Review:
     @cached_property
     def said(self) -> Sequence[Said]:
         """All that was said, in order; a line that a killed process left half-written is skipped."""
-        try:
-            lines = self.path.read_bytes().split(b"\n")
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise InputError(f"cannot read {self.path}: {error.strerror}") from error
-        return [said for line in lines if (said := _said(line)) is not None]
+        return [said for line in read_lines(self.path) if (said := _said(line)) is not None]
 
     def add(self, *said: Said) -> None:
         """Write something down, safe when it returns.
@@ -129,12 +123,7 @@ class Review:
             file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX)  # several boards may show a run
-                size = os.fstat(file).st_size
-                if size and os.pread(file, 1, size - 1) != b"\n":
-                    lines = b"\n" + lines
-                while lines:
-                    lines = lines[os.write(file, lines) :]
-                os.fsync(file)
+                append_lines(file, lines)
             finally:
                 os.close(file)
         except OSError as error:

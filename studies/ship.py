@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -167,7 +166,7 @@ def _facts(run: Run, trial: Trial, study: Study, part: Path) -> dict[str, Any]:
         "batch": study.graph.batch,
         "threads": target.threads,
         "provider": target.provider,
-        "shipped": datetime.now(UTC).isoformat(timespec="seconds"),
+        "shipped": now(),
         "expected": {"evaluation": {name: trial.value(name) for name in ("psnr_db", "ssim")}},
     }
 

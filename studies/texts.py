@@ -67,6 +67,11 @@ def change_text(reference: Mapping[str, Any], row: Mapping[str, Any], key: str =
     return number_text(row[key] - reference[key], sign=True)
 
 
+def preference_text(value: float, low: float | None, high: float | None) -> str:
+    """How often people prefer one to another: ``62% (40% to 80%)``."""
+    return f"{value:.0%} ({low:.0%} to {high:.0%})"
+
+
 def seconds_text(seconds: float) -> str:
     """A duration: 45 s, 2 min 05 s, 1 h 12 min."""
     whole = max(0, round(seconds))

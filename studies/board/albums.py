@@ -15,7 +15,7 @@ from ...objectives.machine import machine_to_itself
 from ...objectives.protocol import OpenModel
 from ...objectives.quality import psnr_db, ssim
 from ...spaces.errors import InputError
-from ..pictures import Pictures, as_pictures, difference, difference_factor
+from ..pictures import Pictures, as_pictures
 
 if TYPE_CHECKING:
     from ..study import Study
@@ -115,16 +115,6 @@ def worst_tile(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> Tile:
     heights, widths = np.diff([*tops, height]), np.diff([*lefts, width])
     row, column = np.unravel_index(np.argmax(sums / np.outer(heights, widths)), sums.shape)
     return Tile(tops[row] / height, lefts[column] / width, heights[row] / height, widths[column] / width)
-
-
-def factor(one: Pictures, other: Pictures) -> int:
-    """Return what the difference of two albums' pictures is multiplied with to be seen: a power of two, 1 to 32."""
-    return difference_factor(one, [other])
-
-
-def difference_map(one: NDArray[np.uint8], other: NDArray[np.uint8], times: int) -> NDArray[np.uint8]:
-    """Return the difference of two pictures ``[H, W, 3]``, multiplied: black where they agree."""
-    return difference(one, other, times)
 
 
 def webp(picture: NDArray[np.uint8]) -> bytes:

@@ -40,9 +40,8 @@ def answer(app: Dash, boards: Boards) -> None:
 
     @app.callback(Output("waited", "children"), Input("wait", "n_intervals"), State("run", "data"))
     def waited(_: int, index: int) -> Any:
-        followed = boards[index].followed
-        followed.look()
-        return dcc.Location(id="again", href=f"/run/{index}", refresh=True) if followed.numbers else no_update
+        there = boards[index].followed.numbers
+        return dcc.Location(id="again", href=f"/run/{index}", refresh=True) if there else no_update
 
     @app.callback(
         Output("news", "data"),

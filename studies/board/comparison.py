@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from dash import dcc, html
 
+from ..pictures import difference_factor
 from ..texts import number_text
-from .albums import Album, factor, worst_tile
+from .albums import Album, worst_tile
 from .parts import aria, data, table
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def stage(index: int, trial: Trial, other: Trial, left: str, image: int, albums:
         albums: of both.
     """
     one, two = (album.pictures[image] for album in albums)
-    tile, times = worst_tile(one, two), factor(albums[0].pictures, albums[1].pictures)
+    tile, times = worst_tile(one, two), difference_factor(albums[0].pictures, [albums[1].pictures])
     place = {name: f"{100 * getattr(tile, name):.3f}%" for name in ("top", "left", "height", "width")}
     address = f"/run/{index}/picture"
     height, width = one.shape[:2]

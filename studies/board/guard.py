@@ -45,7 +45,7 @@ def guard(app: Dash, token: str, hosts: Collection[str] | None, open_to_read: bo
     """Let only those in who may.
 
     Args:
-        app: is guarded from now on.
+        app: is guarded from now on; all that its pages do is registered.
         token: of the session.
         hosts: names under which the board is reached, without port; None for any: then all that is asked needs the token.
         open_to_read: whether a page is given to whoever asks, with the token for what it will write; else the token must be
@@ -53,7 +53,7 @@ def guard(app: Dash, token: str, hosts: Collection[str] | None, open_to_read: bo
     """
     from flask import abort, request
 
-    server = app.server
+    server, policy = app.server, _policy(app)
 
     def cookie() -> str:
         return f"{COOKIE}_{request.environ.get('SERVER_PORT', '')}"
@@ -81,7 +81,7 @@ def guard(app: Dash, token: str, hosts: Collection[str] | None, open_to_read: bo
             response.set_cookie(cookie(), token, httponly=True, samesite="Strict")
         for name, value in HEADERS.items():
             response.headers[name] = value
-        response.headers["Content-Security-Policy"] = _policy(app)
+        response.headers["Content-Security-Policy"] = policy
         return response
 
     server.before_request(check)

@@ -116,16 +116,15 @@ def _name(boards: Boards, index: int) -> str:
 def _run_row(boards: Boards, index: int, run: Boarded) -> Any:
     cells: list[Any]
     if run.trouble is not None:
-        cells = [run.folder.name, run.name, html.Span(run.trouble, className="trouble"), "", "", ""]
+        cells = [_name(boards, index), run.name, html.Span(run.trouble, className="trouble"), "", "", ""]
     else:
         followed = run.followed
-        hypervolume = number_text(followed.hypervolume, 3)
         cells = [
             dcc.Link(_name(boards, index), href=f"/run/{index}"),
             run.name,
             f"{len(followed.numbers):,}",
             str(len(followed.front)),
-            hypervolume,
+            number_text(followed.hypervolume, 3),
             "a search is running" if followed.running else "",
         ]
     return html.Tr([html.Td(cell, className="text" if place < 3 else "") for place, cell in enumerate(cells)])

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from ...spaces.errors import SlimfrontError
 from ..export import export
+from ..pictures import difference, difference_factor
 from ..report import report
-from .albums import difference_map, factor, webp
+from .albums import webp
 
 if TYPE_CHECKING:
     from dash import Dash
@@ -51,7 +52,7 @@ def serve(app: Dash, boards: Boards) -> None:
             boarded = boards[index]
             albums = [boarded.albums.of(boarded.followed.trial(number)).pictures for number in (first, second)]
             one, two = (album[_place(image, len(album))] for album in albums)
-            return webp(difference_map(one, two, factor(albums[1], albums[0])))
+            return webp(difference(one, two, difference_factor(albums[1], albums[:1])))
 
         return found(made, WEBP, kept=True)
 

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from dash import dcc, html
 
-from ..figures import VIEWS
 from ..sections import VIEW_TITLES
-from ..texts import MISSING, change_text, interval_text, number_text, ratio_text, size_text
+from ..texts import MISSING, change_text, interval_text, number_text, preference_text, ratio_text, size_text
 from . import figures
 from .budgets import END, budgets
 from .parameters import SHAPES, parameter_names
@@ -90,7 +89,7 @@ def _budgets(followed: Followed, frame: Any) -> list[Any]:
                     [html.Span(budget.name), html.Output(id=f"{budget.key}-text", htmlFor=budget.key)],
                     htmlFor=budget.key,
                 ),
-                dcc.Input(id=budget.key, type="range", min=0, max=END, step=1, value=budget.free, className="budget"),
+                dcc.Input(id=budget.key, type="range", min=0, max=END, step=1, value=budget.free),
             ],
             className="slider",
         )
@@ -127,8 +126,7 @@ def _figures(frame: Any) -> list[Any]:
         )
         for name, (title, better) in VIEW_TITLES.items()
     ]
-    assert set(VIEW_TITLES) == set(VIEWS)
-    return [html.Section([html.H2("Front", id="front-title"), html.Div(views, className="views")])]
+    return [html.Section([html.H2("Front"), html.Div(views, className="views")])]
 
 
 def _more(followed: Followed, frame: Any) -> list[Any]:
@@ -159,8 +157,7 @@ def _more(followed: Followed, frame: Any) -> list[Any]:
             [
                 html.Summary("All three in one view", id="open-space"),
                 html.Div(dcc.Graph(id="space", figure=figures.space_figure(frame), config=GRAPH), className="space"),
-            ],
-            id="space-part",
+            ]
         ),
         html.Details(
             [
@@ -177,8 +174,7 @@ def _more(followed: Followed, frame: Any) -> list[Any]:
                     tabIndex="0",
                     role="region",
                 ),
-            ],
-            id="parallel-part",
+            ]
         ),
         html.Section([html.H2("Candidates on the front"), html.Div(id="table")]),
     ]
@@ -202,7 +198,7 @@ def front_table(boarded: Boarded) -> Any:
             f"{number_text(row['psnr_db'])} dB",
             change_text(reference, row) if run.has_target else "–",
             number_text(row["ssim"], 4),
-            *([preference_text(liked.get(trial.candidate.key))] if liked else []),
+            *([_liked(liked.get(trial.candidate.key))] if liked else []),
         ]
         rows.append(html.Tr([html.Td(cell) for cell in cells], **data(trial=str(trial.number))))
     heads = ["trial", "size", "smaller", "speedup", "95 %", "PSNR", "change", "SSIM", *(["preferred"] if liked else [])]
@@ -211,11 +207,8 @@ def front_table(boarded: Boarded) -> Any:
     return [table(heads, rows, "Candidates on the front"), *note]
 
 
-def preference_text(preference: Reading | None) -> str:
-    """Return how often people prefer a candidate to the reference, with its interval."""
-    if preference is None:
-        return MISSING
-    return f"{preference.value:.0%} ({preference.low:.0%}–{preference.high:.0%})"
+def _liked(preference: Reading | None) -> str:
+    return MISSING if preference is None else preference_text(preference.value, preference.low, preference.high)
 
 
 def _review(index: int) -> list[Any]:

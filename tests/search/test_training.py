@@ -40,9 +40,11 @@ def make(builder, tmp_path):
 
 
 def error(builder, student, inputs) -> float:
+    """Return the mean error, one sample at a time as in training: in other batches sums may round the other way."""
+    teacher, samples = TorchView(builder.graph), torch.from_numpy(inputs).split(1)
     with torch.no_grad():
-        wanted = TorchView(builder.graph)({"x": torch.from_numpy(inputs)})
-        return float((student(torch.from_numpy(inputs)) - wanted).square().mean())
+        errors = [(student(sample) - teacher({"x": sample})).square().mean() for sample in samples]
+    return float(torch.stack(errors).mean())
 
 
 def weights_of(training) -> bytes:
@@ -54,9 +56,7 @@ def test_it_learns_what_it_was_not_shown(make, builder, pictures):
     before = error(builder, training.lesson.module, others)
     earlier, later = training.run()
     assert later < earlier
-    assert later == pytest.approx(
-        error(builder, training.lesson.module, builder.calibration["x"]), rel=2e-3
-    )  # in other batches
+    assert later == pytest.approx(error(builder, training.lesson.module, builder.calibration["x"]), rel=1e-4)
     assert error(builder, training.lesson.module, others) < 0.85 * before
 
 

@@ -16,9 +16,8 @@
   let table = new Map();   // by trial number
   let front = new Set();
   let fits = null;         // a bit a trial number; null: all fit
-  let colours = null;      // { values: by trial number, title } or null
+  let colours = null;      // { values: by trial number, names: whether they stand for bases } or null
   let chosen = { a: null, b: null };
-  let drawn = {};          // what each plot shows already
 
   const escape = text => String(text).replace(/[&<>"']/g, c => `&#${c.charCodeAt(0)};`);
   const fixed = (value, digits) => value === null || value === undefined ? "–" : value.toFixed(digits).replace("-", "−");

@@ -47,7 +47,8 @@ def make_app(boards: Boards, token: str, host: str = "127.0.0.1") -> Dash:
         meta_tags=[{"name": "viewport", "content": "width=device-width, initial-scale=1"}],
     )
     head = f"<style>{STYLE}</style>\n{{%css%}}"  # the report's look first
-    app.index_string = app.index_string.replace("<html>", '<html lang="en">').replace("{%css%}", head)
+    alone = ' data-run="0"' if len(boards.runs) == 1 else ""  # the run that the start page shows
+    app.index_string = app.index_string.replace("<html>", f'<html lang="en"{alone}>').replace("{%css%}", head)
     app.layout = frame(somebody() if is_local(host) else "")
     answer(app, boards)
     decide(app, boards)
@@ -120,9 +121,12 @@ def make_server(folders: Sequence[Path], host: str, port: int, token: str | None
     """Return a board, its runs read; see `board`."""
     from werkzeug.serving import make_server as make
 
+    from .pages import page
+
     boards = Boards([Boarded(folder) for folder in found_runs(folders)])
     if all(run.trouble for run in boards.runs):
         raise InputError("; ".join(str(run.trouble) for run in boards.runs))
+    page(boards, "/")  # what the first visitor would wait for is loaded
     token = token or secrets.token_urlsafe(24)
     app = make_app(boards, token, host)
     logging.getLogger("werkzeug").setLevel(logging.ERROR)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import base64
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...spaces.errors import InputError
 from ..limits import Limits
 from ..texts import number_text, size_text, time_text
 
@@ -102,6 +104,54 @@ def fitting(frame: pd.DataFrame, limits: Limits, ranges: Mapping[str, Sequence[S
         column = frame[name].to_numpy(float)
         kept &= np.logical_or.reduce([(low <= column) & (column <= high) for low, high in allowed])
     return kept
+
+
+def answer(frame: pd.DataFrame, question: Mapping[str, str]) -> dict[str, Any]:
+    """Return what a page asks of its budgets.
+
+    Args:
+        frame: `frame.as_frame`.
+        question: ``budgets``, a list of `Budget` as the page was made with, so that a position goes on to mean what it meant;
+            the position of each by its key; and ``ranges``, as of `fitting`. Lists and tables are JSON.
+
+    Returns:
+        Plain data: ``bits`` (`bits`), ``texts`` (each limit in words, by key) and ``left`` (what is left, in words).
+
+    Raises:
+        InputError: it is no such question.
+    """
+    try:
+        spent = [Budget(**one) for one in json.loads(question["budgets"])]
+        placed = {budget.key: float(question[budget.key]) for budget in spent}
+        limits = Limits(**{budget.key: budget.value(placed[budget.key]) for budget in spent})
+        kept = fitting(frame, limits, json.loads(question["ranges"]))
+        texts = {budget.key: budget.text(placed[budget.key]) for budget in spent}
+    except (LookupError, TypeError, ValueError, ArithmeticError) as error:
+        raise InputError(f"no budgets of a page are told: {error!r}; open the page again") from error
+    return {"bits": bits(frame["trial"], kept), "texts": texts, "left": left_text(frame, kept)}
+
+
+def left_text(frame: pd.DataFrame, kept: NDArray[np.bool_]) -> str:
+    """Return what is left of a frame of candidates: a mask ``[N]`` tells which rows are."""
+    left = frame[kept]
+    if left.empty:
+        return f"none of {len(frame):,} candidates fits"
+    timed = left[left["state"] == "measured"]  # speeds of others are foretold
+    if timed.empty:
+        return f"{len(left):,} of {len(frame):,} candidates fit, none of which was timed"
+    front = int(left["on_front"].sum())
+    ends = [("smallest", "size_bytes", timed["size_bytes"].idxmin()), ("fastest", "speedup", timed["speedup"].idxmax())]
+    if timed["psnr_db"].notna().any():
+        ends.append(("best", "psnr_db", timed["psnr_db"].idxmax()))
+    show = {
+        "size_bytes": lambda v: size_text(float(v)),
+        "speedup": lambda v: f"{number_text(v)}×",
+        "psnr_db": lambda v: f"{number_text(v)} dB",
+    }
+    words = ", ".join(
+        f"the {what} {show[name](frame.loc[row, name])} (trial {frame.loc[row, 'trial']})" for what, name, row in ends
+    )
+    return f"{len(left):,} of {len(frame):,} candidates fit, {front} of them on the front; {words}"
 
 
 def bits(numbers: Sequence[int] | NDArray, kept: NDArray[np.bool_]) -> str:

@@ -183,6 +183,6 @@ def _compare_row(followed: Followed, trial: Trial, shortlisted: Sequence[Note]) 
     names = {n: f"trial {n}, on the shortlist" for n in listed} | {first: "the reference"}
     options = {str(number): names.get(number, f"trial {number}") for number in numbers}
     return html.Div(
-        [html.Label("Compare with", htmlFor="beside-choice"), choice("beside", options)],
+        [html.Label("Compare with", htmlFor="beside-choice"), choice("beside-choice", options, store="beside")],
         className="row",
     )

@@ -10,37 +10,28 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..figures import ACCENT, AXIS_TITLES, FONT, GREY, GRID, INK, MUTED, VIEWS, view_figure, view_layout
-from ..texts import known
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
 SPACE = ("size_bytes", "speedup", "psnr_db")  # the axes of the view in 3-D
-UNDER = ("others", "candidates")  # traces below the front
-MANY = 2000  # candidates, from which points are drawn in WebGL
 RUN_COLOURS = ("#0b6b74", "#b4551d", "#5a4fa3", "#8a6d00", "#a8326e", "#3d7a2a", "#555f6b", "#1f5fa8")
 
 
 def empty_view(frame: pd.DataFrame, name: str) -> go.Figure:
     """Return one of `figures.VIEWS` with its axes for the candidates of a frame, and without its points.
 
-    Four traces: dominated candidates that do not fit a budget, those that do, the front with the reference and uniform
-    candidates, and the rings of those that are selected.
+    The page paints the points by itself (assets/cloud.js).
     """
     import plotly.graph_objects as go
 
     x, y = VIEWS[name]
-    scatter = go.Scattergl if len(frame) > MANY else go.Scatter
-    dominated, front, ring = view_figure(frame.iloc[:0], x, y).data
-    others, candidates = (
-        scatter(dominated.to_plotly_json() | {"type": scatter().type, "name": name}) for name in UNDER
-    )
-    layout = view_layout(frame, x, y) | {"uirevision": "board", "height": None, "autosize": True}
-    return go.Figure([others, candidates, front, ring], layout)
+    layout = view_layout(frame, x, y) | {"uirevision": "board", "height": None, "autosize": True, "template": {}}
+    return go.Figure(go.Scatter(x=[], y=[]), layout)
 
 
-def space_figure(frame: pd.DataFrame) -> go.Figure:
+def space_figure() -> go.Figure:
     """Return the view of all three objectives, without its points: what does not fit, what does, and the front."""
     import plotly.graph_objects as go
 
@@ -57,6 +48,7 @@ def space_figure(frame: pd.DataFrame) -> go.Figure:
         margin={"l": 0, "r": 0, "t": 0, "b": 0},
         showlegend=False,
         paper_bgcolor="rgba(0,0,0,0)",
+        template={},
         scene=axes | {"camera": {"eye": {"x": 1.5, "y": -1.6, "z": 0.7}}},
         uirevision="board",
     )
@@ -68,25 +60,16 @@ def _space_axis(column: str) -> dict[str, Any]:
     return axis | ({"type": "log"} if column == "size_bytes" else {})
 
 
-def parallel_figure(columns: Mapping[str, Sequence[float]], titles: Mapping[str, str], colour: str) -> go.Figure:
-    """Return parallel coordinates; ranges that are drawn on its axes choose candidates.
+def parallel_figure(titles: Mapping[str, str]) -> go.Figure:
+    """Return parallel coordinates, without their lines; ranges that are drawn on the axes choose candidates.
 
     Args:
-        columns: of numbers, alike long; a candidate with a missing one is left out.
-        titles: of the axes, by column.
-        colour: the column that lines are coloured by.
+        titles: of the axes, by column, in their order.
     """
-    import numpy as np
     import plotly.graph_objects as go
 
-    rows = np.array([[float(value) if known(value) else np.nan for value in columns[name]] for name in titles])
-    rows = rows[:, np.isfinite(rows).all(axis=0)] if rows.size else rows
-    dimensions = [
-        {"label": title, "values": values.tolist(), "range": _span(values)}
-        for title, values in zip(titles.values(), rows, strict=True)
-    ]
-    shown = rows[list(titles).index(colour)].tolist()
-    line = {"color": shown, "colorscale": [[0.0, "#b9d8db"], [1.0, ACCENT]]}
+    dimensions = [{"label": title, "values": [], "range": [0.0, 1.0]} for title in titles.values()]
+    line = {"color": [], "colorscale": [[0.0, "#b9d8db"], [1.0, ACCENT]]}
     figure = go.Figure(
         go.Parcoords(dimensions=dimensions, line=line, labelfont={"color": INK}, tickfont={"color": MUTED})
     )
@@ -94,17 +77,10 @@ def parallel_figure(columns: Mapping[str, Sequence[float]], titles: Mapping[str,
         font={"family": FONT, "size": 12, "color": INK},
         margin={"l": 60, "r": 40, "t": 44, "b": 18},
         paper_bgcolor="rgba(0,0,0,0)",
+        template={},
         uirevision="board",
     )
     return figure
-
-
-def _span(values: Any) -> list[float]:
-    """Return the range of an axis: one of a single value has some room."""
-    if not len(values):
-        return [0.0, 1.0]
-    low, high = float(values.min()), float(values.max())
-    return [low, high] if high > low else [low - 0.5, high + 0.5]
 
 
 def time_figure(rows: Sequence[Mapping[str, Any]], most: int = 14) -> go.Figure:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from functools import cached_property
@@ -17,15 +18,17 @@ from ..records import RecordTail
 from ..run import Run
 from ..run_folder import RECORDS_FILE
 from ..strip import Network
-from .parameters import SHAPES, shape_of
+from .parameters import SHAPES, column, shape_of
 
 if TYPE_CHECKING:
     import pandas as pd
+    from numpy.typing import NDArray
 
     from ..study import Study
     from ..trial import Trial
 
 PAUSE_SECONDS = 1.0  # between two looks at the records, however many pages ask
+UNDRAWN = ("on_front", "latency_ms", "drop_db", "fidelity_db")  # of the frame's columns: the page does not need them
 QUIET_SECONDS = 60.0  # without a record, from which a search is not called running
 
 
@@ -160,22 +163,41 @@ class Followed:
         """Return what has changed after a version: the rows, the numbers that are gone, and the front; None where nothing has.
 
         Returns:
-            Plain data: ``version``, ``from`` (0: all), ``rows`` (columns of `frame.as_frame`, lists), ``gone`` and ``front``
-            (numbers), ``hypervolume``.
+            Plain data: ``version``, ``from`` (0: all), ``rows`` (columns that the page draws, lists), ``gone`` and ``front``
+            (numbers).
         """
         self.look()
         with self.lock:
             if since == self.version:
                 return None
-            numbers = [number for number, version in self._changed.items() if version > since or since > self.version]
+            numbers = self._changed_after(since)
+            frame = self._framed([number for number in numbers if number in self._rows])
             return {
                 "version": self.version,
                 "from": since if since <= self.version else 0,
-                "rows": columns(self._framed([number for number in sorted(numbers) if number in self._rows])),
+                "rows": columns(frame.drop(columns=list(UNDRAWN))),
                 "gone": [number for number in numbers if number not in self._rows],
                 "front": self.front,
-                "hypervolume": self.hypervolume,
             }
+
+    def column(self, name: str, since: int) -> dict[str, Any]:
+        """Return a parameter of the candidates that have changed after a version.
+
+        Args:
+            name: of `parameters.parameter_names`.
+            since: a version.
+
+        Returns:
+            Plain data: ``version``, and lists ``trial`` and ``values``.
+        """
+        with self.lock:
+            numbers = [number for number in self._changed_after(since) if number in self._rows]
+            values = column(name, [self.run.any_trial(number) for number in numbers], self.network)
+            return {"version": self.version, "trial": numbers, "values": plain(np.array(values, float))}
+
+    def _changed_after(self, since: int) -> list[int]:
+        """Return the numbers that have changed after a version, rising; all where it is not one of this run yet."""
+        return sorted(number for number, version in self._changed.items() if version > since or since > self.version)
 
     def frame(self) -> pd.DataFrame:
         """Return the frame of what is known now, which is not to be changed."""
@@ -234,13 +256,14 @@ class Followed:
 
 def columns(frame: pd.DataFrame) -> dict[str, list[Any]]:
     """Return a frame as plain lists for JSON, numbers to six digits, None where there are none."""
-    return {str(name): _plain(frame[name]) for name in frame.columns}
+    return {str(name): plain(frame[name].to_numpy()) for name in frame.columns}
 
 
-def _plain(values: pd.Series) -> list[Any]:
+def plain(values: NDArray[Any]) -> list[Any]:
+    """Return values ``[N]`` as a list for JSON, numbers to six digits, None where there are none."""
     if values.dtype.kind != "f":
         return list(values.tolist())
-    return [float(f"{value:.6g}") if np.isfinite(value) else None for value in values.tolist()]
+    return [float(f"{value:.6g}") if math.isfinite(value) else None for value in values.tolist()]
 
 
 def _seconds(time_: str) -> float:

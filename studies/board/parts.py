@@ -42,7 +42,7 @@ def table(heads: Sequence[str], rows: Sequence[Any], name: str) -> Any:
     )
 
 
-def choice(store: str, options: Mapping[str, str]) -> Any:
-    """Return a choice of one of some options, by value what it is called; the page keeps it in a store (assets/views.js)."""
+def choice(name: str, options: Mapping[str, str], **kept: str) -> Any:
+    """Return a choice of one of some options, by value what it is called; ``store="…"`` has the page keep it in a store."""
     shown = [html.Option(label, value=value) for value, label in options.items()]
-    return html.Select(shown, id=f"{store}-choice", className="choice", **data(store=store))
+    return html.Select(shown, id=name, className="choice", **data(**kept))

@@ -1,4 +1,4 @@
-"""Addresses that give files: pictures, tables, the page that opens offline."""
+"""Addresses that give data: what has changed, pictures, tables, the page that opens offline."""
 
 from __future__ import annotations
 
@@ -7,24 +7,53 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...spaces.errors import SlimfrontError
+from ...spaces.errors import InputError, SlimfrontError
 from ..export import export
 from ..pictures import difference, difference_factor
 from ..report import report
+from . import budgets
 from .albums import webp
+from .run_page import state_text
 
 if TYPE_CHECKING:
     from dash import Dash
     from flask import Response
 
     from .boarded import Boards
+    from .followed import Followed
 
 WEBP = "image/webp"
 
 
 def serve(app: Dash, boards: Boards) -> None:
     """Add the addresses."""
-    from flask import Response, abort
+    from flask import Response, abort, jsonify, request
+
+    def since() -> int:
+        return request.args.get("since", 0, int)
+
+    def followed(index: int) -> Followed:
+        try:
+            return boards[index].followed
+        except SlimfrontError as error:
+            abort(404, str(error))
+
+    @app.server.get("/run/<int:index>/rows")
+    def rows(index: int) -> Response:
+        run, version = followed(index), since()
+        return jsonify((run.news(version) or {"version": version}) | {"state": state_text(run)})
+
+    @app.server.get("/run/<int:index>/column")
+    def column(index: int) -> Response:
+        return jsonify(followed(index).column(request.args.get("name", ""), since()))
+
+    @app.server.get("/run/<int:index>/fitting")
+    def fitting(index: int) -> Response:
+        frame = followed(index).frame()
+        try:
+            return jsonify(budgets.answer(frame, request.args))
+        except InputError as error:
+            abort(400, str(error))
 
     def found(what: Callable[[], bytes], kind: str, name: str = "", kept: bool = False) -> Response:
         try:

@@ -55,10 +55,6 @@ def _stores(index: int) -> Any:
         [
             dcc.Store(id="run", data=index),
             dcc.Store(id="version", data=0),
-            dcc.Store(id="news"),
-            dcc.Store(id="mask"),
-            dcc.Store(id="brush", data={}),
-            dcc.Store(id="colours"),
             dcc.Store(id="selected"),
             *(
                 dcc.Store(id=name)
@@ -69,12 +65,10 @@ def _stores(index: int) -> Any:
                     "reviewed",
                     "done",
                     "marked",
-                    "open",
                     "saved-png",
                     "saved-svg",
                 )
             ),
-            dcc.Store(id="colour", data=PLAIN),
             dcc.Interval(id="tick", interval=TICK_MS),
         ]
     )
@@ -99,8 +93,12 @@ def _budgets(followed: Followed, frame: Any) -> list[Any]:
         html.Section(
             [
                 html.H2("Budget", id="budget-title"),
-                dcc.Store(id="budgets", data=[asdict(budget) for budget in spent]),
-                html.Div(sliders, className="sliders"),
+                html.Div(
+                    sliders,
+                    id="budgets",
+                    className="sliders",
+                    **data(budgets=json.dumps([asdict(budget) for budget in spent])),
+                ),
                 html.P(id="left", className="left", role="status"),
                 html.Div(
                     [
@@ -117,15 +115,13 @@ def _budgets(followed: Followed, frame: Any) -> list[Any]:
 
 
 def _figures(frame: Any) -> list[Any]:
-    views = [
-        html.Figure(
-            [
-                html.Figcaption([title, html.Span(better)]),
-                html.Div(dcc.Graph(id=name, figure=figures.empty_view(frame, name), config=GRAPH), className="plot"),
-            ]
-        )
-        for name, (title, better) in VIEW_TITLES.items()
-    ]
+    views = []
+    for name, (title, better) in VIEW_TITLES.items():
+        figure = figures.empty_view(frame, name)
+        margin = json.dumps(figure.layout.margin.to_plotly_json())
+        graph = dcc.Graph(id=name, figure=figure, config=GRAPH)
+        plot = html.Div(graph, id=f"{name}-plot", className="plot", **data(margin=margin))
+        views.append(html.Figure([html.Figcaption([title, html.Span(better)]), plot]))
     return [html.Section([html.H2("Front"), html.Div(views, className="views")])]
 
 
@@ -141,7 +137,7 @@ def _more(followed: Followed, frame: Any) -> list[Any]:
         html.Div(
             [
                 html.Label("Colour", htmlFor="colour-choice"),
-                choice("colour", options),
+                choice("colour-choice", options),
                 html.Span(id="colour-legend", className="note"),
                 html.Span(
                     [
@@ -153,31 +149,43 @@ def _more(followed: Followed, frame: Any) -> list[Any]:
             ],
             className="row",
         ),
+        dcc.Store(id="space-figure", data=figures.space_figure().to_plotly_json()),
+        dcc.Store(id="parallel-figure", data=figures.parallel_figure(PARALLEL).to_plotly_json()),
         html.Details(
             [
                 html.Summary("All three in one view", id="open-space"),
-                html.Div(dcc.Graph(id="space", figure=figures.space_figure(frame), config=GRAPH), className="space"),
+                html.Div(dcc.Graph(id="space", config=GRAPH), className="space"),
             ]
         ),
         html.Details(
             [
-                html.Summary("Parallel coordinates: draw a range on an axis to choose by it", id="open-parallel"),
+                html.Summary(
+                    "Parallel coordinates: draw a range on an axis, or type one, to choose by it", id="open-parallel"
+                ),
                 html.Div(
-                    dcc.Graph(
-                        id="parallel",
-                        figure=figures.parallel_figure({name: [] for name in PARALLEL}, PARALLEL, "psnr_db"),
-                        config=GRAPH,
-                    ),
+                    dcc.Graph(id="parallel", config=GRAPH),
                     **data(columns=json.dumps(list(PARALLEL))),
                     **aria(label="Parallel coordinates"),
                     className="wide",
                     tabIndex="0",
                     role="region",
                 ),
+                html.Div([_range(column, title) for column, title in PARALLEL.items()], className="ranges"),
             ]
         ),
         html.Section([html.H2("Candidates on the front"), html.Div(id="table")]),
     ]
+
+
+def _range(column: str, title: str) -> Any:
+    """Return fields for the range of an axis; the page reads them (assets/views.js)."""
+    fields = [
+        html.Label(
+            [html.Span(word), dcc.Input(id=f"{column}-{end}", type="number", step="any")], htmlFor=f"{column}-{end}"
+        )
+        for end, word in (("low", "from"), ("high", "to"))
+    ]
+    return html.Fieldset([html.Legend(title), *fields])
 
 
 def front_table(boarded: Boarded) -> Any:

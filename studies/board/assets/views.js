@@ -1,125 +1,102 @@
-// The linked views of a front: one table of candidates, drawn in all of them. The server sends rows that changed, and a bit for
-// each candidate that fits the budgets; nothing else travels.
+// The linked views of a front (the front in Plotly, the others behind it), and what the page answers by itself.
 "use strict";
 (() => {
+  const board = window.slimfront;
   const VIEWS = { "size-speed": ["size_bytes", "speedup"], "size-quality": ["size_bytes", "psnr_db"], "speed-quality": ["speedup", "psnr_db"] };
   const SPACE = ["size_bytes", "speedup", "psnr_db"];
   const SYMBOLS = { reference: "star", uniform: "diamond", polished: "triangle-up", student: "square", search: "circle" };
   const SIZES = { reference: 15, uniform: 11, polished: 11, student: 9, search: 8 };
-  const ACCENT = "#0b6b74", INK = "#1c2430", GREY = "#8a949f";
-  const BASES = ["#0b6b74", "#b4551d", "#5a4fa3", "#8a6d00", "#a8326e", "#3d7a2a", "#1f5fa8", "#555f6b"];
-  const SCALE = [[0, "#f0b429"], [0.5, "#2f9aa0"], [1, "#1b2f6b"]];
   const FAINT = 0.13;
-  const MANY = 2000;       // candidates, as in figures.py
+  const DENSE = 2000;      // candidates, from which those beside the front are drawn smaller
+  const ROOM = 0.06;       // beside the outermost points, a part of an axis
   const MOST_LINES = 1000; // of parallel coordinates, beside the front's
 
-  let table = new Map();   // by trial number
-  let front = new Set();
-  let fits = null;         // a bit a trial number; null: all fit
-  let colours = null;      // { values: by trial number, names: whether they stand for bases } or null
   let chosen = { a: null, b: null };
 
-  const escape = text => String(text).replace(/[&<>"']/g, c => `&#${c.charCodeAt(0)};`);
   const fixed = (value, digits) => value === null || value === undefined ? "–" : value.toFixed(digits).replace("-", "−");
   function size(bytes) {
     for (const [unit, factor] of [["GB", 1e9], ["MB", 1e6], ["kB", 1e3]])
       if (bytes >= factor) { const v = bytes / factor; return `${v.toFixed(v >= 100 ? 0 : v >= 10 ? 1 : 2)} ${unit}`; }
     return `${Math.round(bytes)} B`;
   }
-  const fit = number => fits === null || number >= 8 * fits.length || (fits[number >> 3] >> (number & 7) & 1) === 1;
 
-  function hover(row) {
-    const label = row.label ? ` · ${escape(row.label)}` : "";
+  board.hover = row => {
+    const label = row.label ? ` · ${board.escape(row.label)}` : "";
     const speed = row.state === "predicted" ? "predicted" : `${fixed(row.speedup_low, 2)}–${fixed(row.speedup_high, 2)}`;
     return `<b>trial ${row.trial}</b>${label}<br>${size(row.size_bytes)}<br>${fixed(row.speedup, 2)}× (${speed})<br>${fixed(row.psnr_db, 2)} dB`;
-  }
+  };
 
-  function take(news) {
-    if (news.from === 0) { // another run, or the first time
-      table = new Map();
-      fits = colours = null;
-      chosen = { a: null, b: null };
-    }
-    const columns = Object.keys(news.rows);
-    news.rows.trial.forEach((number, i) => table.set(number, Object.fromEntries(columns.map(name => [name, news.rows[name][i]]))));
-    for (const number of news.gone) table.delete(number);
-    front = new Set(news.front);
-  }
-
-  function colour(rows, usual) {
-    if (!colours) return { color: rows.map(row => row.kind === "reference" ? INK : usual), showscale: false };
-    if (colours.names) return { color: rows.map(row => BASES[colours.values[row.trial] % BASES.length] || GREY), showscale: false };
-    const known = colours.values.filter(value => value !== null && value !== undefined);
-    return { color: rows.map(row => colours.values[row.trial] ?? null), colorscale: SCALE, cmin: Math.min(...known), cmax: Math.max(...known), showscale: false };
-  }
-
-  const able = row => fit(row.trial) && row.feasible;
-
-  // Many points are alike but for their colour: to give each a size, a symbol and an opacity of its own takes a browser long.
-  function marker(rows, usual, opacity, many) {
-    if (many) return Object.assign(rows.length && colours ? colour(rows, usual) : { color: usual }, { symbol: "circle", size: 6, opacity, line: { width: 0 } });
-    return Object.assign(colour(rows, usual), {
-      symbol: rows.map(row => SYMBOLS[row.kind] + (row.state === "predicted" ? "-open" : "")),
-      size: rows.map(row => SIZES[row.kind]),
-      opacity: rows.map(row => able(row) || row.kind === "reference" ? 1 : FAINT),
-      line: { width: 1, color: "white" },
-    });
-  }
-
-  function bars(rows, usual) {
-    const reach = (bound, sign) => rows.map(row => row[bound] === null || !able(row) ? 0 : Math.max(0, sign * (row[bound] - row.speedup)));
-    return { type: "data", array: reach("speedup_high", 1), arrayminus: reach("speedup_low", -1), color: usual, thickness: 1, width: 2 };
-  }
-
+  const isMarked = row => board.onFront(row) || row.kind === "reference" || row.kind === "uniform";
+  const opacity = row => board.able(row) || row.kind === "reference" ? 1 : FAINT;
   const plot = id => document.getElementById(id)?.querySelector(".js-plotly-plot");
-  const isMany = () => table.size > MANY;
-  function parts() { // what does not fit, what does, and what is on the front or to be found again
-    const groups = [[], [], []];
-    for (const row of table.values())
-      groups[front.has(row.trial) || row.kind === "reference" || row.kind === "uniform" ? 2 : able(row) ? 1 : 0].push(row);
-    return groups;
+
+  const mark = row => ({ symbol: SYMBOLS[row.kind], size: SIZES[row.kind], color: board.colour(row), opacity: opacity(row), open: row.state === "predicted" });
+
+  function point(row, x, y, dense) {
+    const marked = isMarked(row), made = Object.assign(mark(row), { row, x: row[x], y: row[y], level: marked ? 1 : 0 });
+    if (dense && !marked) made.size -= 3;
+    if (marked && board.able(row) && (x === "speedup" || y === "speedup") && row.speedup_low !== null && row.speedup_high !== null)
+      made.bar = { axis: x === "speedup" ? "x" : "y", low: row.speedup_low, high: row.speedup_high };
+    return made;
   }
 
-  function drawView(name, groups) {
-    const div = plot(name), [x, y] = VIEWS[name];
-    if (!div) return false;
-    groups.forEach((rows, i) => {
-      const usual = i === 2 ? ACCENT : GREY;
-      Object.assign(div.data[i], {
-        x: rows.map(row => row[x]), y: rows.map(row => row[y]), customdata: rows.map(row => row.trial), hovertext: rows.map(hover),
-        marker: marker(rows, usual, i ? 1 : FAINT, isMany() && i < 2),
-      });
-      if (i === 2) for (const [axis, bar] of [[x, "error_x"], [y, "error_y"]]) if (axis === "speedup") div.data[i][bar] = bars(rows, usual);
-    });
-    const ring = div.data[3], rings = [chosen.a, chosen.b].map(number => table.get(number)).filter(Boolean);
-    Object.assign(ring, { x: rings.map(row => row[x]), y: rings.map(row => row[y]) });
+  function ends(rows, axis) {
+    const known = rows.map(row => row[axis]).filter(value => value !== null);
+    return known.length ? [known.reduce((a, b) => Math.min(a, b)), known.reduce((a, b) => Math.max(a, b))] : [];
+  }
+
+  // Returns the ends of an axis, with room for the points there; of sizes in powers of ten.
+  function span(rows, axis) {
+    const log = axis === "size_bytes", [low = 1, high = 1] = ends(rows, axis).map(value => log ? Math.log10(value) : value);
+    const room = ROOM * (high - low) || 0.5;
+    return { low: low - room, high: high + room, log };
+  }
+
+  function drawView(name, rows) {
+    const holder = document.getElementById(`${name}-plot`), [x, y] = VIEWS[name];
+    if (!holder) return;
+    const points = rows.filter(row => row[x] !== null && row[y] !== null).map(row => point(row, x, y, rows.length > DENSE));
+    const spans = { x: span(rows, x), y: span(rows, y) };
+    board.cloud.show(holder, points, [chosen.a, chosen.b].map(board.row).filter(Boolean), spans);
+    ruled(holder, name, spans);
+  }
+
+  // Gives a view's figure its axes, as soon as it is there; what a user has zoomed stays.
+  function ruled(holder, name, spans) {
+    holder.spans = spans;
+    const div = plot(name), text = JSON.stringify(spans);
+    if (!div?._fullLayout) { if (!holder.waits) holder.waits = setTimeout(() => { holder.waits = 0; ruled(holder, name, holder.spans); }, 60); return; }
+    if (holder.ruled === text) return;
+    if (holder.ruled === undefined) div.on("plotly_afterplot", () => board.cloud.paint(holder));
+    holder.ruled = text;
+    for (const axis of ["x", "y"]) Object.assign(div.layout[`${axis}axis`], { range: [spans[axis].low, spans[axis].high], autorange: false });
     redraw(div);
-    return true;
   }
 
-  const open = div => div && div.closest("details").open;
-  function drawSpace(groups) {
+  const open = div => div?.data.length && div.closest("details").open;
+  function drawSpace(rows) {
     const div = plot("space");
     if (!open(div)) return;
-    const marked = groups[2].filter(able);
-    const sets = [[...groups[0], ...groups[2].filter(row => !able(row))], groups[1], marked];
+    const able = rows.filter(board.able);
+    const sets = [rows.filter(row => !board.able(row)), able.filter(row => !isMarked(row)), able.filter(isMarked)];
     sets.forEach((rows, i) => {
       const [x, y, z] = SPACE.map(axis => rows.map(row => row[axis]));
-      Object.assign(div.data[i], { x, y, z, customdata: rows.map(row => row.trial), hovertext: rows.map(hover) });
-      Object.assign(div.data[i].marker, i && colours ? colour(rows, GREY) : { color: i === 2 ? ACCENT : GREY });
+      Object.assign(div.data[i], { x, y, z, customdata: rows.map(row => row.trial), hovertext: rows.map(board.hover) });
+      div.data[i].marker.color = i ? rows.map(board.colour) : board.GREY;
     });
     redraw(div);
   }
 
+  const axesOf = div => JSON.parse(div.closest("[data-columns]").dataset.columns);
   function drawParallel() {
     const div = plot("parallel");
     if (!open(div)) return;
-    const names = JSON.parse(div.closest("[data-columns]").dataset.columns);
-    const known = [...table.values()].filter(row => names.every(name => row[name] !== null));
+    const names = axesOf(div);
+    const known = board.rows().filter(row => names.every(name => row[name] !== null));
     const step = Math.ceil(known.length / MOST_LINES);
-    const rows = known.filter((row, i) => i % step === 0 || front.has(row.trial));
+    const rows = known.filter((row, i) => i % step === 0 || board.onFront(row));
     div.data[0].dimensions.forEach((dimension, i) => {
-      const all = known.map(row => row[names[i]]), low = Math.min(...all), high = Math.max(...all);
+      const [low, high] = known.length ? ends(known, names[i]) : [0, 1];
       dimension.values = rows.map(row => row[names[i]]);
       dimension.range = high > low ? [low, high] : [low - 0.5, high + 0.5];
     });
@@ -139,77 +116,120 @@
   }
 
   function drawNow(what) {
-    const groups = parts();
-    const done = what.includes("views") ? Object.keys(VIEWS).map(name => drawView(name, groups)) : [];
-    if (what.includes("space")) drawSpace(groups);
+    const rows = board.rows();
+    if (what.includes("views")) for (const name of Object.keys(VIEWS)) drawView(name, rows);
+    if (what.includes("space")) drawSpace(rows);
     if (what.includes("parallel")) drawParallel();
-    document.body.dataset.candidates = table.size;
     for (const line of document.querySelectorAll("tr[data-trial]")) {
       const number = Number(line.dataset.trial);
       line.classList.toggle("selected", number === chosen.a);
-      line.classList.toggle("unfit", !fit(number) || table.get(number)?.feasible === false);
+      line.classList.toggle("unfit", !board.fit(number) || board.row(number)?.feasible === false);
     }
-    if (done.includes(false)) setTimeout(() => draw(what), 60); // the page is not all there yet
+    document.body.dataset.candidates = rows.length;
   }
 
-  function unpacked(text) {
-    if (text === null || text === undefined) return null;
-    return Uint8Array.from(atob(text), c => c.charCodeAt(0));
-  }
-
+  // Saves the views as they are seen, their points drawn by Plotly.
   function save(clicks, kind) {
     for (const name of clicks ? Object.keys(VIEWS) : []) {
       const div = plot(name);
-      if (div) window.Plotly.downloadImage(div, { format: kind, filename: name, width: 900, height: 640, scale: kind === "png" ? 2 : 1 });
+      if (!div) continue;
+      const points = div.closest(".plot").querySelector("canvas").points, all = key => points.map(point => point[key]);
+      const marker = { symbol: points.map(({ symbol, open }) => symbol + (open ? "-open" : "")), size: all("size"), color: all("color"), opacity: all("opacity"), line: { width: 1, color: "white" } };
+      const trace = { type: "scatter", mode: "markers", x: all("x"), y: all("y"), marker };
+      const barred = points.filter(point => point.bar), axis = barred[0]?.bar.axis;
+      const reach = barred.map(({ bar, ...point }) => [bar.high - point[axis], point[axis] - bar.low]);
+      const bars = { type: "scatter", mode: "markers", x: barred.map(point => point.x), y: barred.map(point => point.y), marker: { opacity: 0 } };
+      if (axis) bars[`error_${axis}`] = { type: "data", array: reach.map(([up]) => up), arrayminus: reach.map(([, down]) => down), color: board.ACCENT, thickness: 1, width: 2 };
+      const layout = Object.assign({}, div.layout, { paper_bgcolor: "white", showlegend: false });
+      window.Plotly.downloadImage({ data: [bars, trace], layout }, { format: kind, filename: name, width: 900, height: 640, scale: kind === "png" ? 2 : 1 });
     }
     return window.dash_clientside.no_update;
   }
+
+  // Ranges of parallel axes, drawn or typed.
+  function ranges(div) {
+    const found = {};
+    div.data[0].dimensions.forEach((dimension, i) => {
+      const range = dimension.constraintrange;
+      if (range && range.length) found[axesOf(div)[i]] = Array.isArray(range[0]) ? range : [range];
+    });
+    return found;
+  }
+
+  function typed() {
+    const div = plot("parallel"), number = (column, end) => document.getElementById(`${column}-${end}`).valueAsNumber;
+    axesOf(div).forEach((column, i) => {
+      const [low, high] = [number(column, "low"), number(column, "high")];
+      if (Number.isNaN(low) && Number.isNaN(high)) delete div.data[0].dimensions[i].constraintrange;
+      else div.data[0].dimensions[i].constraintrange = [Number.isNaN(low) ? -1e300 : low, Number.isNaN(high) ? 1e300 : high];
+    });
+    redraw(div);
+    refit();
+  }
+
+  let fitted = Promise.resolve(), due_ = 0;
+
+  // Asks what fits the sliders and ranges as they are; a question that a later one has overtaken is not asked.
+  function refit() {
+    const turn = ++due_;
+    fitted = fitted.then(async () => {
+      const sliders = document.getElementById("budgets");
+      if (turn !== due_ || sliders === null) return;
+      const positions = Object.fromEntries([...sliders.querySelectorAll("input")].map(slider => [slider.id, slider.value]));
+      const drawn = plot("parallel");
+      const answer = await board.fitting({ ...positions, budgets: sliders.dataset.budgets, ranges: JSON.stringify(drawn?.data.length ? ranges(drawn) : {}) });
+      if (answer === null) return;
+      for (const [name, text] of Object.entries(answer.texts)) document.getElementById(`${name}-text`).textContent = text;
+      document.getElementById("left").textContent = answer.left;
+      if (answer.changed) draw(["views", "space"]);
+    }).catch(error => console.warn(error)); // the next one asks again
+  }
+
+  async function recolour() {
+    const choice = document.getElementById("colour-choice"), legend = document.getElementById("colour-legend");
+    if (choice === null) return;
+    const key = await board.colourBy(choice.value).catch(error => board.escape(error.message));
+    if (key || legend.innerHTML) draw(["views", "space"]);
+    legend.innerHTML = key;
+  }
+
   document.addEventListener("change", event => {
     const store = event.target.dataset?.store;
     if (store) window.dash_clientside.set_props(store, { data: event.target.value });
+    if (event.target.id === "colour-choice") recolour();
+    if (event.target.closest?.(".ranges")) typed();
+  });
+  document.addEventListener("input", event => { if (event.target.closest?.("#budgets")) refit(); });
+  document.addEventListener("click", event => {
+    if (event.target.id !== "free") return;
+    for (const { key, free } of JSON.parse(document.getElementById("budgets").dataset.budgets)) document.getElementById(key).value = free;
+    refit();
   });
   const clicked = clicks => window.dash_clientside.callback_context.triggered_id && clicks.some(Boolean) && window.dash_clientside.callback_context.triggered[0]?.value;
 
   window.dash_clientside = Object.assign({}, window.dash_clientside, {
     board: {
-      news(news) {
-        if (!news) return window.dash_clientside.no_update;
-        take(news);
-        draw();
-        return news.version;
-      },
-      mask(mask) {
-        const before = new Map([...table.keys()].map(number => [number, fit(number)]));
-        fits = mask ? unpacked(mask.bits) : null;
-        if ([...before].some(([number, fitted]) => fit(number) !== fitted)) draw(["views", "space"]);
-        return mask ? mask.text : "";
-      },
-      colour(found) {
-        if (found || colours) draw(["views", "space"]);
-        colours = found || null;
-        return window.dash_clientside.no_update;
+      async news(ticks, run) {
+        const none = window.dash_clientside.no_update;
+        if (!ticks) board.open(run);
+        const found = await board.follow().catch(() => null); // the next tick asks again
+        if (found === null) return [none, none];
+        if (found.changed) { draw(); refit(); recolour(); }
+        return [found.changed ? found.version : none, found.state === document.getElementById("state").textContent ? none : found.state];
       },
       chosen(a, b) { chosen = { a, b: b === null || b === undefined ? null : Number(b) }; draw(["views"]); return window.dash_clientside.no_update; },
       image(clicks) { return clicked(clicks) ? window.dash_clientside.callback_context.triggered_id.image : window.dash_clientside.no_update; },
-      free() { return [100, 100, 0, 100]; },
-      opened() { setTimeout(() => draw(["space", "parallel"]), 30); return window.dash_clientside.no_update; },
+      opened(clicks, figure) { // what needs WebGL is there from when it is looked at
+        setTimeout(() => draw(["space", "parallel"]), 30);
+        return clicks === 1 ? figure : window.dash_clientside.no_update;
+      },
       clicked() {
         const context = window.dash_clientside.callback_context, value = context.triggered[0]?.value;
         const number = context.triggered_id === "go" ? value
           : typeof context.triggered_id === "object" && value ? context.triggered_id.trial : value?.points?.[0]?.customdata;
         return number === undefined || number === null ? window.dash_clientside.no_update : Number(number);
       },
-      brushed() {
-        const div = plot("parallel");
-        if (!div) return window.dash_clientside.no_update;
-        const names = JSON.parse(div.closest("[data-columns]").dataset.columns);
-        const ranges = {};
-        div.data[0].dimensions.forEach((dimension, i) => {
-          const range = dimension.constraintrange;
-          if (range && range.length) ranges[names[i]] = Array.isArray(range[0]) ? range : [range];
-        });
-        return ranges;
-      },
+      brushed() { refit(); return window.dash_clientside.no_update; },
       png: clicks => save(clicks, "png"),
       svg: clicks => save(clicks, "svg"),
     },

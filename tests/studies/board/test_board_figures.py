@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-import math
+import json
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
@@ -12,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slimfront.spaces.candidate import Candidate, LayerChoice
+from slimfront.spaces.errors import InputError
 from slimfront.studies.board import figures
 from slimfront.studies.board.albums import TILES, worst_tile
-from slimfront.studies.board.budgets import END, Budget, bits, budgets, fitting
+from slimfront.studies.board.budgets import END, Budget, answer, bits, budgets, fitting
 from slimfront.studies.board.candidate import differences
 from slimfront.studies.board.parameters import column, parameter_names, shape_of
 from slimfront.studies.figures import VIEWS
@@ -47,21 +49,44 @@ def frame() -> pd.DataFrame:
 @pytest.mark.parametrize("name", VIEWS)
 def test_a_view_begins_with_its_axes_and_no_points(frame: pd.DataFrame, name: str):
     figure = figures.empty_view(frame, name)
-    assert [len(trace.x) for trace in figure.data] == [0, 0, 0, 0]
+    assert [len(trace.x) for trace in figure.data] == [0]
     assert figure.layout.xaxis.title.text and figure.layout.yaxis.title.text
 
 
-def test_many_points_are_drawn_in_webgl(frame: pd.DataFrame):
-    many = pd.concat([frame] * (figures.MANY // len(frame) + 1))
-    assert figures.empty_view(many, "size-speed").data[0].type == "scattergl"
-    assert figures.empty_view(frame, "size-speed").data[0].type == "scatter"
+def test_parallel_axes_begin_with_their_titles():
+    (lines,) = figures.parallel_figure({"size": "size, bytes", "psnr": "PSNR"}).data
+    assert [dimension["label"] for dimension in lines.dimensions] == ["size, bytes", "PSNR"]
 
 
-def test_parallel_axes_leave_out_who_lacks_a_number():
-    columns = {"size": [1.0, 2.0, 3.0], "psnr": [30.0, math.nan, 28.0]}
-    (lines,) = figures.parallel_figure(columns, {"size": "size", "psnr": "PSNR"}, "psnr").data
-    assert [list(dimension["values"]) for dimension in lines.dimensions] == [[1.0, 3.0], [30.0, 28.0]]
-    assert list(lines.line.color) == [30.0, 28.0]
+def question(frame: pd.DataFrame, ranges: str = "{}", **positions: object) -> dict[str, str]:
+    spent = budgets(frame, True)
+    placed = {budget.key: str(positions.get(budget.key, budget.free)) for budget in spent}
+    return {"budgets": json.dumps([asdict(budget) for budget in spent]), "ranges": ranges} | placed
+
+
+def test_a_page_is_told_what_fits_its_budgets(frame: pd.DataFrame):
+    told = answer(frame, question(frame, max_drop=50))
+    assert told["bits"] == bits([0, 1, 2], np.array([True, True, False]))
+    assert told["texts"]["max_drop"] == "at most 1.00 dB" and told["texts"]["max_size"] == "any"
+    assert told["left"].startswith("2 of 3 candidates fit, 2 of them on the front; the smallest 1.00 MB (trial 1)")
+    assert answer(frame, question(frame, '{"size_bytes": [[1, 2]]}'))["left"] == "none of 3 candidates fits"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"budgets": "[{}]"},
+        {"budgets": "5"},
+        {"max_size": "much"},
+        {"max_size": "inf"},
+        {"ranges": '{"nothing": [[0, 1]]}'},
+        {"ranges": '{"size_bytes": [0]}'},
+        {"ranges": "["},
+    ],
+)
+def test_a_question_that_no_page_asks_is_refused(frame: pd.DataFrame, wrong: dict[str, str]):
+    with pytest.raises(InputError, match="open the page again"):
+        answer(frame, question(frame) | wrong)
 
 
 def test_times_of_the_fastest_layers_are_one_bar_and_names_are_text():

@@ -14,16 +14,12 @@ from slimfront.spaces.errors import InputError
 from slimfront.studies.board.deciding import bundle_folder
 from slimfront.studies.board.guard import is_local
 
-NEWS = {
-    "output": "..news.data...state.children..",
-    "outputs": [{"id": "news", "property": "data"}, {"id": "state", "property": "children"}],
-    "inputs": [{"id": "tick", "property": "n_intervals", "value": 1}],
-    "changedPropIds": ["tick.n_intervals"],
-    "state": [
-        {"id": "version", "property": "data", "value": 0},
-        {"id": "run", "property": "data", "value": 0},
-        {"id": "state", "property": "children", "value": None},
-    ],
+PAGE = {
+    "output": "..page.children...problem.hidden..",
+    "outputs": [{"id": "page", "property": "children"}, {"id": "problem", "property": "hidden"}],
+    "inputs": [{"id": "place", "property": "pathname", "value": "/"}],
+    "changedPropIds": ["place.pathname"],
+    "state": [],
 }
 
 
@@ -54,27 +50,27 @@ def test_whoever_asks_by_another_name_gets_nothing(address: str):
 
 
 def test_nothing_is_asked_of_the_answers_without_the_sessions_token(address: str):
-    assert ask(f"{address}/_dash-update-component", NEWS)[0] == 403
+    assert ask(f"{address}/_dash-update-component", PAGE)[0] == 403
     name = cookie(address).split("=")[0]
-    assert ask(f"{address}/_dash-update-component", NEWS, Cookie=f"{name}=guess")[0] == 403
-    status, text, _ = ask(f"{address}/_dash-update-component", NEWS, Cookie=cookie(address))
-    assert status == 200 and json.loads(text)["response"]["news"]["data"]["rows"]["trial"]
+    assert ask(f"{address}/_dash-update-component", PAGE, Cookie=f"{name}=guess")[0] == 403
+    status, text, _ = ask(f"{address}/_dash-update-component", PAGE, Cookie=cookie(address))
+    assert status == 200 and json.loads(text)["response"]["page"]["children"]
 
 
 def test_pages_of_other_sites_are_refused_even_with_the_token(address: str):
     known = cookie(address)
     foreign = {"Origin": "http://evil.example"}
-    assert ask(f"{address}/_dash-update-component", NEWS, Cookie=known, **foreign)[0] == 403
-    assert ask(f"{address}/_dash-update-component", NEWS, Cookie=known, Sec_Fetch_Site="cross-site")[0] == 403
-    assert ask(f"{address}/_dash-update-component", NEWS, Cookie=known, Origin=address)[0] == 200
+    assert ask(f"{address}/_dash-update-component", PAGE, Cookie=known, **foreign)[0] == 403
+    assert ask(f"{address}/_dash-update-component", PAGE, Cookie=known, Sec_Fetch_Site="cross-site")[0] == 403
+    assert ask(f"{address}/_dash-update-component", PAGE, Cookie=known, Origin=address)[0] == 200
     for origin in ("http://[", "null", address.replace("http:", "https:")):
-        assert ask(f"{address}/_dash-update-component", NEWS, Cookie=known, Origin=origin)[0] == 403
+        assert ask(f"{address}/_dash-update-component", PAGE, Cookie=known, Origin=origin)[0] == 403
 
 
 def test_other_sites_may_lead_to_a_page_but_start_no_work(address: str):
     foreign = {"Sec_Fetch_Site": "cross-site", "Cookie": cookie(address)}
     assert ask(f"{address}/run/0", Sec_Fetch_Mode="navigate", **foreign)[0] == 200
-    for path in ("/run/0/report.html", "/run/0/candidates.csv", "/run/0/picture/0/0.webp"):
+    for path in ("/run/0/rows?since=0", "/run/0/report.html", "/run/0/candidates.csv", "/run/0/picture/0/0.webp"):
         assert ask(f"{address}{path}", Sec_Fetch_Mode="no-cors", **foreign)[0] == 403
         assert ask(f"{address}{path}", Sec_Fetch_Mode="navigate", **foreign)[0] == 403
 

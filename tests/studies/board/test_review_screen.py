@@ -13,17 +13,15 @@ from slimfront.studies.review import Review
 from slimfront.studies.run import Run
 from slimfront.studies.verify import verify
 
-OPACITIES = """document.querySelector('#size-speed .js-plotly-plot').data.slice(0, 3)
-    .filter(trace => trace.x.length).flatMap(trace => [trace.marker.opacity].flat())"""
+POINTS = "document.querySelector('#size-speed-plot canvas').points"
+OPACITIES = f"{POINTS}.map(point => point.opacity)"
+WIDTHS = pytest.mark.parametrize("width", [1280, 390])
 
 
 def ready(page) -> None:
-    """Wait until the front is drawn."""
-    page.wait_for_selector("#speed-quality .js-plotly-plot")
+    """Wait until the front is drawn, with its axes."""
     page.wait_for_function("document.body.dataset.candidates > 0")
-    page.wait_for_function(
-        "document.querySelector('#size-speed .js-plotly-plot')?.data?.slice(0, 3).some(trace => trace.x.length > 0)"
-    )
+    page.wait_for_function("[...document.querySelectorAll('.views .plot')].every(plot => plot.ruled)")
 
 
 def slide(page, name: str, value: int) -> None:
@@ -34,11 +32,21 @@ def slide(page, name: str, value: int) -> None:
 
 def points(page, view: str) -> dict[int, tuple[float, float, float]]:
     """Return what a view shows: by trial, x, y and opacity."""
-    script = """view => document.querySelector(`#${view} .js-plotly-plot`).data.slice(0, 3).flatMap(trace =>
-        Array.from(trace.customdata).map((trial, i) =>
-            [trial, trace.x[i], trace.y[i], [trace.marker.opacity].flat()[i] ?? trace.marker.opacity]))"""
-    found = page.evaluate(script, view)
-    return {trial: (x, y, opacity) for trial, x, y, opacity in found}
+    script = """view => document.querySelector(`#${view}-plot canvas`).points.map(({ row, x, y, opacity }) =>
+        [row.trial, x, y, opacity])"""
+    return {trial: (x, y, opacity) for trial, x, y, opacity in page.evaluate(script, view)}
+
+
+def place(page, number: int) -> tuple[float, float]:
+    """Return where on the page a trial's point lies in the first view."""
+    page.locator("#size-speed-plot").scroll_into_view_if_needed()
+    script = f"""number => {{
+        const box = document.querySelector('#size-speed-plot canvas').getBoundingClientRect();
+        const point = {POINTS}.find(({{ row }}) => row.trial === number);
+        return [box.x + point.left, box.y + point.top];
+    }}"""
+    x, y = page.evaluate(script, number)
+    return x, y
 
 
 def choose(page, number: int) -> None:
@@ -54,7 +62,7 @@ def compressed(run: Path) -> int:
     return next(trial.number for trial in Run(run).front_trials() if trial.number)
 
 
-@pytest.mark.parametrize("width", [1280, 390])
+@WIDTHS
 def test_a_candidate_is_looked_at_and_compared(
     finished_run: Path, serve: Callable, open_page: Callable, keep: Callable, width: int
 ):
@@ -69,8 +77,7 @@ def test_a_candidate_is_looked_at_and_compared(
     number = compressed(finished_run)
     choose(page, number)
     assert f"Trial {number}" in page.inner_text("#candidate h2")
-    ring = page.evaluate("document.querySelector('#size-speed .js-plotly-plot').data[3].x.slice()")
-    assert measured[number].value("size_bytes") in [pytest.approx(x, rel=1e-5) for x in ring]
+    assert page.evaluate("document.querySelector('#size-speed-plot canvas').rings.map(row => row.trial)") == [number, 0]
     page.focus("#split")
     page.keyboard.press("Home")
     assert page.evaluate("document.querySelector('#stage').style.getPropertyValue('--split')") == "0%"
@@ -98,8 +105,9 @@ def test_a_candidate_is_looked_at_and_compared(
     keep(page, f"candidate-{width}")
 
 
-def test_budgets_grey_out_what_does_not_fit(finished_run: Path, serve: Callable, open_page: Callable):
-    page = open_page(serve(finished_run))
+@WIDTHS
+def test_budgets_grey_out_what_does_not_fit(finished_run: Path, serve: Callable, open_page: Callable, width: int):
+    page = open_page(serve(finished_run), width)
     ready(page)
     slide(page, "max_size", 0)
     page.wait_for_function("document.querySelector('#max_size-text').textContent.startsWith('at most')")
@@ -114,10 +122,11 @@ def test_budgets_grey_out_what_does_not_fit(finished_run: Path, serve: Callable,
     page.wait_for_function(f"({OPACITIES}).every(opacity => opacity === 1)")
 
 
+@WIDTHS
 def test_ranges_drawn_on_parallel_axes_choose_candidates(
-    finished_run: Path, serve: Callable, open_page: Callable, keep: Callable
+    finished_run: Path, serve: Callable, open_page: Callable, keep: Callable, width: int
 ):
-    page = open_page(serve(finished_run))
+    page = open_page(serve(finished_run), width)
     ready(page)
     page.click("#open-parallel")
     page.wait_for_function(
@@ -136,22 +145,97 @@ def test_ranges_drawn_on_parallel_axes_choose_candidates(
     kept, left_out = ([size for size, opacity in shown if (opacity == 1) is whole] for whole in (True, False))
     assert kept and left_out  # a range of sizes was drawn
     assert not [size for size in left_out if min(kept) <= size <= max(kept)]
-    keep(page, "parallel")
+    keep(page, f"parallel-{width}")
+
+
+def test_ranges_can_be_typed_and_a_candidate_that_lacks_a_number_has_no_line(
+    finished_run: Path, serve: Callable, open_page: Callable
+):
+    page = open_page(serve(finished_run))
+    ready(page)
+    page.click("#open-parallel")
+    lines = "document.querySelector('#parallel .js-plotly-plot')?.data?.[0]?.dimensions[0].values"
+    page.wait_for_function(f"{lines}?.length > 0")
+    measured = [trial for trial in Run(finished_run).trials if trial.measured]
+    assert page.evaluate(f"{lines}.length") == len(measured)
+    middle = sorted(trial.value("size_bytes") for trial in measured)[len(measured) // 2]
+    page.fill("#size_bytes-high", str(int(middle)))
+    page.keyboard.press("Enter")
+    page.wait_for_function(f"({OPACITIES}).some(opacity => opacity < 1)")
+    for number, (size, _, opacity) in points(page, "size-speed").items():
+        assert (opacity == 1) == (size <= middle or number == 0)
+    page.fill("#size_bytes-high", "")
+    page.keyboard.press("Enter")
+    page.wait_for_function(f"({OPACITIES}).every(opacity => opacity === 1)")
+
+
+def test_a_point_tells_of_its_candidate_and_a_click_selects_it(
+    finished_run: Path, serve: Callable, open_page: Callable
+):
+    page = open_page(serve(finished_run))
+    ready(page)
+    dominated = {trial.number for trial in Run(finished_run).trials if trial.measured} - {
+        trial.number for trial in Run(finished_run).front_trials()
+    }
+    for number in (compressed(finished_run), *sorted(dominated)[-1:]):
+        page.mouse.move(*place(page, number))
+        page.wait_for_function(
+            f"document.querySelector('#size-speed-plot .told').textContent.startsWith('trial {number}')"
+        )
+        page.mouse.click(*place(page, number))
+        page.wait_for_function(f"document.querySelector('#candidate h2')?.textContent.startsWith('Trial {number}')")
+
+
+def test_a_view_that_is_zoomed_shows_its_points_by_its_axes(finished_run: Path, serve: Callable, open_page: Callable):
+    page = open_page(serve(finished_run))
+    ready(page)
+    low = page.evaluate("document.querySelector('#size-speed .js-plotly-plot')._fullLayout.xaxis.range[0]")
+    box = page.locator("#size-speed-plot canvas").bounding_box()
+    across, down = (
+        [box[start] + part * box[length] for part in (0.3, 0.7)] for start, length in (("x", "width"), ("y", "height"))
+    )
+    page.mouse.move(across[0], down[0])
+    page.mouse.down()
+    page.mouse.move(across[1], down[1], steps=6)
+    page.mouse.up()
+    axes = "document.querySelector('#size-speed .js-plotly-plot')._fullLayout"
+    page.wait_for_function(f"before => {axes}.xaxis.range[0] > before", arg=low)
+    shown = page.evaluate(
+        f"{POINTS}.map(({{ x, y, left, top }}) => [left, {axes}.xaxis.d2p(x), top, {axes}.yaxis.d2p(y)])"
+    )
+    for left, across, top, down in shown:
+        assert (left, top) == pytest.approx((across, down))
+    assert page.inner_text("#candidate") == ""  # a drag selects nothing
+
+
+def test_views_are_saved_as_pictures(finished_run: Path, serve: Callable, open_page: Callable, tmp_path: Path):
+    page = open_page(serve(finished_run))
+    ready(page)
+    for kind, begin in (("svg", b"<svg"), ("png", b"\x89PNG")):
+        with page.expect_download() as waited:
+            page.click(f"#save-{kind}")
+        waited.value.save_as(tmp_path / "view")
+        assert (tmp_path / "view").read_bytes().startswith(begin)
+        if kind == "svg":
+            drawn = (tmp_path / "view").read_text(encoding="utf-8")
+            assert drawn.count('class="point"') >= len(points(page, "size-speed"))
 
 
 def test_points_are_coloured_by_a_parameter(finished_run: Path, serve: Callable, open_page: Callable):
     page = open_page(serve(finished_run))
     ready(page)
     page.select_option("#colour-choice", label="weight bits of conv1")
-    page.wait_for_function("document.querySelector('#colour-legend').textContent.includes('yellow')")
-    page.wait_for_function(
-        "Array.isArray(document.querySelector('#size-speed .js-plotly-plot').data[2].marker.colorscale)"
-    )
+    page.wait_for_selector("#colour-legend .ramp")
+    page.wait_for_function(f"{POINTS}.every(point => point.color.startsWith('rgb'))")
     run = Run(finished_run)
-    script = """document.querySelector('#size-speed .js-plotly-plot').data.slice(0, 3).flatMap(trace =>
-        Array.from(trace.customdata).map((trial, i) => [trial, trace.marker.color[i]]))"""
-    for number, value in page.evaluate(script):
-        assert value == run.any_trial(number).candidate.choice("conv1").weight_bits
+    colours = dict(page.evaluate(f"{POINTS}.map(({{ row, color }}) => [row.trial, color])"))
+    bits = {number: run.any_trial(number).candidate.choice("conv1").weight_bits for number in colours}
+    assert len(set(bits.values())) > 1
+    assert {(colours[one] == colours[two]) == (bits[one] == bits[two]) for one in bits for two in bits} == {True}
+    low, high = page.inner_text("#colour-legend").split()
+    assert (float(low), float(high)) == (min(bits.values()), max(bits.values()))
+    page.select_option("#colour-choice", label="base")
+    page.wait_for_function("document.querySelector('#colour-legend').textContent.trim() === 'reference'")
 
 
 def test_the_view_in_three_dimensions_shows_all(finished_run: Path, serve: Callable, open_page: Callable):
@@ -164,10 +248,11 @@ def test_the_view_in_three_dimensions_shows_all(finished_run: Path, serve: Calla
     )
 
 
+@WIDTHS
 def test_a_candidate_is_shortlisted_and_shipped_with_its_reason(
-    run_folder: Path, serve: Callable, open_page: Callable, keep: Callable
+    run_folder: Path, serve: Callable, open_page: Callable, keep: Callable, width: int
 ):
-    page = open_page(serve(run_folder))
+    page = open_page(serve(run_folder), width)
     ready(page)
     number = compressed(run_folder)
     choose(page, number)
@@ -195,7 +280,7 @@ def test_a_candidate_is_shortlisted_and_shipped_with_its_reason(
     assert json.loads((bundle / "bundle.json").read_text(encoding="utf-8"))["decision"]["who"] == "Ada <b>"
     page.wait_for_function("document.querySelector('#shortlist').textContent.includes('Shipped')")
     assert page.title() == "slimfront board"  # no markup was run
-    keep(page, "shipped")
+    keep(page, f"shipped-{width}")
 
 
 def test_all_is_reached_with_the_keyboard_alone(finished_run: Path, serve: Callable, open_page: Callable):
@@ -222,7 +307,7 @@ def test_all_is_reached_with_the_keyboard_alone(finished_run: Path, serve: Calla
     assert page.evaluate("document.activeElement.closest('#stage') !== null")
 
 
-@pytest.mark.parametrize("width", [1280, 390])
+@WIDTHS
 def test_contrast_and_labels_meet_wcag_aa(finished_run: Path, serve: Callable, open_page: Callable, width: int):
     from axe_playwright_python.sync_playwright import Axe
 

@@ -83,16 +83,27 @@ def sensitivity(builder: Builder, space: Space, progress: Progress | None = None
         BuildError: the reference does not run.
     """
     changes = list(changes_of(space))
-    versions = (VERSION, ROUNDING_VERSION, REFIT_VERSION, SPARSITY_VERSION, IMPORTANCE_VERSION)
-    formed = [builder.static_of(form).store.folder.name for form in _forms(changes)]
-    asked = [[change.kind, change.name, change.value] for change in changes]
-    output = builder.graph.outputs[0].name
-    store = Store(content_hash(formed, output, builder.importance, builder.sparsify, versions, asked))
+    store = _store(builder, changes)
     stored = store.arrays("sensitivity")
     if stored is None:
         stored = {"errors": errors_of(builder, changes, progress)}
         store.put_arrays("sensitivity", stored)
     return _curves(changes, stored["errors"])
+
+
+def known_sensitivity(builder: Builder, space: Space) -> Sensitivity | None:
+    """Return what `sensitivity` has found before; None where it has not, or where that is not in the cache any more."""
+    changes = list(changes_of(space))
+    stored = _store(builder, changes).arrays("sensitivity")
+    return None if stored is None else _curves(changes, stored["errors"])
+
+
+def _store(builder: Builder, changes: Sequence[Change]) -> Store:
+    versions = (VERSION, ROUNDING_VERSION, REFIT_VERSION, SPARSITY_VERSION, IMPORTANCE_VERSION)
+    formed = [builder.static_of(form).store.folder.name for form in _forms(changes)]
+    asked = [[change.kind, change.name, change.value] for change in changes]
+    output = builder.graph.outputs[0].name
+    return Store(content_hash(formed, output, builder.importance, builder.sparsify, versions, asked))
 
 
 def _curves(changes: Sequence[Change], errors: np.ndarray) -> Sensitivity:

@@ -92,14 +92,9 @@ def sensitivity_curves(
     space = study.space
     study.prepare_spaces(progress)
     found = sensitivity(study.builder, space, progress)
-    low, high = study.settings.data.range
-
-    def decibels(error: float) -> float:
-        return float(min(CAP_DB, -10.0 * np.log10(max(error / (high - low) ** 2, 1e-30))))
-
     layers = {
         name: {
-            str(bits): decibels(found.bits[name][bits])
+            str(bits): decibels(study, found.bits[name][bits])
             for bits in sorted({choice.weight_bits for choice in choices if choice.rounded})
             if bits in found.bits.get(name, {})
         }
@@ -110,11 +105,17 @@ def sensitivity_curves(
             "name": name,
             "channels": group.channels,
             "layers": list(group.layers),
-            "ratios_db": {f"{ratio:g}": decibels(error) for ratio, error in found.ratios.get(name, {}).items()},
+            "ratios_db": {f"{ratio:g}": decibels(study, error) for ratio, error in found.ratios.get(name, {}).items()},
         }
         for name, group in channel_groups(study.graph).groups.items()
     ]
     return layers, groups
+
+
+def decibels(study: Study, error: float) -> float:
+    """Return the PSNR in dB that a mean squared error leaves in a study's range, at most 100."""
+    low, high = study.settings.data.range
+    return float(min(CAP_DB, -10.0 * np.log10(max(error / (high - low) ** 2, 1e-30))))
 
 
 def layer_times(profiled: KernelProfile, built: Built, graph: Graph) -> dict[str, float]:

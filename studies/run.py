@@ -408,6 +408,11 @@ class Run:
         """Return the digests of environments in which candidates were timed that were not in the one that counts."""
         return self._kept.timed_elsewhere()
 
+    @property
+    def environment(self) -> dict[str, Any]:
+        """The environment whose timings count (`environment.Environment.to_json`); empty where it is not known."""
+        return self.environments().get(self._kept.environment or "", {})
+
     def environments(self) -> dict[str, dict[str, Any]]:
         """Return the environments that stages were measured in, by digest."""
         files = sorted((self.folder / "environments").glob("*.json"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -63,20 +63,39 @@ class Network:
 
 @dataclass(frozen=True)
 class Cell:
-    """A layer's cell: its classes, the part of its channels that stays, what it says when pointed at, and the bits it shows."""
+    """A layer's cell.
+
+    Attributes:
+        classes: how it looks.
+        kept: the part of its channels that stays.
+        title: what it says when pointed at.
+        bits: that it shows.
+        cost: its part of what the costliest layer costs; None where that is not known.
+    """
 
     classes: str
     kept: float
     title: str
     bits: int
+    cost: float | None = None
 
 
-def cells(candidate: Candidate, network: Network) -> list[Cell]:
-    """Return the cells of a candidate, its layers in the graph's order."""
-    found = []
+def cells(candidate: Candidate, network: Network, costs: Mapping[str, float] | None = None) -> list[Cell]:
+    """Return the cells of a candidate, its layers in the graph's order.
+
+    Args:
+        candidate: of the network's base.
+        network: names its layers.
+        costs: the part of the predicted error that each layer is, where that is known.
+    """
+    found, most = [], max((costs or {}).values(), default=0.0)
     for name in network.layers:
         choice, removed = candidate.choice(name), network.removed(candidate, name)
-        found.append(_cell(choice, f"{name}: {choice_text(choice, removed)}", removed=removed))
+        cell = _cell(choice, f"{name}: {choice_text(choice, removed)}", removed=removed)
+        if costs and most > 0.0:
+            part = costs.get(name, 0.0)
+            cell = replace(cell, title=f"{cell.title}; {part:.1%} of the predicted error", cost=part / most)
+        found.append(cell)
     return found
 
 

@@ -167,6 +167,11 @@ class Trials:
             self._put(_trial(self._candidates[key], own, standing, self._reference_ms))
         return before
 
+    @property
+    def environment(self) -> str | None:
+        """The environment whose timings count; None where nothing was timed."""
+        return self._environment
+
     def _put(self, trial: Trial) -> None:
         self._trials[trial.candidate.key] = trial
         self._keys[trial.number] = trial.candidate.key

@@ -214,7 +214,7 @@ def look(address: str, run: Path, browser: str, looks: int, study: Study) -> Non
             page.wait_for_function(f"document.body.dataset.candidates > {number}")
             times.append(time.perf_counter() - began)
         tell(
-            "new candidate (looked for every 2 s)",
+            "new candidate (looked for every 2 to 5 s)",
             times,
             [answer for answer in answers if answer[0] == "rows" and answer[2] > SMALL],
         )
@@ -286,12 +286,18 @@ def searched(trials: int, run: Path, browser: str | None) -> float:
     if browser:
         while not (run / "run.json").exists() and searching.poll() is None:
             time.sleep(0.1)
-        with board(run) as address, sync_playwright() as playwright:
+        shown = [sys.executable, "-m", "slimfront.cli", "board", str(run), "--port", "0", "--json"]
+        with (
+            subprocess.Popen(shown, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment) as serving,
+            sync_playwright() as playwright,
+        ):
+            assert serving.stdout is not None
             chromium = playwright.chromium.launch(executable_path=browser, args=list(FLAGS))
-            chromium.new_page().goto(address)
+            chromium.new_page().goto(json.loads(serving.stdout.readline())["address"])
             searching.wait()
             seconds = time.perf_counter() - began
             chromium.close()
+            serving.terminate()
     else:
         searching.wait()
         seconds = time.perf_counter() - began

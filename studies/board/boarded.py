@@ -9,15 +9,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...spaces.errors import InputError
+from ...spaces.errors import BuildError, InputError
 from ..review import Review
 from ..run_folder import RUN_FILE
 from .albums import Albums
+from .costs import layer_errors
 from .followed import Followed
 from .judge import Sessions
 
 if TYPE_CHECKING:
     from ...objectives.protocol import Reading
+    from ...spaces.candidate import Candidate
+    from ...spaces.sensitivity import Sensitivity
     from ..trial import Trial
 
 
@@ -88,13 +91,32 @@ class Boarded:
                 self._explained[trial.sha256] = self.followed.read_again().explain(trial)
             return self._explained[trial.sha256]
 
-    @cached_property
-    def layer_costs(self) -> Mapping[str, Mapping[str, float]]:
-        """By layer of the reference, the PSNR in dB that each weight width alone leaves; empty where that cannot be told."""
-        from ..profile import sensitivity_curves
+    def sensitivity(self, base: str, measure: bool = False) -> Sensitivity | None:
+        """Return what the options of a base's layers and groups cost; None where that is not known.
+
+        Args:
+            base: "reference", or a student's.
+            measure: whether it is measured, which may take minutes, where no search has.
+        """
+        from ...spaces.sensitivity import known_sensitivity, sensitivity
 
         study = self.followed.study
-        return {} if study is None else sensitivity_curves(study, None)[0]
+        if study is None:
+            return None
+        with self._explaining:
+            try:
+                found = known_sensitivity(study.builder.of(base), study.space_of(base))
+                if found is None and measure:
+                    study.prepare_spaces()
+                    found = sensitivity(study.builder.of(base), study.space_of(base))
+            except (BuildError, InputError):
+                return None
+            return found
+
+    def layer_errors(self, candidate: Candidate, measure: bool = False) -> dict[str, float]:
+        """Return `costs.layer_errors` of a candidate; nothing where they are not known. See `sensitivity`."""
+        found = self.sensitivity(candidate.base, measure)
+        return {} if found is None else layer_errors(candidate, self.followed.network(candidate.base), found)
 
 
 @dataclass(frozen=True)

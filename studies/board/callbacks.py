@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from dash import ALL, ClientsideFunction, Input, Output, State, dcc, html, no_update
+from dash import ALL, MATCH, ClientsideFunction, Input, Output, State, ctx, dcc, html, no_update
 
 from ...spaces.errors import SlimfrontError
 from ..figures import VIEWS
-from .candidate import candidate_section, differences_section
+from .candidate import candidate_section, differences_section, layers
 from .comparison import image_table, stage
+from .judge import disagreements
 from .pages import page, runs_state, runs_view
+from .parts import of_trial
 from .run_page import front_table
 
 if TYPE_CHECKING:
     from dash import Dash
 
+    from ..review import Judgement
+    from ..trial import Trial
+    from .albums import Album
     from .boarded import Boards
 
 
@@ -39,7 +45,7 @@ def answer(app: Dash, boards: Boards) -> None:
     @app.callback(
         Output("table", "children"),
         Output("front-shown", "data"),
-        Input("version", "data"),
+        Input("front", "data"),
         Input("reviewed", "data"),
         State("run", "data"),
         State("front-shown", "data"),
@@ -92,27 +98,33 @@ def answer(app: Dash, boards: Boards) -> None:
         worst = int(albums[0].psnr_db.argmin()) if image is None or image >= len(albums[0].psnr_db) else image
         names = (f"trial {trial.number}", "reference" if followed.is_reference(beside) else f"trial {beside.number}")
         left = names[1] if followed.is_reference(beside) else f"trial {beside.number}"
-        return [stage(index, trial, beside, left, worst, albums), image_table(albums, worst, names)], different
+        notes = unlike_psnr(boarded.review.judgements, (trial, beside), albums, names)
+        return [stage(index, trial, beside, left, worst, albums), image_table(albums, worst, names, notes)], different
 
     @app.callback(
-        Output("times", "children"),
-        Input("measure", "n_clicks"),
-        State("selected", "data"),
+        Output(of_trial("times", MATCH), "children"),
+        Output(of_trial("layers", MATCH), "children"),
+        Input(of_trial("measure", MATCH), "n_clicks"),
         State("run", "data"),
-        running=[(Output("measure", "disabled"), True, False)],
+        running=[(Output(of_trial("measure", MATCH), "disabled"), True, False)],
         prevent_initial_call=True,
     )
-    def times(clicks: int | None, number: int, index: int) -> Any:
+    def times(clicks: int | None, index: int) -> Any:
         if not clicks:
-            return no_update
+            return no_update, no_update
+        from ..profile import decibels
         from .times import times_view
 
         boarded = boards[index]
         try:
-            trial = boarded.followed.trial(number)
-            return times_view(boarded.explained(trial), boarded.layer_costs, trial.candidate)
+            trial = boarded.followed.trial(ctx.triggered_id["trial"])
+            explained = boarded.explained(trial)
+            errors = boarded.layer_errors(trial.candidate, measure=True)
+            study, network = boarded.followed.study, boarded.followed.network(trial.candidate.base)
+            alone = {name: decibels(study, error) for name, error in errors.items()} if study else {}
         except SlimfrontError as error:
-            return trouble(error)
+            return trouble(error), no_update
+        return times_view(explained, alone, trial.candidate), layers(trial.candidate, network, errors)
 
 
 def _in_the_page(app: Dash) -> None:
@@ -121,12 +133,7 @@ def _in_the_page(app: Dash) -> None:
     def own(name: str, output: Any, *inputs: Any, **more: Any) -> None:
         app.clientside_callback(ClientsideFunction("board", name), output, *inputs, **more)
 
-    own(
-        "news",
-        [Output("version", "data"), Output("state", "children")],
-        Input("tick", "n_intervals"),
-        State("run", "data"),
-    )
+    own("follow", Output("done", "data"), Input("run", "data"))
     own(
         "chosen",
         Output("marked", "data"),
@@ -138,11 +145,25 @@ def _in_the_page(app: Dash) -> None:
     buttons = Input({"type": "choose", "trial": ALL, "place": ALL}, "n_clicks")
     own("clicked", Output("selected", "data"), *clicks, buttons, Input("go", "value"), prevent_initial_call=True)
     own("image", Output("image", "data"), Input({"type": "image", "image": ALL}, "n_clicks"), prevent_initial_call=True)
-    own("brushed", Output("done", "data"), Input("parallel", "restyleData"), prevent_initial_call=True)
+    own(
+        "brushed",
+        Output("done", "data", allow_duplicate=True),
+        Input("parallel", "restyleData"),
+        prevent_initial_call=True,
+    )
     for name in ("space", "parallel"):
         own("opened", Output(name, "figure"), Input(f"open-{name}", "n_clicks"), State(f"{name}-figure", "data"))
     own("png", Output("saved-png", "data"), Input("save-png", "n_clicks"), prevent_initial_call=True)
     own("svg", Output("saved-svg", "data"), Input("save-svg", "n_clicks"), prevent_initial_call=True)
+
+
+def unlike_psnr(
+    judgements: Sequence[Judgement], trials: tuple[Trial, Trial], albums: tuple[Album, Album], names: tuple[str, str]
+) -> dict[int, str]:
+    """Return on which images people prefer the one of two candidates whose PSNR is lower, in words."""
+    named = {trial.candidate.key: name for trial, name in zip(trials, names, strict=True)}
+    psnr = {trial.candidate.key: album.psnr_db for trial, album in zip(trials, albums, strict=True)}
+    return {one.image: f"people prefer {named[one.preferred]}" for one in disagreements(judgements, psnr)}
 
 
 def trouble(error: Exception) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -11,9 +11,10 @@ from dash import dcc, html
 from ...spaces.candidate import Candidate
 from .. import architecture
 from ..review import MOST_TEXT
-from ..strip import Network, cells, choice_text, summary_text
+from ..strip import Cell, Network, cells, choice_text, summary_text
 from ..texts import change_text, interval_text, number_text, ratio_text, size_text, student_text, time_text
-from .parts import aria, choice, choose_button, table
+from .costs import parts
+from .parts import aria, choice, choose_button, of_trial, table
 
 if TYPE_CHECKING:
     from ...objectives.protocol import Reading
@@ -32,15 +33,16 @@ def candidate_section(boarded: Boarded, trial: Trial) -> list[Any]:
         html.H2([f"Trial {trial.number}", html.Small(f" {trial.label}" if trial.label else "")]),
         _numbers(followed, trial, preference),
         *_drawing(trial.candidate),
-        _strip(trial.candidate, network),
-        html.P(summary_text(trial.candidate, network) + _repair(trial.candidate), className="note"),
+        html.Div(
+            layers(trial.candidate, network, boarded.layer_errors(trial.candidate)), id=of_trial("layers", trial.number)
+        ),
         _compare_row(followed, trial, review.shortlist),
         dcc.Loading(html.Div(id="pictures"), delay_show=300, color="#0b6b74"),
         html.Div(id="differences"),
         *_neighbours(followed, trial),
         html.H3("Where the time goes"),
-        html.Button("measure it now, in some twenty seconds", id="measure"),
-        dcc.Loading(html.Div(id="times"), delay_show=300, color="#0b6b74"),
+        html.Button("measure it now, in some twenty seconds", id=of_trial("measure", trial.number)),
+        dcc.Loading(html.Div(id=of_trial("times", trial.number)), delay_show=300, color="#0b6b74"),
         *_decide(trial, review.notes.get(trial.candidate.key)),
     ]
 
@@ -64,12 +66,12 @@ def _decide(trial: Trial, note: Note | None) -> list[Any]:
             [
                 html.Label("Bundle", htmlFor="bundle"),
                 dcc.Input(id="bundle", value=f"trial-{trial.number}", maxLength=100),
-                html.Button("ship", id="ship", className="main"),
+                html.Button("ship", id=of_trial("ship", trial.number), className="main"),
             ],
             className="row",
         ),
         html.P("Measured again in a fresh process, and kept in the run's folder under bundles/.", className="note"),
-        dcc.Loading(html.Div(id="shipped", role="status"), delay_show=300, color="#0b6b74"),
+        dcc.Loading(html.Div(id=of_trial("shipped", trial.number), role="status"), delay_show=300, color="#0b6b74"),
     ]
 
 
@@ -107,12 +109,23 @@ def _drawing(candidate: Candidate) -> list[Any]:
     ]
 
 
-def _strip(candidate: Candidate, network: Network) -> Any:
+def layers(candidate: Candidate, network: Network, errors: Mapping[str, float]) -> list[Any]:
+    """Return the strip of a candidate with what each layer costs, where that is known (`costs.layer_errors`), and its key."""
+    text = summary_text(candidate, network)
+    key = "; the bar over a cell: its part of the predicted error" if any(errors.values()) else ""
     shown = [
-        html.I(cell.bits, className=cell.classes, title=cell.title, style={"--kept": f"{cell.kept:.1%}"})
-        for cell in cells(candidate, network)
+        html.I(cell.bits, className=cell.classes, title=cell.title, style=_style(cell))
+        for cell in cells(candidate, network, parts(errors))
     ]
-    return html.Div(shown, className="strip", role="img", **aria(label=summary_text(candidate, network)))
+    return [
+        html.Div(shown, className="strip", role="img", **aria(label=text)),
+        html.P(text + _repair(candidate) + key, className="note"),
+    ]
+
+
+def _style(cell: Cell) -> dict[str, str]:
+    cost = {} if cell.cost is None else {"--cost": f"{cell.cost:.1%}"}
+    return {"--kept": f"{cell.kept:.1%}"} | cost
 
 
 def _repair(candidate: Candidate) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dash import dcc, html
@@ -119,19 +120,29 @@ def _image(address: str, text: str) -> Any:
     return html.Img(src=address, alt=text, className="zoomed", draggable="false")
 
 
-def image_table(albums: tuple[Album, Album], shown: int, names: tuple[str, str]) -> Any:
-    """Return the quality of each image of two albums, the worst of the first one first, with buttons that show it."""
+def image_table(albums: tuple[Album, Album], shown: int, names: tuple[str, str], notes: Mapping[int, str]) -> Any:
+    """Return the quality of each image of two albums, the worst of the first one first, with buttons that show it.
+
+    Args:
+        albums: of a candidate and of another.
+        shown: the image whose pictures are shown.
+        names: what the two are called.
+        notes: on some images.
+    """
     one, two = albums
     rows = [
         html.Tr(
             [
                 html.Td(
-                    html.Button(
-                        f"image {image + 1}",
-                        id={"type": "image", "image": image},
-                        className="link",
-                        **aria(pressed="true" if image == shown else "false"),
-                    )
+                    [
+                        html.Button(
+                            f"image {image + 1}",
+                            id={"type": "image", "image": image},
+                            className="link",
+                            **aria(pressed="true" if image == shown else "false"),
+                        ),
+                        html.Small(f" {notes[image]}" if image in notes else ""),
+                    ]
                 ),
                 html.Td(number_text(one.psnr_db[image])),
                 html.Td(number_text(two.psnr_db[image])),

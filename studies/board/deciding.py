@@ -7,7 +7,7 @@ import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dash import Input, Output, State, ctx, html, no_update
+from dash import MATCH, Input, Output, State, ctx, html, no_update
 
 from ...spaces.errors import InputError, SlimfrontError
 from ..pick import choice_notes
@@ -17,7 +17,7 @@ from ..ship import shipped as shipped_row
 from .callbacks import trouble
 from .judge import Asked, disagreements, judged, summary
 from .pages import question_view, results_view
-from .parts import choose_button, table
+from .parts import choose_button, of_trial, table
 
 if TYPE_CHECKING:
     from dash import Dash
@@ -60,36 +60,32 @@ def _shortlist(app: Dash, boards: Boards) -> None:
 
     @app.callback(
         Output("shortlist", "children"),
-        Output("reviewed", "data"),
-        Input("tick", "n_intervals"),
+        Input("reviewed", "data"),
         State("run", "data"),
-        State("reviewed", "data"),
     )
-    def shown(_: int, index: int, known: int | None) -> Any:
-        review = boards[index].review
-        return (no_update, no_update) if review.size == known else (review_view(review), review.size)
+    def shown(_: int | None, index: int) -> Any:
+        return review_view(boards[index].review)
 
 
 def _ship(app: Dash, boards: Boards) -> None:
     @app.callback(
-        Output("shipped", "children"),
-        Input("ship", "n_clicks"),
+        Output(of_trial("shipped", MATCH), "children"),
+        Input(of_trial("ship", MATCH), "n_clicks"),
         State("bundle", "value"),
         State("why", "value"),
         State("who", "value"),
-        State("selected", "data"),
         State("run", "data"),
-        running=[(Output("ship", "disabled"), True, False)],
+        running=[(Output(of_trial("ship", MATCH), "disabled"), True, False)],
         prevent_initial_call=True,
     )
-    def shipped(clicks: int | None, name: str, why: str, who: str, number: int, index: int) -> Any:
+    def shipped(clicks: int | None, name: str, why: str, who: str, index: int) -> Any:
         if not clicks:
             return no_update
         followed = boards[index].followed
         try:
             folder = bundle_folder(followed.folder, name or "")
             run, notes = followed.read_again(), list[str]()
-            trial = run.trial(number)
+            trial = run.trial(ctx.triggered_id["trial"])
             ship(run, trial, folder, notes.append, why or "", who or "")
             notes = [*choice_notes(run, trial), *shipped_notes(trial, shipped_row(folder)), *notes[SAID:]]
         except SlimfrontError as error:

@@ -11,13 +11,14 @@ from dash import dcc, html
 from ...spaces.errors import SlimfrontError
 from ..figures import VIEWS
 from ..sections import VIEW_TITLES
-from ..texts import number_text
+from ..texts import MISSING, number_text
 from . import figures
 from .attainment import attained
 from .parts import GRAPH, aria, table
 from .run_page import TICK_MS, run_page, state_text
 
 if TYPE_CHECKING:
+    from ..run import Run
     from .boarded import Boarded, Boards
     from .judge import Disagreement
 
@@ -70,7 +71,9 @@ def one_run(boards: Boards, index: int) -> list[Any]:
     followed = boards[index].followed
     return [
         html.H1(followed.run.study_name),
-        html.P(state_text(followed), id="state", className="note", role="status"),
+        html.P(state_text(followed), className="note", role="status")
+        if followed.frame().empty
+        else html.P(id="state", className="note", role="status"),  # the page says it (assets/views.js)
         *run_page(followed, index),
     ]
 
@@ -98,10 +101,11 @@ def runs_view(boards: Boards) -> list[Any]:
     rows = [_run_row(boards, index, run) for index, run in enumerate(boards.runs)]
     shown: list[Any] = [
         dcc.Store(id="runs-state", data=runs_state(boards)),
-        table(["run", "study", "candidates", "on the front", "hypervolume", ""], rows, "Runs"),
+        table(["run", "study", "timed on", "candidates", "on the front", "hypervolume", ""], rows, "Runs"),
     ]
     if len(able) > 1:
-        shown += [html.H2("Fronts"), _fronts(fronts), html.H2("What each attains"), *_attained(able, names)]
+        shown += [html.H2("Fronts"), *_unlike([run for _, run in able]), _fronts(fronts)]
+        shown += [html.H2("What each attains"), *_attained(able, names)]
     return shown
 
 
@@ -116,18 +120,40 @@ def _name(boards: Boards, index: int) -> str:
 def _run_row(boards: Boards, index: int, run: Boarded) -> Any:
     cells: list[Any]
     if run.trouble is not None:
-        cells = [_name(boards, index), run.name, html.Span(run.trouble, className="trouble"), "", "", ""]
+        cells = [_name(boards, index), run.name, html.Span(run.trouble, className="trouble"), "", "", "", ""]
     else:
         followed = run.followed
         cells = [
             dcc.Link(_name(boards, index), href=f"/run/{index}"),
             run.name,
+            _machine(followed.run),
             f"{len(followed.numbers):,}",
             str(len(followed.front)),
             number_text(followed.hypervolume, 3),
             "a search is running" if followed.running else "",
         ]
-    return html.Tr([html.Td(cell, className="text" if place < 3 else "") for place, cell in enumerate(cells)])
+    return html.Tr([html.Td(cell, className="text" if place < 4 else "") for place, cell in enumerate(cells)])
+
+
+def _machine(run: Run) -> str:
+    """Return what a run's speeds were measured on."""
+    known = run.environment
+    if not known:
+        return MISSING
+    threads = f"{known['threads']} thread" + ("s" if known["threads"] != 1 else "")
+    return f"{known['cpu']}, {threads}, ONNX Runtime {known['onnxruntime']}"
+
+
+def _unlike(runs: Sequence[Boarded]) -> list[Any]:
+    """Say what of the runs cannot be compared."""
+    studies = len({run.followed.run.digest for run in runs})
+    machines = len({_machine(run.followed.run) for run in runs})
+    notes = []
+    if studies > 1:
+        notes.append(f"These runs are of {studies} studies: bytes and decibels of one are not those of another.")
+    if machines > 1:
+        notes.append(f"They were timed on {machines} machines: speedups of one are not those of another.")
+    return [html.P(" ".join(notes), className="note")] if notes else []
 
 
 def _fronts(fronts: dict[str, Any]) -> Any:
@@ -145,12 +171,19 @@ def _fronts(fronts: dict[str, Any]) -> Any:
 
 def _attained(able: Sequence[tuple[int, Boarded]], names: dict[int, str]) -> list[Any]:
     """Return how fast a candidate each run has within a size and a drop."""
-    goals, found = attained({names[index]: run.followed.frame() for index, run in able})
+    studies = {names[index]: _study(run, [other for _, other in able]) for index, run in able}
+    goals, found = attained({names[index]: run.followed.frame() for index, run in able}, studies)
     rows = [html.Tr([html.Th(name, scope="row"), *(html.Td(text) for text in texts)]) for name, texts in found.items()]
     return [
         html.P("The highest speedup within a drop, at any size and at a tenth of the reference's.", className="note"),
         table(["run", *goals], rows, "What each run attains"),
     ]
+
+
+def _study(run: Boarded, among: Sequence[Boarded]) -> str:
+    """Return what a run's study is called among others: its name, with a part of its digest where another has the same."""
+    digests = {other.followed.run.digest for other in among if other.name == run.name}
+    return run.name if len(digests) == 1 else f"{run.name} ({run.followed.run.digest[:6]})"
 
 
 def judge_page(boarded: Boarded, index: int) -> list[Any]:

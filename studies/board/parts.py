@@ -20,6 +20,11 @@ def data(**values: str) -> dict[str, Any]:
     return {f"data-{name}": value for name, value in values.items()}
 
 
+def of_trial(kind: str | Any, trial: int | Any) -> dict[str, Any]:
+    """Return the id of a part of a trial's section: what comes late, when another one is shown, has nowhere to go."""
+    return {"type": kind, "trial": trial}
+
+
 def choose_button(number: int, place: str) -> Any:
     """Return a button that selects a trial; ``place`` tells buttons apart that select the same one."""
     return html.Button(

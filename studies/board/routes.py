@@ -41,7 +41,8 @@ def serve(app: Dash, boards: Boards) -> None:
     @app.server.get("/run/<int:index>/rows")
     def rows(index: int) -> Response:
         run, version = followed(index), since()
-        return jsonify((run.news(version) or {"version": version}) | {"state": state_text(run)})
+        news = run.news(version) or {"version": version}
+        return jsonify(news | {"state": state_text(run), "reviewed": boards[index].review.size})
 
     @app.server.get("/run/<int:index>/column")
     def column(index: int) -> Response:

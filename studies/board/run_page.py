@@ -54,7 +54,6 @@ def _stores(index: int) -> Any:
     return html.Div(
         [
             dcc.Store(id="run", data=index),
-            dcc.Store(id="version", data=0),
             dcc.Store(id="selected"),
             *(
                 dcc.Store(id=name)
@@ -62,6 +61,7 @@ def _stores(index: int) -> Any:
                     "image",
                     "beside",
                     "front-shown",
+                    "front",
                     "reviewed",
                     "done",
                     "marked",
@@ -69,7 +69,6 @@ def _stores(index: int) -> Any:
                     "saved-svg",
                 )
             ),
-            dcc.Interval(id="tick", interval=TICK_MS),
         ]
     )
 

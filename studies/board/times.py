@@ -18,14 +18,12 @@ if TYPE_CHECKING:
 MOST_ROWS = 14
 
 
-def times_view(
-    explained: Mapping[str, Any], costs: Mapping[str, Mapping[str, float]], candidate: Candidate
-) -> list[Any]:
-    """Return the times of the slowest layers as bars and as a table, with what each layer's bits cost alone.
+def times_view(explained: Mapping[str, Any], fidelity_db: Mapping[str, float], candidate: Candidate) -> list[Any]:
+    """Return the times of the slowest layers as bars and as a table, with what each layer costs alone.
 
     Args:
         explained: as `explain.explain` returns it.
-        costs: the PSNR in dB that a layer's weight bits alone leave, by layer and bits; of the reference's layers.
+        fidelity_db: by layer, the predicted PSNR against the base's output with this layer alone compressed, where known.
         candidate: whose layers they are.
     """
     layers = explained["layers"]
@@ -34,7 +32,7 @@ def times_view(
             [
                 html.Th(row["name"], scope="row"),
                 html.Td(choice_text(candidate.choice(row["name"])), className="text"),
-                html.Td(_cost(costs, row["name"], candidate)),
+                html.Td(_decibels(fidelity_db.get(row["name"]))),
                 html.Td(time_text(row["reference_ms"])),
                 html.Td(time_text(row["candidate_ms"])),
                 html.Td(row["why"], className="text"),
@@ -42,7 +40,7 @@ def times_view(
         )
         for row in layers[:MOST_ROWS]
     ]
-    heads = ["layer", "choice", "fidelity of its bits alone", "reference", "candidate", "why"]
+    heads = ["layer", "choice", "fidelity of it alone", "reference", "candidate", "why"]
     return [
         html.P(
             f"Trial {explained['trial']}, beside the {'uncompressed student' if candidate.student else 'reference'}:"
@@ -53,6 +51,5 @@ def times_view(
     ]
 
 
-def _cost(costs: Mapping[str, Mapping[str, float]], layer: str, candidate: Candidate) -> str:
-    known = costs.get(layer, {}).get(str(candidate.choice(layer).weight_bits)) if not candidate.student else None
+def _decibels(known: float | None) -> str:
     return MISSING if known is None else f"{number_text(known, 1)} dB"

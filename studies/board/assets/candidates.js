@@ -29,11 +29,12 @@ window.slimfront = (() => {
   function all(run) { return asked("rows", { since: 0 }, run); }
 
   function open(run) {
-    known = { run, version: 0, asking: false, table: new Map(), front: new Set() };
+    known = { run, version: 0, asking: false, table: new Map(), front: new Set(), told: "", front_version: 0 };
     fits = colours = null;
   }
 
-  // Takes what has changed; returns how the run stands and whether anything has changed, null while the last question is open.
+  // Takes what has changed; returns whether anything has, the version that changed the front, how the run stands (`state`) and how
+  // much was said of it (`reviewed`); null while the last question is open.
   async function follow() {
     const mine = known;
     if (mine.asking) return null;
@@ -45,7 +46,7 @@ window.slimfront = (() => {
       if (mine !== known) return null; // another run was opened
       const changed = news.version !== mine.version;
       if (changed) take(news);
-      return { version: news.version, changed, state: news.state };
+      return { changed, front: known.front_version, state: news.state, reviewed: news.reviewed };
     } finally {
       mine.asking = false;
     }
@@ -62,6 +63,8 @@ window.slimfront = (() => {
     for (const number of news.gone) known.table.delete(number);
     known.front = new Set(news.front);
     known.version = news.version;
+    const told = JSON.stringify(news.front.map(known.table.get, known.table));
+    if (told !== known.told) Object.assign(known, { told, front_version: news.version });
   }
 
   // Colours points by a column, of the rows or asked for, of which what is known is not asked again; returns the key as markup.

@@ -59,23 +59,26 @@
     const box = pane.getBoundingClientRect();
     zoom(stageOf(pane), STEP * STEP, [event.clientX - box.left, event.clientY - box.top]);
   });
-  let held = null;
+  const fingers = new Map(); // by pointer that is down on a picture: the pane, and where it is
+  const middle = ([a, b = a]) => ({ x: (a.x + b.x) / 2, y: (a.y + b.y) / 2, apart: Math.hypot(a.x - b.x, a.y - b.y) || 1 });
   document.addEventListener("pointerdown", event => {
     const pane = event.target.closest?.(".stage .pane");
     if (!pane || event.target.closest("input, button")) return;
-    held = { stage: stageOf(pane), x: event.clientX, y: event.clientY };
+    fingers.set(event.pointerId, { pane, x: event.clientX, y: event.clientY });
     event.preventDefault();
     pane.focus({ preventScroll: true });
   });
-  document.addEventListener("pointermove", event => {
-    if (!held) return;
-    const s = state(held.stage);
-    s.x += event.clientX - held.x;
-    s.y += event.clientY - held.y;
-    Object.assign(held, { x: event.clientX, y: event.clientY });
-    show(held.stage);
+  document.addEventListener("pointermove", event => { // one moves the picture, two zoom it as well
+    const finger = fingers.get(event.pointerId);
+    if (!finger) return;
+    const held = [...fingers.values()].slice(0, 2), before = middle(held);
+    Object.assign(finger, { x: event.clientX, y: event.clientY });
+    const after = middle(held), stage = stageOf(finger.pane), s = state(stage), box = finger.pane.getBoundingClientRect();
+    s.x += after.x - before.x;
+    s.y += after.y - before.y;
+    zoom(stage, after.apart / before.apart, [after.x - box.left, after.y - box.top]);
   });
-  for (const name of ["pointerup", "pointercancel"]) document.addEventListener(name, () => { held = null; });
+  for (const name of ["pointerup", "pointercancel"]) document.addEventListener(name, event => fingers.delete(event.pointerId));
   document.addEventListener("keydown", event => {
     const pane = event.target.closest?.(".stage .pane");
     if (!pane || event.target !== pane) return;

@@ -7,6 +7,8 @@
   const SYMBOLS = { reference: "star", uniform: "diamond", polished: "triangle-up", student: "square", search: "circle" };
   const SIZES = { reference: 15, uniform: 11, polished: 11, student: 9, search: 8 };
   const FAINT = 0.13;
+  const LOOK_MS = 2000;    // from one look for news to the next,
+  const BUSY_MS = 5000;    // where there was some: a search that times its candidates is not to be disturbed often
   const DENSE = 2000;      // candidates, from which those beside the front are drawn smaller
   const ROOM = 0.06;       // beside the outermost points, a part of an axis
   const MOST_LINES = 1000; // of parallel coordinates, beside the front's
@@ -193,6 +195,23 @@
     legend.innerHTML = key;
   }
 
+  let told = {}; // to the parts of the page that the server makes
+
+  // Looks for news of the run that is shown. The server is asked for what it makes of them only where they change that.
+  async function look() {
+    const found = await board.follow().catch(() => null); // the next look asks again
+    if (found === null) return false;
+    if (found.changed) { draw(); refit(); recolour(); }
+    document.getElementById("state").textContent = found.state;
+    for (const part of ["front", "reviewed"]) if (told[part] !== found[part]) window.dash_clientside.set_props(part, { data: told[part] = found[part] });
+    return found.changed;
+  }
+  async function keepLooking() {
+    const changed = !document.hidden && document.getElementById("state") && await look().catch(error => console.warn(error));
+    setTimeout(keepLooking, changed ? BUSY_MS : LOOK_MS);
+  }
+  keepLooking();
+
   document.addEventListener("change", event => {
     const store = event.target.dataset?.store;
     if (store) window.dash_clientside.set_props(store, { data: event.target.value });
@@ -209,13 +228,9 @@
 
   window.dash_clientside = Object.assign({}, window.dash_clientside, {
     board: {
-      async news(ticks, run) {
-        const none = window.dash_clientside.no_update;
-        if (!ticks) board.open(run);
-        const found = await board.follow().catch(() => null); // the next tick asks again
-        if (found === null) return [none, none];
-        if (found.changed) { draw(); refit(); recolour(); }
-        return [found.changed ? found.version : none, found.state === document.getElementById("state").textContent ? none : found.state];
+      follow(run) {
+        if (document.getElementById("state")) { board.open(run); told = {}; look(); }
+        return window.dash_clientside.no_update;
       },
       chosen(a, b) { chosen = { a, b: b === null || b === undefined ? null : Number(b) }; draw(["views"]); return window.dash_clientside.no_update; },
       image(clicks) { return clicked(clicks) ? window.dash_clientside.callback_context.triggered_id.image : window.dash_clientside.no_update; },

@@ -14,15 +14,17 @@ from hypothesis import strategies as st
 
 from slimfront.spaces.candidate import Candidate, LayerChoice
 from slimfront.spaces.errors import InputError
+from slimfront.spaces.sensitivity import Sensitivity
 from slimfront.studies.board import figures
 from slimfront.studies.board.albums import TILES, worst_tile
 from slimfront.studies.board.budgets import END, Budget, answer, bits, budgets, fitting
 from slimfront.studies.board.candidate import differences
+from slimfront.studies.board.costs import layer_errors, parts
 from slimfront.studies.board.parameters import column, parameter_names, shape_of
 from slimfront.studies.figures import VIEWS
 from slimfront.studies.frame import as_frame
 from slimfront.studies.limits import Limits
-from slimfront.studies.strip import Network
+from slimfront.studies.strip import Network, cells
 
 NETWORK = Network(("a", "b"), {"a": {"g": 1.0}})
 
@@ -158,6 +160,19 @@ def test_parameters_are_columns():
     for name, wanted in (("layer:a", [4.0, 32.0]), ("group:g", [0.25, 0.0]), ("bits", [18.0, 32.0])):
         assert column(name, trials, lambda _: NETWORK) == wanted
     assert np.isnan(column("layer:z", trials, lambda _: NETWORK)).all()
+
+
+def test_the_error_of_a_group_is_divided_among_the_layers_that_lose_channels():
+    network = Network(("a", "b", "c"), {"a": {"g": 1.0}, "b": {"g": 0.5}})
+    found = Sensitivity({"a": {4: 3.0}, "c": {8: 1.0}}, {"c": {0.5: 2.0}}, {"g": {0.25: 4.0}})
+    candidate = Candidate({"a": LayerChoice(4, 8), "c": LayerChoice(8, 32, 0.5)}, {"g": 0.25})
+    errors = layer_errors(candidate, network, found)
+    assert errors == {"a": 5.0, "b": 2.0, "c": 3.0}
+    assert parts(errors) == {"a": 0.5, "b": 0.2, "c": 0.3} and parts({"a": 0.0}) == {}
+    first, second, _ = cells(candidate, network, parts(errors))
+    assert (first.cost, second.cost) == (1.0, pytest.approx(0.4))
+    assert first.title.endswith("50.0% of the predicted error")
+    assert [cell.cost for cell in cells(candidate, network)] == [None] * 3
 
 
 def test_what_differs_is_told_layer_by_layer_and_group_by_group():

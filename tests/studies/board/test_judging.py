@@ -18,19 +18,20 @@ def judgement(image: int, left: str, right: str, better: str, session: str = "s"
     return Judgement(who="", when=now(), session=session, image=image, left=left, right=right, better=better)
 
 
+@pytest.mark.parametrize("width", [1280, 390])
 def test_a_session_is_judged_with_buttons_and_keys(
-    run_folder: Path, serve: Callable, open_page: Callable, keep: Callable
+    run_folder: Path, serve: Callable, open_page: Callable, keep: Callable, width: int
 ):
     run = Run(run_folder)
     listed = [trial for trial in run.front_trials() if trial.number][:1]
     Review(run_folder).add(Note(who="", when=now(), trial=listed[0].number, key=listed[0].candidate.key))
-    page = open_page(serve(run_folder, judge=True))
+    page = open_page(serve(run_folder, judge=True), width)
     assert page.url.endswith("/judge/0")
     page.wait_for_selector("#stage img")
     page.wait_for_function(
         "Array.from(document.querySelectorAll('#stage img')).every(i => i.complete && i.naturalWidth > 0)"
     )
-    keep(page, "judging")
+    keep(page, f"judging-{width}")
     shown = page.inner_text("#page")
     assert f"trial {listed[0].number}" not in shown and "reference" not in shown.split("What people prefer")[0]
     page.fill("#judge-why", "sharper <b>")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from slimfront.studies.review import Review
+from slimfront.studies.review import Judgement, Review, now
 from slimfront.studies.run import Run
 from slimfront.studies.verify import verify
 
@@ -55,6 +55,11 @@ def choose(page, number: int) -> None:
     page.wait_for_function(
         "Array.from(document.querySelectorAll('#stage img')).every(i => i.complete && i.naturalWidth > 0)"
     )
+
+
+def part(kind: str) -> str:
+    """Return the selector of a part of the section of the trial that is shown."""
+    return f"#candidate [id*='\"{kind}\"']"
 
 
 def compressed(run: Path) -> int:
@@ -103,6 +108,26 @@ def test_a_candidate_is_looked_at_and_compared(
     assert page.get_attribute("#stage", "data-zoom") == "1.00"
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     keep(page, f"candidate-{width}")
+
+
+def test_two_fingers_zoom_the_pictures(finished_run: Path, serve: Callable, open_page: Callable):
+    page = open_page(serve(finished_run), 390)
+    ready(page)
+    choose(page, compressed(finished_run))
+    pane = page.locator("#stage .pane").first
+    pane.scroll_into_view_if_needed()
+    box = pane.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    touch = page.context.new_cdp_session(page)
+
+    def fingers(kind: str, apart: float) -> None:
+        places = [{"x": x - apart, "y": y, "id": 1}, {"x": x + apart, "y": y, "id": 2}]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [] if kind == "touchEnd" else places})
+
+    for kind, apart in (("touchStart", 20), ("touchMove", 30), ("touchMove", 50), ("touchEnd", 0)):
+        fingers(kind, apart)
+    page.wait_for_function("Number(document.querySelector('#stage').dataset.zoom) > 2.4")
+    assert float(page.get_attribute("#stage", "data-zoom")) == pytest.approx(2.5, rel=0.02)
 
 
 @WIDTHS
@@ -264,12 +289,12 @@ def test_a_candidate_is_shortlisted_and_shipped_with_its_reason(
     assert "<script>" in page.inner_text("#shortlist")
     page.fill("#why", "the smallest that keeps <i>edges</i>")
     page.fill("#bundle", "../outside")
-    page.click("#ship")
-    page.wait_for_selector("#shipped .trouble")
+    page.click(part("ship"))
+    page.wait_for_selector(f"{part('shipped')} .trouble")
     assert not (run_folder.parent / "outside").exists()
     page.fill("#bundle", "first")
-    page.click("#ship")
-    page.wait_for_selector("#shipped code", timeout=180_000)
+    page.click(part("ship"))
+    page.wait_for_selector(f"{part('shipped')} code", timeout=180_000)
     bundle = run_folder / "bundles" / "first"
     assert verify(bundle)["holds"]
     decision = Review(run_folder).decisions[0]
@@ -334,7 +359,66 @@ def test_where_the_time_goes_is_measured_when_it_is_asked_for(finished_run: Path
     ready(page)
     number = compressed(finished_run)
     choose(page, number)
-    page.click("#measure")
-    page.wait_for_selector("#times table")
-    text = page.inner_text("#times")
+    page.click(part("measure"))
+    page.wait_for_selector(f"{part('times')} table")
+    text = page.inner_text(part("times"))
     assert f"Trial {number}" in text and all(name in text for name in ("conv0", "conv1", "conv2"))
+    titles = page.eval_on_selector_all(f"{part('layers')} .strip i", "cells => cells.map(cell => cell.title)")
+    parts = [float(re.search(r"([0-9.]+)% of the predicted error", title).group(1)) for title in titles]
+    assert sum(parts) == pytest.approx(100.0, abs=0.2)
+    assert "its part of the predicted error" in page.inner_text(part("layers"))
+
+
+def test_what_was_begun_for_one_candidate_is_not_shown_of_another(
+    run_folder: Path, serve: Callable, open_page: Callable
+):
+    page = open_page(serve(run_folder))
+    ready(page)
+    first = compressed(run_folder)
+    choose(page, first)
+    page.fill("#bundle", "first")
+    page.click(part("ship"))
+    page.click(part("measure"))
+    choose(page, 0)
+    page.wait_for_function("document.querySelector('#candidate h2').textContent.startsWith('Trial 0')")
+    strip = page.inner_html(f"{part('layers')} .strip")
+    page.wait_for_function(
+        "document.querySelector('#shortlist').textContent.includes('Shipped')", timeout=180_000
+    )  # it goes on
+    page.wait_for_timeout(1000)
+    assert Review(run_folder).decisions[0].trial == first
+    assert page.inner_text(part("shipped")) == "" and page.inner_html(f"{part('layers')} .strip") == strip
+    assert page.is_enabled(part("ship")) and page.is_enabled(part("measure"))
+
+
+def test_two_pages_of_one_run_see_what_is_said_on_either(run_folder: Path, serve: Callable, open_page: Callable):
+    address = serve(run_folder)
+    one, two = open_page(address), open_page(address, 390)
+    for page in (one, two):
+        ready(page)
+    number = compressed(run_folder)
+    choose(one, number)
+    one.fill("#note", "looks good")
+    one.click("#shortlist-add")
+    two.wait_for_function("document.querySelector('#shortlist')?.textContent.includes('looks good')")
+    assert two.inner_text("#candidate") == ""  # what is selected is each page's own
+    slide(two, "max_size", 0)
+    two.wait_for_function(f"({OPACITIES}).some(opacity => opacity < 1)")
+    assert one.evaluate(f"({OPACITIES}).every(opacity => opacity === 1)")
+
+
+def test_where_people_and_psnr_disagree_stands_beside_the_image(run_folder: Path, serve: Callable, open_page: Callable):
+    number = compressed(run_folder)
+    keys = [Run(run_folder).any_trial(trial).candidate.key for trial in (number, 0)]
+    for image in range(3):
+        said = Judgement(
+            who="", when=now(), session="s", image=image, left=keys[0], right=keys[1], better="left", text=""
+        )
+        Review(run_folder).add(said)
+    page = open_page(serve(run_folder))
+    ready(page)
+    choose(page, number)
+    rows = page.locator("#pictures tbody tr").all_inner_texts()
+    told = [row for row in rows if f"people prefer trial {number}" in row]
+    lower = [row for row in rows if "−" in row]
+    assert told and set(told) <= set(lower)

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from slimfront.spaces.errors import InputError
@@ -185,3 +186,28 @@ def test_what_runs_attain_is_the_best_speedup_within_a_drop(finished_run: Path):
     assert best(frame, 1.0, 1e-6) is None
     heads, found = attained({"one": frame})
     assert len(heads) == len(found["one"])
+
+
+def test_what_runs_of_one_study_attain_together():
+    def frame(*speedups: float) -> pd.DataFrame:
+        rows = [{"state": "measured", "kind": "reference", "size_bytes": 4e6, "drop_db": 0.0, "speedup": 1.0}]
+        return pd.DataFrame(rows + [rows[0] | {"kind": "search", "speedup": speedup} for speedup in speedups])
+
+    frames = {"a": frame(3.0), "b": frame(2.0), "c": frame(5.0), "other": frame(9.0)}
+    heads, found = attained(frames, {"a": "s", "b": "s", "c": "s", "other": "t"})
+    assert heads[0] == "0.1 dB"
+    assert [found[name][0] for name in ("half of 3 runs of s", "all of 3 runs of s")] == ["3.00×", "2.00×"]
+    assert not [name for name in found if "runs of t" in name]
+    assert found["all of 3 runs of s"][-1] == "–"  # none has a tenth of the size
+
+
+def test_runs_that_cannot_be_compared_are_pointed_out(
+    finished_run: Path, run_folder: Path, serve: Callable, open_page: Callable
+):
+    one, two = (json.loads((run / "run.json").read_text(encoding="utf-8")) for run in (finished_run, run_folder))
+    two["study"]["digest"] = "0" * len(one["study"]["digest"])
+    (run_folder / "run.json").write_text(json.dumps(two), encoding="utf-8")
+    page = open_page(serve(finished_run, run_folder))
+    page.wait_for_selector("#runs table")
+    text = page.inner_text("#runs")
+    assert "of 2 studies" in text and "ONNX Runtime" in text and "2 machines" not in text

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 LOCK_FILE = "slimfront-timing.lock"
+LOOK_SECONDS = 0.05
 
 
 @contextmanager
@@ -18,17 +24,36 @@ def machine_to_itself() -> Iterator[None]:
     The lock lies in the system's temporary folder and ends with its process. Where another user's file there cannot be
     opened, this user's processes share one of their own. A thread that holds it may take it again.
     """
-    from filelock import FileLock
-
-    folder = Path(tempfile.gettempdir())
-    try:
-        lock = FileLock(folder / LOCK_FILE, mode=0o666, is_singleton=True)
-        lock.acquire()
-    except (PermissionError, NotImplementedError):
-        own = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "")
-        lock = FileLock(folder / f"{own}-{LOCK_FILE}", is_singleton=True)
-        lock.acquire()
+    lock = _acquired()
     try:
         yield
     finally:
         lock.release()
+
+
+def wait_for_quiet(seconds: float) -> None:
+    """Wait until nothing is timed on this machine, at most so long: for work that would disturb a timing, and can wait."""
+    from filelock import Timeout
+
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            _acquired(singleton=False, timeout=0).release()
+        except Timeout:
+            time.sleep(LOOK_SECONDS)
+        else:
+            return
+
+
+def _acquired(singleton: bool = True, timeout: float = -1) -> BaseFileLock:
+    from filelock import FileLock
+
+    folder = Path(tempfile.gettempdir())
+    try:
+        lock = FileLock(folder / LOCK_FILE, mode=0o666, is_singleton=singleton)
+        lock.acquire(timeout)
+    except (PermissionError, NotImplementedError):
+        own = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "")
+        lock = FileLock(folder / f"{own}-{LOCK_FILE}", is_singleton=singleton)
+        lock.acquire(timeout)
+    return lock

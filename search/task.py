@@ -8,6 +8,7 @@ from ..spaces.space import Option, Space
 from ..spaces.statistics import Progress
 from ..spaces.work import channel_shares, multiply_adds
 from ..studies.front import FULL_FIDELITY_DB, full_drop_db
+from ..studies.layer_costs import keep_sensitivity
 from ..studies.limits import Limits
 from ..studies.records import FAILED
 from ..studies.run import Run
@@ -51,6 +52,7 @@ def _errors(study: Study, run: Run, base: str, progress: Progress | None) -> dic
     """Return the predicted error of each option, in parts of that of the uncompressed base (or of full fidelity)."""
     space = study.space_of(base)
     found = sensitivity(study.builder.of(base), space, progress)
+    keep_sensitivity(run.folder, base, found)
     low, high = study.settings.data.range
     whole = (high - low) ** 2 * 10.0 ** (-_own_db(run, space) / 10.0)
     return {

@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -70,6 +70,23 @@ class Sensitivity:
             return rounding + self.sparsities.get(name, {}).get(option.sparsity, 0.0)
         return self.ratios.get(name, {}).get(option, 0.0)
 
+    def to_json(self) -> dict[str, Any]:
+        """Return them as plain data."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Sensitivity:
+        """Read what `to_json` wrote, the keys of which JSON has made text."""
+
+        def curves(told: Mapping[str, Mapping[str, float]], key: Callable[[str], Any]) -> dict[str, Any]:
+            return {name: {key(at): float(error) for at, error in curve.items()} for name, curve in told.items()}
+
+        def whole(text: str) -> int:
+            return int(float(text))
+
+        forms = {form: curves(told, whole) for form, told in data["forms"].items()}
+        return cls(curves(data["bits"], whole), curves(data["sparsities"], float), curves(data["ratios"], float), forms)
+
 
 def sensitivity(builder: Builder, space: Space, progress: Progress | None = None) -> Sensitivity:
     """Return the sensitivities for all that a space offers, from the cache where they are there.
@@ -83,27 +100,16 @@ def sensitivity(builder: Builder, space: Space, progress: Progress | None = None
         BuildError: the reference does not run.
     """
     changes = list(changes_of(space))
-    store = _store(builder, changes)
+    versions = (VERSION, ROUNDING_VERSION, REFIT_VERSION, SPARSITY_VERSION, IMPORTANCE_VERSION)
+    formed = [builder.static_of(form).store.folder.name for form in _forms(changes)]
+    asked = [[change.kind, change.name, change.value] for change in changes]
+    output = builder.graph.outputs[0].name
+    store = Store(content_hash(formed, output, builder.importance, builder.sparsify, versions, asked))
     stored = store.arrays("sensitivity")
     if stored is None:
         stored = {"errors": errors_of(builder, changes, progress)}
         store.put_arrays("sensitivity", stored)
     return _curves(changes, stored["errors"])
-
-
-def known_sensitivity(builder: Builder, space: Space) -> Sensitivity | None:
-    """Return what `sensitivity` has found before; None where it has not, or where that is not in the cache any more."""
-    changes = list(changes_of(space))
-    stored = _store(builder, changes).arrays("sensitivity")
-    return None if stored is None else _curves(changes, stored["errors"])
-
-
-def _store(builder: Builder, changes: Sequence[Change]) -> Store:
-    versions = (VERSION, ROUNDING_VERSION, REFIT_VERSION, SPARSITY_VERSION, IMPORTANCE_VERSION)
-    formed = [builder.static_of(form).store.folder.name for form in _forms(changes)]
-    asked = [[change.kind, change.name, change.value] for change in changes]
-    output = builder.graph.outputs[0].name
-    return Store(content_hash(formed, output, builder.importance, builder.sparsify, versions, asked))
 
 
 def _curves(changes: Sequence[Change], errors: np.ndarray) -> Sensitivity:

@@ -12,6 +12,7 @@ training/        checkpoints of trainings that were broken off
 environments/    where timings were made
 predictor.npz    what the latency predictor learned
 searched.json    what the sampler's model says of the search
+sensitivity.json what the options of layers and channel groups cost, as far as the sampler has asked
 study/           a copy of the study where it was made in memory
 """
 

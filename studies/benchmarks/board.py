@@ -292,8 +292,9 @@ def searched(trials: int, run: Path, browser: str | None) -> float:
             sync_playwright() as playwright,
         ):
             assert serving.stdout is not None
+            address = next(line for line in map(bytes.decode, serving.stdout) if "http" in line).split('"')[3]
             chromium = playwright.chromium.launch(executable_path=browser, args=list(FLAGS))
-            chromium.new_page().goto(json.loads(serving.stdout.readline())["address"])
+            chromium.new_page().goto(address)
             searching.wait()
             seconds = time.perf_counter() - began
             chromium.close()

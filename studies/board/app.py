@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 import secrets
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +19,6 @@ if TYPE_CHECKING:
     from werkzeug.serving import BaseWSGIServer
 
 TITLE = "slimfront board"
-NICE = 10  # how far the board stands behind a search that times its candidates on the same machine
 
 
 def make_app(boards: Boards, token: str, host: str = "127.0.0.1") -> Dash:
@@ -91,8 +88,6 @@ def board(
     Raises:
         InputError: no run can be shown, or the port is taken.
     """
-    with suppress(AttributeError, OSError):  # where there is none
-        os.nice(NICE)
     made = make_server(folders, host, port, token)
     told(made.address(judge))
     try:

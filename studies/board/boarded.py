@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...spaces.errors import BuildError, InputError
+from ..layer_costs import keep_sensitivity, kept_sensitivity
 from ..review import Review
 from ..run_folder import RUN_FILE
 from .albums import Albums
@@ -96,22 +98,18 @@ class Boarded:
 
         Args:
             base: "reference", or a student's.
-            measure: whether it is measured, which may take minutes, where no search has.
+            measure: whether it is measured, which may take minutes, where no search has; that is kept in the run.
         """
-        from ...spaces.sensitivity import known_sensitivity, sensitivity
+        from ...spaces.sensitivity import sensitivity
 
-        study = self.followed.study
-        if study is None:
-            return None
-        with self._explaining:
-            try:
-                found = known_sensitivity(study.builder.of(base), study.space_of(base))
-                if found is None and measure:
-                    study.prepare_spaces()
-                    found = sensitivity(study.builder.of(base), study.space_of(base))
-            except (BuildError, InputError):
-                return None
+        found, study = kept_sensitivity(self.folder, base), self.followed.study
+        if found is not None or study is None or not measure:
             return found
+        with self._explaining, suppress(BuildError, InputError):
+            study.prepare_spaces()
+            found = sensitivity(study.builder.of(base), study.space_of(base))
+            keep_sensitivity(self.folder, base, found)
+        return found
 
     def layer_errors(self, candidate: Candidate, measure: bool = False) -> dict[str, float]:
         """Return `costs.layer_errors` of a candidate; nothing where they are not known. See `sensitivity`."""

@@ -126,7 +126,7 @@ def answer(frame: pd.DataFrame, question: Mapping[str, str]) -> dict[str, Any]:
         limits = Limits(**{budget.key: budget.value(placed[budget.key]) for budget in spent})
         kept = fitting(frame, limits, json.loads(question["ranges"]))
         texts = {budget.key: budget.text(placed[budget.key]) for budget in spent}
-    except (LookupError, TypeError, ValueError, ArithmeticError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
         raise InputError(f"no budgets of a page are told: {error!r}; open the page again") from error
     return {"bits": bits(frame["trial"], kept), "texts": texts, "left": left_text(frame, kept)}
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dash import ALL, MATCH, ClientsideFunction, Input, Output, State, ctx, dcc, html, no_update
 
 from ...spaces.errors import SlimfrontError
-from ..figures import VIEWS
 from .candidate import candidate_section, differences_section, layers
 from .comparison import image_table, stage
 from .judge import disagreements
@@ -17,11 +16,11 @@ from .parts import of_trial
 from .run_page import front_table
 
 if TYPE_CHECKING:
+    import numpy as np
     from dash import Dash
+    from numpy.typing import NDArray
 
     from ..review import Judgement
-    from ..trial import Trial
-    from .albums import Album
     from .boarded import Boards
 
 
@@ -49,8 +48,9 @@ def answer(app: Dash, boards: Boards) -> None:
         Input("reviewed", "data"),
         State("run", "data"),
         State("front-shown", "data"),
+        prevent_initial_call=True,
     )
-    def front(_: int, said: int | None, index: int, shown: list[Any] | None) -> Any:
+    def front(_: int | None, said: int | None, index: int, shown: list[Any] | None) -> Any:
         boarded = boards[index]
         with boarded.followed.lock:
             members: list[Any] = [
@@ -98,7 +98,8 @@ def answer(app: Dash, boards: Boards) -> None:
         worst = int(albums[0].psnr_db.argmin()) if image is None or image >= len(albums[0].psnr_db) else image
         names = (f"trial {trial.number}", "reference" if followed.is_reference(beside) else f"trial {beside.number}")
         left = names[1] if followed.is_reference(beside) else f"trial {beside.number}"
-        notes = unlike_psnr(boarded.review.judgements, (trial, beside), albums, names)
+        psnr = {one.candidate.key: album.psnr_db for one, album in zip((trial, beside), albums, strict=True)}
+        notes = unlike_psnr(boarded.review.judgements, psnr, names)
         return [stage(index, trial, beside, left, worst, albums), image_table(albums, worst, names, notes)], different
 
     @app.callback(
@@ -121,7 +122,7 @@ def answer(app: Dash, boards: Boards) -> None:
             explained = boarded.explained(trial)
             errors = boarded.layer_errors(trial.candidate, measure=True)
             study, network = boarded.followed.study, boarded.followed.network(trial.candidate.base)
-            alone = {name: decibels(study, error) for name, error in errors.items()} if study else {}
+            alone = {name: decibels(study, error) for name, error in errors.items() if error} if study else {}
         except SlimfrontError as error:
             return trouble(error), no_update
         return times_view(explained, alone, trial.candidate), layers(trial.candidate, network, errors)
@@ -141,9 +142,9 @@ def _in_the_page(app: Dash) -> None:
         Input("beside", "data"),
         Input("table", "children"),
     )
-    clicks = [Input(name, "clickData") for name in (*VIEWS, "space")]
     buttons = Input({"type": "choose", "trial": ALL, "place": ALL}, "n_clicks")
-    own("clicked", Output("selected", "data"), *clicks, buttons, Input("go", "value"), prevent_initial_call=True)
+    chosen = (Input("space", "clickData"), buttons, Input("go", "value"))
+    own("clicked", Output("selected", "data"), *chosen, prevent_initial_call=True)
     own("image", Output("image", "data"), Input({"type": "image", "image": ALL}, "n_clicks"), prevent_initial_call=True)
     own(
         "brushed",
@@ -158,12 +159,17 @@ def _in_the_page(app: Dash) -> None:
 
 
 def unlike_psnr(
-    judgements: Sequence[Judgement], trials: tuple[Trial, Trial], albums: tuple[Album, Album], names: tuple[str, str]
+    judgements: Sequence[Judgement], psnr_db: Mapping[str, NDArray[np.float64]], names: Sequence[str]
 ) -> dict[int, str]:
-    """Return on which images people prefer the one of two candidates whose PSNR is lower, in words."""
-    named = {trial.candidate.key: name for trial, name in zip(trials, names, strict=True)}
-    psnr = {trial.candidate.key: album.psnr_db for trial, album in zip(trials, albums, strict=True)}
-    return {one.image: f"people prefer {named[one.preferred]}" for one in disagreements(judgements, psnr)}
+    """Return on which images people prefer the one of two candidates whose PSNR is lower, in words.
+
+    Args:
+        judgements: of any candidates.
+        psnr_db: of each image ``[N]``, by candidate's key.
+        names: what these candidates are called.
+    """
+    named = dict(zip(psnr_db, names, strict=False))  # a candidate may be compared with itself
+    return {one.image: f"people prefer {named[one.preferred]}" for one in disagreements(judgements, psnr_db)}
 
 
 def trouble(error: Exception) -> Any:

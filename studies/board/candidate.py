@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from .boarded import Boarded
     from .followed import Followed
 
+COSTS_KEY = "; the bar over a cell: its part of the predicted error, beside that of the costliest layer"
+
 
 def candidate_section(boarded: Boarded, trial: Trial) -> list[Any]:
     """Return what is shown of a candidate; its pictures, and what differs from another, come when they are made."""
@@ -55,8 +57,8 @@ def _decide(trial: Trial, note: Note | None) -> list[Any]:
         dcc.Textarea(id="note", value=note.text if note else "", maxLength=MOST_TEXT, rows=2),
         html.Div(
             [
-                html.Button("keep the note" if listed else "put it on the shortlist", id="shortlist-add"),
-                html.Button("take it off the shortlist", id="shortlist-drop", hidden=not listed),
+                html.Button("keep the note" if listed else "put it on the shortlist", id=of_trial("add", trial.number)),
+                html.Button("take it off the shortlist", id=of_trial("drop", trial.number), hidden=not listed),
             ],
             className="row",
         ),
@@ -112,7 +114,7 @@ def _drawing(candidate: Candidate) -> list[Any]:
 def layers(candidate: Candidate, network: Network, errors: Mapping[str, float]) -> list[Any]:
     """Return the strip of a candidate with what each layer costs, where that is known (`costs.layer_errors`), and its key."""
     text = summary_text(candidate, network)
-    key = "; the bar over a cell: its part of the predicted error" if any(errors.values()) else ""
+    key = COSTS_KEY if any(errors.values()) else ""
     shown = [
         html.I(cell.bits, className=cell.classes, title=cell.title, style=_style(cell))
         for cell in cells(candidate, network, parts(errors))
@@ -150,7 +152,7 @@ def _neighbours(followed: Followed, trial: Trial) -> list[Any]:
         return []
     return [
         html.H3("Neighbours on the front"),
-        table(["", "trial", "gains", "costs"], rows, "Neighbours on the front"),
+        table(["", "trial", "gains", "costs"], rows, "Neighbours on the front", ("gains", "costs")),
     ]
 
 
@@ -165,7 +167,8 @@ def differences_section(followed: Followed, trial: Trial, other: Trial) -> list[
     title = f"What differs from trial {other.number}"
     if not rows:
         return [html.H3(title), html.P("nothing: the configurations are alike")]
-    return [html.H3(title), table(["", f"trial {trial.number}", f"trial {other.number}"], rows, title)]
+    heads = [f"trial {trial.number}", f"trial {other.number}"]
+    return [html.H3(title), table(["", *heads], rows, title, heads)]
 
 
 def differences(one: Candidate, other: Candidate, network: Network) -> list[tuple[str, str, str]]:

@@ -39,20 +39,19 @@ def decide(app: Dash, boards: Boards) -> None:
 
 def _shortlist(app: Dash, boards: Boards) -> None:
     @app.callback(
-        Output("shortlist-drop", "hidden"),
-        Output("shortlist-add", "children"),
-        Input("shortlist-add", "n_clicks"),
-        Input("shortlist-drop", "n_clicks"),
+        Output(of_trial("drop", MATCH), "hidden"),
+        Output(of_trial("add", MATCH), "children"),
+        Input(of_trial("add", MATCH), "n_clicks"),
+        Input(of_trial("drop", MATCH), "n_clicks"),
         State("note", "value"),
         State("who", "value"),
-        State("selected", "data"),
         State("run", "data"),
         prevent_initial_call=True,
     )
-    def said(add: int | None, drop: int | None, text: str, who: str, number: int, index: int) -> Any:
+    def said(add: int | None, drop: int | None, text: str, who: str, index: int) -> Any:
         if not (add or drop):
             return no_update, no_update
-        boarded, listed = boards[index], ctx.triggered_id == "shortlist-add"
+        boarded, listed, number = boards[index], ctx.triggered_id["type"] == "add", ctx.triggered_id["trial"]
         key = boarded.followed.trial(number).candidate.key
         note = Note(who=who or "", when=now(), trial=number, key=key, shortlisted=listed, text=text or "")
         boarded.review.add(note)
@@ -62,8 +61,9 @@ def _shortlist(app: Dash, boards: Boards) -> None:
         Output("shortlist", "children"),
         Input("reviewed", "data"),
         State("run", "data"),
+        prevent_initial_call=True,
     )
-    def shown(_: int | None, index: int) -> Any:
+    def shown(_: int, index: int) -> Any:
         return review_view(boards[index].review)
 
 
@@ -131,7 +131,7 @@ def review_view(review: Review) -> Any:
             )
             for note in notes
         ]
-        shown.append(table(["trial", "note", "by"], rows, "Shortlist"))
+        shown.append(table(["trial", "note", "by"], rows, "Shortlist", ("note", "by")))
     if decisions:
         rows = [
             html.Tr(
@@ -146,7 +146,9 @@ def review_view(review: Review) -> Any:
             for place, one in enumerate(decisions)
         ]
         shown.append(html.H3("Shipped"))
-        shown.append(table(["trial", "why", "by", "beside trials", "bundle"], rows, "Decisions"))
+        shown.append(
+            table(["trial", "why", "by", "beside trials", "bundle"], rows, "Decisions", ("why", "by", "bundle"))
+        )
     return shown or html.P("Nothing yet: select a candidate, and put it on the shortlist.", className="note")
 
 

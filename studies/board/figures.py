@@ -1,6 +1,6 @@
 """The board's figures: pure functions from a frame of candidates to Plotly figures.
 
-The views start as `figures.view_figure` draws them; the page then moves their points by the same columns (assets/views.js).
+Of the linked views they make the axes; the page paints the points (assets/views.js).
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..figures import ACCENT, AXIS_TITLES, FONT, GREY, GRID, INK, MUTED, VIEWS, view_figure, view_layout
+from ..figures import ACCENT, AXIS_TITLES, FONT, GREY, GRID, INK, MUTED, VIEWS, size_axis, view_figure, view_layout
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
+LARGEST = 1e11  # bytes of a model
 SPACE = ("size_bytes", "speedup", "psnr_db")  # the axes of the view in 3-D
 RUN_COLOURS = ("#0b6b74", "#b4551d", "#5a4fa3", "#8a6d00", "#a8326e", "#3d7a2a", "#555f6b", "#1f5fa8")
 
@@ -27,7 +28,10 @@ def empty_view(frame: pd.DataFrame, name: str) -> go.Figure:
     import plotly.graph_objects as go
 
     x, y = VIEWS[name]
-    layout = view_layout(frame, x, y) | {"uirevision": "board", "height": None, "autosize": True, "template": {}}
+    layout = view_layout(frame, x, y)
+    if x == "size_bytes":  # the search may find smaller ones than there are by now
+        layout["xaxis"] |= size_axis(1.0, LARGEST)
+    layout |= {"uirevision": "board", "height": None, "autosize": True, "template": {}}
     return go.Figure(go.Scatter(x=[], y=[]), layout)
 
 
@@ -97,7 +101,7 @@ def time_figure(rows: Sequence[Mapping[str, Any]], most: int = 14) -> go.Figure:
         sums = {key: sum(row[key] or 0.0 for row in rows[most:]) for key in ("reference_ms", "candidate_ms")}
         shown.append({"name": f"{len(rows) - most} others", **sums})
     shown.reverse()
-    names = [html.escape(str(row["name"])) for row in shown]
+    names = [html.escape(str(row["name"]), quote=False) for row in shown]
     figure = go.Figure()
     for key, name, color in (("reference_ms", "reference", "#c9d1d6"), ("candidate_ms", "candidate", ACCENT)):
         values = [row[key] or 0.0 for row in shown]
@@ -133,6 +137,8 @@ def fronts_figure(frames: Mapping[str, pd.DataFrame], name: str) -> go.Figure:
         color = RUN_COLOURS[place % len(RUN_COLOURS)]
         drawn = view_figure(frame[frame["on_front"]], x, y).data[1]
         bars = {bar: {"color": color} for bar in ("error_x", "error_y") if drawn[bar].array is not None}
-        figure.add_trace(drawn.update(marker={"color": color}, name=html.escape(run), showlegend=True, **bars))
+        figure.add_trace(
+            drawn.update(marker={"color": color}, name=html.escape(run, quote=False), showlegend=True, **bars)
+        )
     figure.update_layout(showlegend=len(frames) > 1, legend={"orientation": "h", "y": -0.22}, height=None)
     return figure

@@ -18,7 +18,7 @@ from ..records import RecordTail
 from ..run import Run
 from ..run_folder import RECORDS_FILE
 from ..strip import Network
-from .parameters import SHAPES, column, shape_of
+from .parameters import SHAPES, column, parameter_names, shape_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,7 +51,7 @@ class Followed:
         self.folder = folder.absolute()
         self.run = Run(self.folder, records=[])
         self.trouble: str | None = None
-        self.version = 0
+        self.version = self._first = time.time_ns() // 1_000_000  # later than any of a board that was stopped
         self.lock = threading.RLock()  # of the run and all that was made of it
         self._looking = threading.Lock()
         self._rows: dict[int, dict[str, Any]] = {}
@@ -168,13 +168,13 @@ class Followed:
         """
         self.look()
         with self.lock:
-            if since == self.version:
+            if since == self.version or not self._changed:
                 return None
             numbers = self._changed_after(since)
             frame = self._framed([number for number in numbers if number in self._rows])
             return {
                 "version": self.version,
-                "from": since if since <= self.version else 0,
+                "from": since if self._knows(since) else 0,
                 "rows": columns(frame.drop(columns=list(UNDRAWN))),
                 "gone": [number for number in numbers if number not in self._rows],
                 "front": self.front,
@@ -189,15 +189,26 @@ class Followed:
 
         Returns:
             Plain data: ``version``, and lists ``trial`` and ``values``.
+
+        Raises:
+            InputError: there is no such parameter.
         """
         with self.lock:
+            if name not in parameter_names(
+                [self.network(base) for base in {row["base"] for row in self._rows.values()}]
+            ):
+                raise InputError(f"candidates have no parameter {name!r}")
             numbers = [number for number in self._changed_after(since) if number in self._rows]
             values = column(name, [self.run.any_trial(number) for number in numbers], self.network)
             return {"version": self.version, "trial": numbers, "values": plain(np.array(values, float))}
 
     def _changed_after(self, since: int) -> list[int]:
-        """Return the numbers that have changed after a version, rising; all where it is not one of this run yet."""
-        return sorted(number for number, version in self._changed.items() if version > since or since > self.version)
+        """Return the numbers that have changed after a version, rising; all where it is not one of this board's."""
+        known = self._knows(since)
+        return sorted(number for number, version in self._changed.items() if version > since or not known)
+
+    def _knows(self, version: int) -> bool:
+        return self._first <= version <= self.version
 
     def frame(self) -> pd.DataFrame:
         """Return the frame of what is known now, which is not to be changed."""

@@ -101,7 +101,12 @@ def runs_view(boards: Boards) -> list[Any]:
     rows = [_run_row(boards, index, run) for index, run in enumerate(boards.runs)]
     shown: list[Any] = [
         dcc.Store(id="runs-state", data=runs_state(boards)),
-        table(["run", "study", "timed on", "candidates", "on the front", "hypervolume", ""], rows, "Runs"),
+        table(
+            ["run", "study", "timed on", "candidates", "on the front", "hypervolume", ""],
+            rows,
+            "Runs",
+            ("study", "timed on"),
+        ),
     ]
     if len(able) > 1:
         shown += [html.H2("Fronts"), *_unlike([run for _, run in able]), _fronts(fronts)]
@@ -120,7 +125,7 @@ def _name(boards: Boards, index: int) -> str:
 def _run_row(boards: Boards, index: int, run: Boarded) -> Any:
     cells: list[Any]
     if run.trouble is not None:
-        cells = [_name(boards, index), run.name, html.Span(run.trouble, className="trouble"), "", "", "", ""]
+        cells = [_name(boards, index), run.name, html.P(run.trouble, className="trouble"), "", "", "", ""]
     else:
         followed = run.followed
         cells = [
@@ -132,7 +137,7 @@ def _run_row(boards: Boards, index: int, run: Boarded) -> Any:
             number_text(followed.hypervolume, 3),
             "a search is running" if followed.running else "",
         ]
-    return html.Tr([html.Td(cell, className="text" if place < 4 else "") for place, cell in enumerate(cells)])
+    return html.Tr([html.Td(cell, className="text" if place < 3 else "") for place, cell in enumerate(cells)])
 
 
 def _machine(run: Run) -> str:

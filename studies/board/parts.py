@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from dash import html
@@ -35,9 +35,10 @@ def choose_button(number: int, place: str) -> Any:
     )
 
 
-def table(heads: Sequence[str], rows: Sequence[Any], name: str) -> Any:
-    """Return a table that scrolls sideways where it is wide."""
-    head = html.Thead(html.Tr([html.Th(title, scope="col") for title in heads]))
+def table(heads: Sequence[str], rows: Sequence[Any], name: str, texts: Collection[str] = ()) -> Any:
+    """Return a table that scrolls sideways where it is wide; ``texts`` are the heads of columns that are no numbers."""
+    cells = [html.Th(title, scope="col", className="text" if title in texts else "") for title in heads]
+    head = html.Thead(html.Tr(cells))
     return html.Div(
         html.Table([head, html.Tbody(list(rows))]),
         className="scroll",

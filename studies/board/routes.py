@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...objectives.machine import wait_for_quiet
 from ...spaces.errors import InputError, SlimfrontError
 from ..export import export
 from ..pictures import difference, difference_factor
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from .followed import Followed
 
 WEBP = "image/webp"
+VERSION = re.compile("[0-9]{1,15}")
+MOST_WAIT_SECONDS = 4.0  # for a timing that goes on
 
 
 def serve(app: Dash, boards: Boards) -> None:
@@ -30,7 +34,10 @@ def serve(app: Dash, boards: Boards) -> None:
     from flask import Response, abort, jsonify, request
 
     def since() -> int:
-        return request.args.get("since", 0, int)
+        text = request.args.get("since", "0")
+        if not VERSION.fullmatch(text):
+            abort(400, f"since must be a version that the board has told, but got {text!r}")
+        return int(text)
 
     def followed(index: int) -> Followed:
         try:
@@ -41,12 +48,18 @@ def serve(app: Dash, boards: Boards) -> None:
     @app.server.get("/run/<int:index>/rows")
     def rows(index: int) -> Response:
         run, version = followed(index), since()
+        if version:  # what is drawn for it is not to disturb a timing
+            wait_for_quiet(MOST_WAIT_SECONDS)
         news = run.news(version) or {"version": version}
         return jsonify(news | {"state": state_text(run), "reviewed": boards[index].review.size})
 
     @app.server.get("/run/<int:index>/column")
     def column(index: int) -> Response:
-        return jsonify(followed(index).column(request.args.get("name", ""), since()))
+        run, version = followed(index), since()
+        try:
+            return jsonify(run.column(request.args.get("name", ""), version))
+        except InputError as error:
+            abort(400, str(error))
 
     @app.server.get("/run/<int:index>/fitting")
     def fitting(index: int) -> Response:

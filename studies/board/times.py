@@ -47,7 +47,7 @@ def times_view(explained: Mapping[str, Any], fidelity_db: Mapping[str, float], c
         ),
         dcc.Graph(figure=figures.time_figure([*layers, *explained["between"]]), config=GRAPH),
         html.P(explained["advice"]),
-        table(heads, rows, "The slowest layers"),
+        table(heads, rows, "The slowest layers", ("choice", "why")),
     ]
 
 

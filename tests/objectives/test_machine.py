@@ -71,3 +71,15 @@ def test_a_file_of_another_user_leaves_this_user_with_a_lock_of_its_own(folder, 
     monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
     with machine.machine_to_itself():
         assert [path for path in folder.glob("*.lock") if path.name != machine.LOCK_FILE]
+
+
+def test_work_that_can_wait_waits_while_something_is_timed_but_not_for_ever(folder):
+    first = holder()
+    begun = time.monotonic()
+    machine.wait_for_quiet(0.3)
+    assert time.monotonic() - begun >= 0.3
+    first.communicate()
+    machine.wait_for_quiet(60.0)
+    assert time.monotonic() - begun < 30.0
+    with machine.machine_to_itself():  # it keeps nobody waiting
+        pass

@@ -1,5 +1,5 @@
 // What the page knows of the candidates: rows by trial number, which of them fit the budgets, and a colour for each. The server
-// sends rows that changed, and a bit for each candidate that fits; nothing else travels.
+// sends rows and values that changed, and a bit for each candidate that fits.
 "use strict";
 window.slimfront = (() => {
   const ACCENT = "#0b6b74", INK = "#1c2430", GREY = "#8a949f";
@@ -13,6 +13,7 @@ window.slimfront = (() => {
   let early = begun === undefined ? null : { run: Number(begun), news: all(begun).catch(() => null) };
 
   let known = null;      // of the run that is open
+  let turn = 0;          // of the choice of a column: an answer that another choice has overtaken is dropped
   let fits = null;       // a bit a trial number; null: all fit
   let colours = null;    // { name, values: by trial number, version }; null: the front and the others
 
@@ -22,13 +23,15 @@ window.slimfront = (() => {
 
   async function asked(path, question, run = known.run) {
     const answer = await fetch(`/run/${run}/${path}?${new URLSearchParams(question)}`);
-    if (!answer.ok) throw new Error(`the board answers ${answer.status}`);
-    return answer.json();
+    if (answer.ok) return answer.json();
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    throw new Error(page.querySelector("p")?.textContent || `the board answers ${answer.status}`);
   }
 
   function all(run) { return asked("rows", { since: 0 }, run); }
 
   function open(run) {
+    turn++;
     known = { run, version: 0, asking: false, table: new Map(), front: new Set(), told: "", front_version: 0 };
     fits = colours = null;
   }
@@ -67,15 +70,16 @@ window.slimfront = (() => {
     if (told !== known.told) Object.assign(known, { told, front_version: news.version });
   }
 
-  // Colours points by a column, of the rows or asked for, of which what is known is not asked again; returns the key as markup.
+  // Colours points by a column, of the rows or asked for, of which what is known is not asked again; returns the key as markup, null where
+  // another choice was made meanwhile.
   async function colourBy(name) {
-    const mine = known, rows = [...mine.table.values()];
+    const mine = ++turn, rows = [...known.table.values()];
     if (name === PLAIN || rows.length === 0) colours = null;
     else if (Object.hasOwn(rows[0], name)) colours = { name, values: new Map(rows.map(row => [row.trial, row[name]])) };
     else {
       const found = colours?.name === name ? colours : { name, values: new Map(), version: 0 };
       const news = await asked("column", { name, since: found.version });
-      if (mine !== known) return "";
+      if (mine !== turn) return null;
       news.trial.forEach((number, i) => found.values.set(number, news.values[i]));
       colours = Object.assign(found, { version: news.version });
     }

@@ -154,14 +154,19 @@
       Object.assign(told.style, { left: `${over ? left - 14 - told.offsetWidth : left + 14}px`, top: `${top - told.offsetHeight / 2}px` });
     });
     holder.addEventListener("pointerleave", () => { told.hidden = true; });
-    let pressed = null;
-    holder.addEventListener("pointerdown", event => { pressed = [event.clientX, event.clientY]; }, true);
-    holder.addEventListener("click", event => {
-      if (pressed === null || Math.hypot(event.clientX - pressed[0], event.clientY - pressed[1]) > 5) return; // it was a drag
-      const point = meant(canvas, event);
-      if (point !== null) window.dash_clientside.set_props("selected", { data: point.row.trial });
-    });
   }
+
+  let pressed = null; // a pointer, its place, and the view that it is on: Plotly lays other elements under it
+  document.addEventListener("pointerdown", event => {
+    pressed = { id: event.pointerId, x: event.clientX, y: event.clientY, holder: event.target.closest?.(".plot") };
+  }, true);
+  document.addEventListener("pointerup", event => {
+    const { id, x, y, holder } = pressed ?? {}, canvas = holder?.querySelector("canvas.cloud");
+    pressed = null;
+    if (!canvas || id !== event.pointerId || Math.hypot(event.clientX - x, event.clientY - y) > 5) return; // it was a drag
+    const point = meant(canvas, event);
+    if (point !== null) window.dash_clientside.set_props("selected", { data: point.row.trial });
+  }, true);
 
   Object.assign(window.slimfront, { cloud: { show, paint } });
 })();

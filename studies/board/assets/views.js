@@ -1,4 +1,4 @@
-// The linked views of a front (the front in Plotly, the others behind it), and what the page answers by itself.
+// The linked views of a front (axes by Plotly, points on a canvas), and what the page answers by itself.
 "use strict";
 (() => {
   const board = window.slimfront;
@@ -47,9 +47,11 @@
     return known.length ? [known.reduce((a, b) => Math.min(a, b)), known.reduce((a, b) => Math.max(a, b))] : [];
   }
 
-  // Returns the ends of an axis, with room for the points there; of sizes in powers of ten.
+  // Returns the ends of an axis, with room for the points and the intervals there; of sizes in powers of ten.
   function span(rows, axis) {
-    const log = axis === "size_bytes", [low = 1, high = 1] = ends(rows, axis).map(value => log ? Math.log10(value) : value);
+    const log = axis === "size_bytes", barred = axis === "speedup" ? rows.filter(isMarked) : [];
+    const all = [ends(rows, axis), ends(barred, "speedup_low"), ends(barred, "speedup_high")].flat();
+    const [low, high] = all.length ? [Math.min(...all), Math.max(...all)].map(value => log ? Math.log10(value) : value) : [1, 1];
     const room = ROOM * (high - low) || 0.5;
     return { low: low - room, high: high + room, log };
   }
@@ -63,22 +65,42 @@
     ruled(holder, name, spans);
   }
 
-  // Gives a view's figure its axes, as soon as it is there; what a user has zoomed stays.
+  // Gives a view's figure its axes, as soon as it is there; an axis that the user has zoomed stays until it is told to show all.
   function ruled(holder, name, spans) {
     holder.spans = spans;
-    const div = plot(name), text = JSON.stringify(spans);
-    if (!div?._fullLayout) { if (!holder.waits) holder.waits = setTimeout(() => { holder.waits = 0; ruled(holder, name, holder.spans); }, 60); return; }
-    if (holder.ruled === text) return;
-    if (holder.ruled === undefined) div.on("plotly_afterplot", () => board.cloud.paint(holder));
-    holder.ruled = text;
-    for (const axis of ["x", "y"]) Object.assign(div.layout[`${axis}axis`], { range: [spans[axis].low, spans[axis].high], autorange: false });
-    redraw(div);
+    const div = plot(name), full = div?._fullLayout;
+    if (!full) {
+      holder.waits ??= setTimeout(() => { delete holder.waits; ruled(holder, name, holder.spans); }, 60);
+      return;
+    }
+    if (!holder.ruled) div.on("plotly_afterplot", () => { rule(holder, div); board.cloud.paint(holder); });
+    holder.ruled ??= {};
+    rule(holder, div);
   }
 
-  const open = div => div?.data.length && div.closest("details").open;
+  function rule(holder, div) {
+    const change = {};
+    for (const axis of ["xaxis", "yaxis"]) {
+      const { low, high } = holder.spans[axis[0]], { range, autorange } = div._fullLayout[axis], given = holder.ruled[axis];
+      if (!autorange && given && !alike(range, given)) continue; // it is zoomed
+      if (!autorange && alike(range, [low, high])) continue;
+      Object.assign(change, { [`${axis}.range`]: [low, high], [`${axis}.autorange`]: false });
+      holder.ruled[axis] = [low, high];
+    }
+    if (Object.keys(change).length) window.Plotly.relayout(div, change);
+  }
+  const alike = (one, other) => one.every((value, i) => Math.abs(value - other[i]) <= 1e-6 * Math.abs(other[1] - other[0]));
+
+  // Whether a figure that is made when it is looked at first is there; it is drawn as soon as it is.
+  function open(div, part) {
+    if (!div?.closest("details").open) return false;
+    if (!div.data?.length) setTimeout(() => draw([part]), 60);
+    return Boolean(div.data?.length);
+  }
+
   function drawSpace(rows) {
     const div = plot("space");
-    if (!open(div)) return;
+    if (!open(div, "space")) return;
     const able = rows.filter(board.able);
     const sets = [rows.filter(row => !board.able(row)), able.filter(row => !isMarked(row)), able.filter(isMarked)];
     sets.forEach((rows, i) => {
@@ -92,7 +114,7 @@
   const axesOf = div => JSON.parse(div.closest("[data-columns]").dataset.columns);
   function drawParallel() {
     const div = plot("parallel");
-    if (!open(div)) return;
+    if (!open(div, "parallel")) return;
     const names = axesOf(div);
     const known = board.rows().filter(row => names.every(name => row[name] !== null));
     const step = Math.ceil(known.length / MOST_LINES);
@@ -180,17 +202,18 @@
       const positions = Object.fromEntries([...sliders.querySelectorAll("input")].map(slider => [slider.id, slider.value]));
       const drawn = plot("parallel");
       const answer = await board.fitting({ ...positions, budgets: sliders.dataset.budgets, ranges: JSON.stringify(drawn?.data.length ? ranges(drawn) : {}) });
-      if (answer === null) return;
+      if (answer === null || !document.getElementById("left")) return;
       for (const [name, text] of Object.entries(answer.texts)) document.getElementById(`${name}-text`).textContent = text;
       document.getElementById("left").textContent = answer.left;
       if (answer.changed) draw(["views", "space"]);
-    }).catch(error => console.warn(error)); // the next one asks again
+    }).catch(error => window.dash_clientside.set_props("problem", { children: `this did not work: ${error.message}`, hidden: false }));
   }
 
   async function recolour() {
     const choice = document.getElementById("colour-choice"), legend = document.getElementById("colour-legend");
     if (choice === null) return;
     const key = await board.colourBy(choice.value).catch(error => board.escape(error.message));
+    if (key === null || !legend.isConnected) return;
     if (key || legend.innerHTML) draw(["views", "space"]);
     legend.innerHTML = key;
   }
@@ -199,10 +222,12 @@
 
   // Looks for news of the run that is shown. The server is asked for what it makes of them only where they change that.
   async function look() {
-    const found = await board.follow().catch(() => null); // the next look asks again
-    if (found === null) return false;
+    const found = await board.follow().catch(() => ({ state: "the board does not answer", lost: true })); // the next look asks again
+    const state = document.getElementById("state");
+    if (found === null || state === null) return false;
+    if (state.textContent !== found.state) state.textContent = found.state;
+    if (found.lost) return false;
     if (found.changed) { draw(); refit(); recolour(); }
-    document.getElementById("state").textContent = found.state;
     for (const part of ["front", "reviewed"]) if (told[part] !== found[part]) window.dash_clientside.set_props(part, { data: told[part] = found[part] });
     return found.changed;
   }

@@ -137,3 +137,29 @@ def test_a_studys_name_with_markup_is_text(finished_run: Path, serve: Callable, 
     page.wait_for_function("document.body.dataset.candidates > 0")
     assert page.title() == "slimfront board"
     assert page.locator("main img[src=x]").count() == 0
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "rows?since=abc",
+        "rows?since=-1",
+        "rows?since=99999999999999999999",
+        "column?name=nonsense",
+        "column?name=layer:conv0&since=x",
+        "fitting",
+        "fitting?budgets=[]&ranges=[]",
+        "fitting?budgets=[]&ranges=" + "[" * 3000,
+    ],
+)
+def test_a_question_that_no_page_asks_is_told_so(address: str, question: str):
+    status, text, _ = ask(f"{address}/run/0/{question}")
+    assert status == 400 and "Traceback" not in text
+    assert ask(f"{address}/run/7/{question.split('?')[0]}")[0] == 404
+
+
+def test_a_column_holds_what_was_asked_for(address: str):
+    told = json.loads(ask(f"{address}/run/0/column?name=layer:conv0")[1])
+    assert len(told["trial"]) == len(told["values"]) > 0
+    later = json.loads(ask(f"{address}/run/0/column?name=layer:conv0&since={told['version']}")[1])
+    assert later == {"version": told["version"], "trial": [], "values": []}

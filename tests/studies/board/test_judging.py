@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from slimfront.studies.board.callbacks import unlike_psnr
 from slimfront.studies.board.judge import Sessions, disagreements, next_question
 from slimfront.studies.review import Judgement, Note, Review, now
 from slimfront.studies.run import Run
@@ -100,3 +101,13 @@ def test_a_question_is_answered_once_and_of_those_that_were_shown(tmp_path: Path
     assert second is not None and second.count == 1 and set(second.keys) == {0, 3}
     assert not sessions.answer("other", 1, "left", "Ada", "", review)
     assert [{one.left, one.right} for one in review.judgements] == [{"r", "a"}]
+
+
+def test_an_image_is_marked_where_people_prefer_what_psnr_does_not():
+    said = [judgement(image, "a", "b", "left") for image in range(3)]
+    psnr = {
+        "a": np.array([30.0, 31.0, 29.95]),
+        "b": np.array([31.0, 30.0, 30.0]),
+    }  # the last differ by less than is seen
+    assert unlike_psnr(said, psnr, ("trial 1", "the reference")) == {0: "people prefer trial 1"}
+    assert unlike_psnr(said, {"a": psnr["a"]}, ("trial 1", "trial 1")) == {}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from slimfront.studies.review import Judgement, Review, now
+from slimfront.studies.review import Review
 from slimfront.studies.run import Run
 from slimfront.studies.verify import verify
 
@@ -211,26 +212,90 @@ def test_a_point_tells_of_its_candidate_and_a_click_selects_it(
         page.wait_for_function(f"document.querySelector('#candidate h2')?.textContent.startsWith('Trial {number}')")
 
 
-def test_a_view_that_is_zoomed_shows_its_points_by_its_axes(finished_run: Path, serve: Callable, open_page: Callable):
+AXES = "document.querySelector('#size-quality .js-plotly-plot')._fullLayout"
+
+
+def axes(page) -> tuple[list[float], list[float]]:
+    """Return the ends of both axes of the second view, whose points and axes must lie alike."""
+    found = page.evaluate(f"[{AXES}.xaxis.range, {AXES}.yaxis.range]")
+    canvas = "document.querySelector('#size-quality-plot canvas')"
+    shown = page.evaluate(f"{canvas}.points.map(({{ x, y, left, top }}) => [x, y, left, top])")
+    box = page.evaluate(f"[{canvas}.clientWidth, {canvas}.clientHeight]")
+    (low, high), (bottom, top) = found
+    for x, y, left, down in shown:
+        assert left == pytest.approx(box[0] * (math.log10(x) - low) / (high - low), abs=1.0)
+        assert down == pytest.approx(box[1] * (top - y) / (top - bottom), abs=1.0)
+    return found[0], found[1]
+
+
+def drag(page, across: tuple[float, float], down: tuple[float, float]) -> None:
+    """Draw a box over the second view, in parts of its width and height."""
+    page.locator("#size-quality-plot").scroll_into_view_if_needed()
+    box = page.locator("#size-quality-plot canvas").bounding_box()
+    page.mouse.move(box["x"] + across[0] * box["width"], box["y"] + down[0] * box["height"])
+    page.mouse.down()
+    page.mouse.move(box["x"] + across[1] * box["width"], box["y"] + down[1] * box["height"], steps=6)
+    page.mouse.up()
+    page.wait_for_timeout(800)
+
+
+def test_a_view_is_zoomed_along_one_axis_or_both_and_shows_all_again(
+    finished_run: Path, serve: Callable, open_page: Callable
+):
     page = open_page(serve(finished_run))
     ready(page)
-    low = page.evaluate("document.querySelector('#size-speed .js-plotly-plot')._fullLayout.xaxis.range[0]")
-    box = page.locator("#size-speed-plot canvas").bounding_box()
-    across, down = (
-        [box[start] + part * box[length] for part in (0.3, 0.7)] for start, length in (("x", "width"), ("y", "height"))
-    )
-    page.mouse.move(across[0], down[0])
-    page.mouse.down()
-    page.mouse.move(across[1], down[1], steps=6)
-    page.mouse.up()
-    axes = "document.querySelector('#size-speed .js-plotly-plot')._fullLayout"
-    page.wait_for_function(f"before => {axes}.xaxis.range[0] > before", arg=low)
-    shown = page.evaluate(
-        f"{POINTS}.map(({{ x, y, left, top }}) => [left, {axes}.xaxis.d2p(x), top, {axes}.yaxis.d2p(y)])"
-    )
-    for left, across, top, down in shown:
-        assert (left, top) == pytest.approx((across, down))
+    x, y = axes(page)
+    drag(page, (0.3, 0.7), (0.5, 0.51))  # a flat box: along x alone
+    zoomed, kept = axes(page)
+    assert x[0] < zoomed[0] < zoomed[1] < x[1] and kept == pytest.approx(y)
+    drag(page, (0.2, 0.8), (0.2, 0.8))
+    both, upright = axes(page)
+    assert zoomed[0] < both[0] and y[0] < upright[0] < upright[1] < y[1]
     assert page.inner_text("#candidate") == ""  # a drag selects nothing
+    page.locator("#size-quality-plot canvas").dblclick(force=True, position={"x": 5, "y": 5})
+    page.wait_for_timeout(800)
+    assert axes(page) == (pytest.approx(x), pytest.approx(y))
+
+
+def test_news_leave_a_zoomed_axis_as_it_is(run_folder: Path, serve: Callable, open_page: Callable):
+    path = run_folder / "records.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[: len(lines) // 2]))
+    page = open_page(serve(run_folder))
+    ready(page)
+    before = int(page.evaluate("document.body.dataset.candidates"))
+    drag(page, (0.3, 0.7), (0.5, 0.51))
+    zoomed, _ = axes(page)
+    with path.open("ab") as file:
+        file.write(b"".join(lines[len(lines) // 2 :]))
+    page.wait_for_function(f"document.body.dataset.candidates > {before}")
+    page.wait_for_timeout(500)
+    assert axes(page)[0] == pytest.approx(zoomed)
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_points_are_painted_where_they_lie(finished_run: Path, serve: Callable, browser, scale: int):
+    context = browser.new_context(viewport={"width": 390, "height": 900}, device_scale_factor=scale, has_touch=True)
+    page = context.new_page()
+    page.goto(serve(finished_run))
+    ready(page)
+    painted = """([left, top]) => {
+        const canvas = document.querySelector('#size-quality-plot canvas'), scale = canvas.width / canvas.clientWidth;
+        return [...canvas.getContext('2d').getImageData(Math.round(left * scale), Math.round(top * scale), 1, 1).data];
+    }"""
+    shown = page.evaluate(
+        "document.querySelector('#size-quality-plot canvas').points.map(({ row, left, top }) => [row.trial, left, top])"
+    )
+    for number, left, top in shown:
+        *colour, opacity = page.evaluate(painted, [left, top])
+        assert opacity > 200 and tuple(colour) in {(11, 107, 116), (28, 36, 48)}, number  # of the front, the reference
+    assert page.evaluate(painted, [1, 1])[3] == 0
+    number, left, top = shown[-1]
+    page.locator("#size-quality-plot").scroll_into_view_if_needed()
+    box = page.locator("#size-quality-plot canvas").bounding_box()
+    page.touchscreen.tap(box["x"] + left, box["y"] + top)
+    page.wait_for_function("document.querySelector('#candidate h2')")
+    context.close()
 
 
 def test_views_are_saved_as_pictures(finished_run: Path, serve: Callable, open_page: Callable, tmp_path: Path):
@@ -284,7 +349,7 @@ def test_a_candidate_is_shortlisted_and_shipped_with_its_reason(
     page.fill("#who", "Ada <b>")
     page.keyboard.press("Tab")
     page.fill("#note", "<script>document.title='note'</script> small enough")
-    page.click("#shortlist-add")
+    page.click(part("add"))
     page.wait_for_selector("#shortlist table")
     assert "<script>" in page.inner_text("#shortlist")
     page.fill("#why", "the smallest that keeps <i>edges</i>")
@@ -379,8 +444,10 @@ def test_what_was_begun_for_one_candidate_is_not_shown_of_another(
     page.fill("#bundle", "first")
     page.click(part("ship"))
     page.click(part("measure"))
-    choose(page, 0)
-    page.wait_for_function("document.querySelector('#candidate h2').textContent.startsWith('Trial 0')")
+    measure = page.locator(part("measure"))
+    page.click("#table [aria-label='select trial 0']")
+    page.wait_for_function("document.querySelector('#candidate h2').textContent.startsWith('Trial 0')", timeout=5_000)
+    assert measure.is_enabled()
     strip = page.inner_html(f"{part('layers')} .strip")
     page.wait_for_function(
         "document.querySelector('#shortlist').textContent.includes('Shipped')", timeout=180_000
@@ -399,26 +466,9 @@ def test_two_pages_of_one_run_see_what_is_said_on_either(run_folder: Path, serve
     number = compressed(run_folder)
     choose(one, number)
     one.fill("#note", "looks good")
-    one.click("#shortlist-add")
+    one.click(part("add"))
     two.wait_for_function("document.querySelector('#shortlist')?.textContent.includes('looks good')")
     assert two.inner_text("#candidate") == ""  # what is selected is each page's own
     slide(two, "max_size", 0)
     two.wait_for_function(f"({OPACITIES}).some(opacity => opacity < 1)")
     assert one.evaluate(f"({OPACITIES}).every(opacity => opacity === 1)")
-
-
-def test_where_people_and_psnr_disagree_stands_beside_the_image(run_folder: Path, serve: Callable, open_page: Callable):
-    number = compressed(run_folder)
-    keys = [Run(run_folder).any_trial(trial).candidate.key for trial in (number, 0)]
-    for image in range(3):
-        said = Judgement(
-            who="", when=now(), session="s", image=image, left=keys[0], right=keys[1], better="left", text=""
-        )
-        Review(run_folder).add(said)
-    page = open_page(serve(run_folder))
-    ready(page)
-    choose(page, number)
-    rows = page.locator("#pictures tbody tr").all_inner_texts()
-    told = [row for row in rows if f"people prefer trial {number}" in row]
-    lower = [row for row in rows if "−" in row]
-    assert told and set(told) <= set(lower)

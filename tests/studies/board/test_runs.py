@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -211,3 +212,14 @@ def test_runs_that_cannot_be_compared_are_pointed_out(
     page.wait_for_selector("#runs table")
     text = page.inner_text("#runs")
     assert "of 2 studies" in text and "ONNX Runtime" in text and "2 machines" not in text
+
+
+def test_a_page_of_a_board_that_was_stopped_is_told_all_anew(run_folder: Path):
+    before = Followed(run_folder)
+    version = before.version
+    assert before.news(version) is None
+    time.sleep(0.01)
+    after = Followed(run_folder)
+    news = after.news(version)
+    assert news is not None and news["from"] == 0 and len(news["rows"]["trial"]) == len(after.numbers)
+    assert after.news(after.version) is None and after.news(after.version + 10**6)["from"] == 0

@@ -147,14 +147,9 @@ def _axis(frame: pd.DataFrame, column: str) -> dict[str, object]:
         "tickfont": {"color": MUTED, "size": 12},
     }
     if column == "size_bytes":
-        axis |= {"type": "log", **size_axis(*(value for value in frame[column].tolist() if known(value)))}
+        ticks = size_ticks([value for value in frame[column].tolist() if known(value)])
+        axis |= {"type": "log", "tickvals": ticks, "ticktext": [_tick_text(tick) for tick in ticks]}
     return axis
-
-
-def size_axis(*sizes: float) -> dict[str, object]:
-    """Return the ticks of an axis of sizes that covers the given ones."""
-    ticks = size_ticks(list(sizes))
-    return {"tickvals": ticks, "ticktext": [_tick_text(tick) for tick in ticks]}
 
 
 def _tick_text(size: float) -> str:

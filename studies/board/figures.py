@@ -9,13 +9,12 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..figures import ACCENT, AXIS_TITLES, FONT, GREY, GRID, INK, MUTED, VIEWS, size_axis, view_figure, view_layout
+from ..figures import ACCENT, AXIS_TITLES, FONT, GREY, GRID, INK, MUTED, VIEWS, view_figure, view_layout
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-LARGEST = 1e11  # bytes of a model
 SPACE = ("size_bytes", "speedup", "psnr_db")  # the axes of the view in 3-D
 RUN_COLOURS = ("#0b6b74", "#b4551d", "#5a4fa3", "#8a6d00", "#a8326e", "#3d7a2a", "#555f6b", "#1f5fa8")
 
@@ -28,10 +27,7 @@ def empty_view(frame: pd.DataFrame, name: str) -> go.Figure:
     import plotly.graph_objects as go
 
     x, y = VIEWS[name]
-    layout = view_layout(frame, x, y)
-    if x == "size_bytes":  # the search may find smaller ones than there are by now
-        layout["xaxis"] |= size_axis(1.0, LARGEST)
-    layout |= {"uirevision": "board", "height": None, "autosize": True, "template": {}}
+    layout = view_layout(frame, x, y) | {"uirevision": "board", "height": None, "autosize": True, "template": {}}
     return go.Figure(go.Scatter(x=[], y=[]), layout)
 
 

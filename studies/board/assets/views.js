@@ -87,8 +87,21 @@
       Object.assign(change, { [`${axis}.range`]: [low, high], [`${axis}.autorange`]: false });
       holder.ruled[axis] = [low, high];
     }
+    if (holder.spans.x.log) {
+      const ticks = sizeTicks(...(change["xaxis.range"] ?? div._fullLayout.xaxis.range));
+      if (ticks.join() !== holder.ticks?.join()) Object.assign(change, { "xaxis.tickvals": ticks, "xaxis.ticktext": ticks.map(tickText) });
+      holder.ticks = ticks;
+    }
     if (Object.keys(change).length) window.Plotly.relayout(div, change);
   }
+
+  // Returns round sizes between two powers of ten, so many that their texts have room.
+  function sizeTicks(low, high) {
+    const digits = high - low < 1.5 ? [1, 2, 5] : high - low < 3.5 ? [1, 3] : [1], found = [];
+    for (let power = Math.floor(low); power <= high; power++) found.push(...digits.map(digit => digit * 10 ** power));
+    return found.filter(tick => Math.log10(tick) >= low && Math.log10(tick) <= high);
+  }
+  const tickText = bytes => size(bytes).replace(/\.0+(?= )/, "");
   const alike = (one, other) => one.every((value, i) => Math.abs(value - other[i]) <= 1e-6 * Math.abs(other[1] - other[0]));
 
   // Whether a figure that is made when it is looked at first is there; it is drawn as soon as it is.

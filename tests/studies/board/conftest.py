@@ -23,8 +23,10 @@ NASTY = '<img src=x onerror="document.title=1"><script>document.title=2</script>
 TOLERATED = ("GPU stall", "willReadFrequently", "WebGL")  # warnings of a browser without a graphics card
 
 
-def make_run(folder: Path, model: Path, pictures: Callable, trials: int = 9, name: str = NASTY, seed: int = 0) -> Path:
-    """Search a study with targets, whose name holds markup."""
+def make_run(
+    folder: Path, model: Path, pictures: Callable, trials: int = 9, name: str = NASTY, target: bool = True
+) -> Path:
+    """Search a study, with targets unless told otherwise, whose name holds markup."""
     from slimfront.objectives.timing import Timing
     from slimfront.search import evaluate
     from slimfront.search.loop import search
@@ -32,7 +34,8 @@ def make_run(folder: Path, model: Path, pictures: Callable, trials: int = 9, nam
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluate, "Timing", lambda: Timing(least_rounds=3, most_rounds=3, slot_seconds=0.0))
-        study = Study(model, pictures(4, 1), (pictures(3, 2), pictures(3, 3)), name=name.replace("/", ""), seed=seed)
+        evaluation = (pictures(3, 2), pictures(3, 3)) if target else pictures(3, 2)
+        study = Study(model, pictures(4, 1), evaluation, name=name.replace("/", ""))
         search(study, trials=trials, run_dir=folder, sampler="random")
     return folder
 
@@ -41,6 +44,12 @@ def make_run(folder: Path, model: Path, pictures: Callable, trials: int = 9, nam
 def finished_run(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, pictures: Callable) -> Path:
     """A finished run that no test writes into."""
     return make_run(tmp_path_factory.mktemp("finished") / "run", tiny_model, pictures)
+
+
+@pytest.fixture(scope="session")
+def untargeted_run(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, pictures: Callable) -> Path:
+    """A finished run of a study without targets."""
+    return make_run(tmp_path_factory.mktemp("untargeted") / "run", tiny_model, pictures, trials=7, target=False)
 
 
 @pytest.fixture

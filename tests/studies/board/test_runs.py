@@ -223,3 +223,19 @@ def test_a_page_of_a_board_that_was_stopped_is_told_all_anew(run_folder: Path):
     news = after.news(version)
     assert news is not None and news["from"] == 0 and len(news["rows"]["trial"]) == len(after.numbers)
     assert after.news(after.version) is None and after.news(after.version + 10**6)["from"] == 0
+
+
+def test_without_targets_the_reference_has_no_quality_and_no_place_in_its_views(
+    untargeted_run: Path, serve: Callable, open_page: Callable
+):
+    page = open_page(serve(untargeted_run))
+    page.wait_for_function("document.body.dataset.candidates > 0")
+    page.wait_for_function("[...document.querySelectorAll('.views .plot')].every(plot => plot.ruled)")
+    shown = {
+        view: page.evaluate(f"document.querySelector('#{view}-plot canvas').points.map(({{ row }}) => row.trial)")
+        for view in ("size-speed", "size-quality")
+    }
+    assert 0 in shown["size-speed"] and 0 not in shown["size-quality"]
+    assert set(shown["size-quality"]) == set(shown["size-speed"]) - {0}
+    page.click("#table [aria-label='select trial 0']")
+    page.wait_for_function("document.querySelector('#candidate h2')?.textContent.startsWith('Trial 0')")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from slimfront.studies.neighbours import neighbours
 from slimfront.studies.review import Review
 from slimfront.studies.run import Run
 from slimfront.studies.verify import verify
@@ -365,7 +366,8 @@ def test_a_candidate_is_shortlisted_and_shipped_with_its_reason(
     assert verify(bundle)["holds"]
     decision = Review(run_folder).decisions[0]
     assert (decision.trial, decision.who, decision.text) == (number, "Ada <b>", "the smallest that keeps <i>edges</i>")
-    assert decision.against
+    run = Run(run_folder)
+    assert decision.against == tuple(one.trial.number for one in neighbours(run, run.any_trial(number)))
     card = (bundle / "card.md").read_text(encoding="utf-8")
     assert "keeps \\<i\\>edges" in card and not re.search(r"(?<!\\)<\w", card)  # the study's name has markup, too
     assert json.loads((bundle / "bundle.json").read_text(encoding="utf-8"))["decision"]["who"] == "Ada <b>"

@@ -43,22 +43,14 @@ def answer(app: Dash, boards: Boards) -> None:
 
     @app.callback(
         Output("table", "children"),
-        Output("front-shown", "data"),
         Input("front", "data"),
-        Input("reviewed", "data"),
+        Input("reviewed", "data"),  # what people prefer may have changed
         State("run", "data"),
-        State("front-shown", "data"),
         prevent_initial_call=True,
     )
-    def front(_: int | None, said: int | None, index: int, shown: list[Any] | None) -> Any:
-        boarded = boards[index]
-        with boarded.followed.lock:
-            members: list[Any] = [
-                [trial.number, *trial.readings["speedup"].to_json().values()]
-                for trial in boarded.followed.front_trials()
-            ]
-            members.append(said)  # what people prefer may have changed
-            return (no_update, no_update) if members == shown else (front_table(boarded), members)
+    def front(_: int | None, said: int | None, index: int) -> Any:
+        with boards[index].followed.lock:
+            return front_table(boards[index])
 
     @app.callback(
         Output("candidate", "children"), Output("beside", "data"), Input("selected", "data"), State("run", "data")
@@ -97,10 +89,12 @@ def answer(app: Dash, boards: Boards) -> None:
             return trouble(error), different
         worst = int(albums[0].psnr_db.argmin()) if image is None or image >= len(albums[0].psnr_db) else image
         names = (f"trial {trial.number}", "reference" if followed.is_reference(beside) else f"trial {beside.number}")
-        left = names[1] if followed.is_reference(beside) else f"trial {beside.number}"
         psnr = {one.candidate.key: album.psnr_db for one, album in zip((trial, beside), albums, strict=True)}
         notes = unlike_psnr(boarded.review.judgements, psnr, names)
-        return [stage(index, trial, beside, left, worst, albums), image_table(albums, worst, names, notes)], different
+        return [
+            stage(index, trial, beside, names[1], worst, albums),
+            image_table(albums, worst, names, notes),
+        ], different
 
     @app.callback(
         Output(of_trial("times", MATCH), "children"),

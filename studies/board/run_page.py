@@ -60,7 +60,6 @@ def _stores(index: int) -> Any:
                 for name in (
                     "image",
                     "beside",
-                    "front-shown",
                     "front",
                     "reviewed",
                     "done",

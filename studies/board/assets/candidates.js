@@ -70,8 +70,8 @@ window.slimfront = (() => {
     if (told !== known.told) Object.assign(known, { told, front_version: news.version });
   }
 
-  // Colours points by a column, of the rows or asked for, of which what is known is not asked again; returns the key as markup, null where
-  // another choice was made meanwhile.
+  // Colours points by a column, of the rows or asked for, of which what is known is not asked again; returns the key as
+  // markup, null where another choice was made meanwhile.
   async function colourBy(name) {
     const mine = ++turn, rows = [...known.table.values()];
     if (name === PLAIN || rows.length === 0) colours = null;

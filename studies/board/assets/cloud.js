@@ -1,4 +1,4 @@
-// The points of a view, painted on a canvas behind Plotly's axes: there can be tens of thousands, and a budget that is moved
+// The points of a view, painted on a canvas over Plotly's axes: there can be tens of thousands, and a budget that is moved
 // changes all of them. A point is told of where the pointer is, and selected by a click.
 "use strict";
 (() => {
@@ -65,26 +65,25 @@
   //   points: each with row, x, y, symbol, size, color, opacity, whether it is open, and on what level it lies; bar, where it
   //     has an interval: the axis and its ends
   //   rings: rows around which there is one
-  //   spans: the ends of both axes
-  function show(holder, points, rings, spans) {
+  // The ends of both axes stand in the view's element (`spans`).
+  function show(holder, points, rings) {
     points.sort((a, b) => a.level - b.level || a.opacity - b.opacity);
-    Object.assign(canvasOf(holder), { points, rings, spans: [spans.x, spans.y].map(({ low, high, log }) => ({ low, high, log })) });
+    Object.assign(canvasOf(holder), { points, rings });
     paint(holder);
   }
 
-  function axes(holder, [x, y]) {
+  function axes(holder) {
     const full = holder.querySelector(".js-plotly-plot")?._fullLayout;
     if (full) return [full.xaxis, full.yaxis].map(axis => ({ start: axis._offset, length: axis._length, place: value => axis.d2p(value) }));
     const { l, r, t, b } = JSON.parse(holder.dataset.margin), [width, height] = [holder.clientWidth - l - r, holder.clientHeight - t - b];
     const part = ({ low, high, log }) => value => ((log ? Math.log10(value) : value) - low) / (high - low);
-    const [across, up] = [part(x), part(y)];
+    const [across, up] = [part(holder.spans.x), part(holder.spans.y)];
     return [{ start: l, length: width, place: value => width * across(value) }, { start: t, length: height, place: value => height * (1 - up(value)) }];
   }
 
   function paint(holder) {
     const canvas = canvasOf(holder), scale = window.devicePixelRatio || 1;
-    if (!canvas.spans) return;
-    const [x, y] = axes(holder, canvas.spans);
+    const [x, y] = axes(holder);
     Object.assign(canvas.style, { left: `${x.start}px`, top: `${y.start}px`, width: `${x.length}px`, height: `${y.length}px` });
     Object.assign(canvas, { width: Math.round(x.length * scale), height: Math.round(y.length * scale) });
     const pen = canvas.getContext("2d", BARE);

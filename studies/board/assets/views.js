@@ -32,11 +32,11 @@
   const opacity = row => board.able(row) || row.kind === "reference" ? 1 : FAINT;
   const plot = id => document.getElementById(id)?.querySelector(".js-plotly-plot");
 
-  const mark = row => ({ symbol: SYMBOLS[row.kind], size: SIZES[row.kind], color: board.colour(row), opacity: opacity(row), open: row.state === "predicted" });
-
   function point(row, x, y, dense) {
-    const marked = isMarked(row), made = Object.assign(mark(row), { row, x: row[x], y: row[y], level: marked ? 1 : 0 });
-    if (dense && !marked) made.size -= 3;
+    const marked = isMarked(row), made = {
+      row, x: row[x], y: row[y], level: marked ? 1 : 0, symbol: SYMBOLS[row.kind], size: SIZES[row.kind] - (dense && !marked ? 3 : 0),
+      color: board.colour(row), opacity: opacity(row), open: row.state === "predicted",
+    };
     if (marked && board.able(row) && (x === "speedup" || y === "speedup") && row.speedup_low !== null && row.speedup_high !== null)
       made.bar = { axis: x === "speedup" ? "x" : "y", low: row.speedup_low, high: row.speedup_high };
     return made;
@@ -60,17 +60,16 @@
     const holder = document.getElementById(`${name}-plot`), [x, y] = VIEWS[name];
     if (!holder) return;
     const points = rows.filter(row => row[x] !== null && row[y] !== null).map(row => point(row, x, y, rows.length > DENSE));
-    const spans = { x: span(rows, x), y: span(rows, y) };
-    board.cloud.show(holder, points, [chosen.a, chosen.b].map(board.row).filter(Boolean), spans);
-    ruled(holder, name, spans);
+    holder.spans = { x: span(rows, x), y: span(rows, y) };
+    board.cloud.show(holder, points, [chosen.a, chosen.b].map(board.row).filter(Boolean));
+    ruled(holder, name);
   }
 
   // Gives a view's figure its axes, as soon as it is there; an axis that the user has zoomed stays until it is told to show all.
-  function ruled(holder, name, spans) {
-    holder.spans = spans;
+  function ruled(holder, name) {
     const div = plot(name), full = div?._fullLayout;
     if (!full) {
-      holder.waits ??= setTimeout(() => { delete holder.waits; ruled(holder, name, holder.spans); }, 60);
+      holder.waits ??= setTimeout(() => { delete holder.waits; ruled(holder, name); }, 60);
       return;
     }
     if (!holder.ruled) div.on("plotly_afterplot", () => { rule(holder, div); board.cloud.paint(holder); });
@@ -204,14 +203,14 @@
     refit();
   }
 
-  let fitted = Promise.resolve(), due_ = 0;
+  let fitted = Promise.resolve(), latest = 0; // of the questions
 
   // Asks what fits the sliders and ranges as they are; a question that a later one has overtaken is not asked.
   function refit() {
-    const turn = ++due_;
+    const turn = ++latest;
     fitted = fitted.then(async () => {
       const sliders = document.getElementById("budgets");
-      if (turn !== due_ || sliders === null) return;
+      if (turn !== latest || sliders === null) return;
       const positions = Object.fromEntries([...sliders.querySelectorAll("input")].map(slider => [slider.id, slider.value]));
       const drawn = plot("parallel");
       const answer = await board.fitting({ ...positions, budgets: sliders.dataset.budgets, ranges: JSON.stringify(drawn?.data.length ? ranges(drawn) : {}) });

@@ -1,4 +1,4 @@
-"""Which kernels ONNX Runtime runs for a model file, and how long each takes."""
+"""Which kernels a runtime runs for a model file, and how long each takes; ONNX Runtime's own profile of them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import json
 import math
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -40,6 +41,18 @@ class KernelProfile:
     def kernel_ms(self) -> np.ndarray:
         """The median time of each kernel ``[kernels]``."""
         return np.asarray(np.median(self.times_ms, axis=0))
+
+
+class ProfiledModel(Protocol):
+    """An open model that keeps the times of its kernels (`profile_in_turn`)."""
+
+    def run(self) -> None:
+        """Run once more. Raises `BuildError` where the runtime fails."""
+        ...
+
+    def close(self) -> KernelProfile:
+        """End the profile and return it; the first runs are left out where there are more."""
+        ...
 
 
 class Profiled:
@@ -100,10 +113,8 @@ class Profiled:
 
 
 def profile_in_turn(
+    opened: Callable[[Path], ProfiledModel],
     models: Sequence[Path],
-    feed: Mapping[str, np.ndarray],
-    threads: int = 1,
-    provider: str = CPU,
     *,
     least: int,
     most: int,
@@ -113,26 +124,24 @@ def profile_in_turn(
     """Run models in turn, so that drift hits all, and return the times of their kernels; other timings wait meanwhile.
 
     Args:
-        models: ONNX files with the same inputs.
-        feed: one batch, arrays by input name.
-        threads: intra-op threads.
-        provider: execution provider.
+        opened: opens a model, ready to be run on a batch.
+        models: ONNX files.
         least: runs of each that count, after the first ones; always made.
         most: never exceeded.
         seconds: or they end when they have taken this long.
         progress: told the part of ``most`` that is done.
 
     Raises:
-        BuildError: ONNX Runtime refuses a model or fails while running it.
+        BuildError: the runtime refuses a model or fails while running it.
     """
     with machine_to_itself():
-        opened = [Profiled(model, feed, threads, provider) for model in models]
+        profiled = [opened(model) for model in models]
         begun = time.perf_counter()
         for done in range(FIRST_RUNS + most):
             if done >= FIRST_RUNS + least and time.perf_counter() - begun >= seconds:
                 break
-            for each in opened:
+            for each in profiled:
                 each.run()
             if progress is not None:
                 progress("profile", (done + 1) / (FIRST_RUNS + most))
-        return [each.close() for each in opened]
+        return [each.close() for each in profiled]

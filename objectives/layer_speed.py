@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,10 +25,12 @@ from ..spaces.forms import growth, valid_forms
 from ..spaces.graph import Graph, Layer, save_model
 from ..spaces.kernels import QUANTISING
 from ..spaces.offers import FormOffer, Offer
-from ..spaces.session import CPU
 from ..spaces.single import NEIGHBOUR, single_layer
 from ..spaces.skeleton import skeleton_lowering
-from .kernel_profile import KernelProfile, profile_in_turn
+from .kernel_profile import KernelProfile
+
+if TYPE_CHECKING:
+    from .target import Target
 
 VERSION = 2
 CLEARLY = 1.05  # times as fast: less is noise
@@ -57,31 +60,27 @@ class WayTime:
 
 def layer_offers(
     graph: Graph,
-    fingerprint: object,
+    target: Target,
     feed: Mapping[str, np.ndarray],
-    threads: int = 1,
-    provider: str = CPU,
 ) -> dict[str, Offer]:
     """Return by layer what is worth offering on this machine, for those where it is not simply all in the native form.
 
-    Measured once for each ``fingerprint`` (of the machine and its ONNX Runtime) and kind of layer, and kept in the user's
-    cache, so that a study offers the same each time. A layer that cannot be measured has no entry.
+    Measured once for each target, by its fingerprint, and kind of layer, and kept in the user's cache, so that a study offers
+    the same each time. A layer that cannot be measured has no entry.
 
     Args:
         graph: captured.
-        fingerprint: of the machine.
+        target: where models run.
         feed: one batch of the model's inputs, arrays by name.
-        threads: intra-op threads.
-        provider: execution provider.
     """
-    store = Store(content_hash("layer speed", VERSION, fingerprint, threads, provider))
+    store = Store(content_hash("layer speed", VERSION, target.fingerprint))
     found: dict[str, Offer] = {}
     integer = []
     for name, layer in graph.layers.items():
         if can_run_integer(graph, layer) or len(valid_forms(graph, layer)) > 1:
             single = single_layer(graph, layer)
             try:
-                offer = _offer(single, _stored_times(single, store, threads, provider))
+                offer = _offer(single, _stored_times(single, store, target))
             except BuildError:
                 continue  # the search records why, where it tries such a candidate
             integer += [name] if can_run_integer(graph, layer) else []
@@ -89,7 +88,7 @@ def layer_offers(
                 found[name] = offer
     slower = [name for name, offer in found.items() if not offer.integer]
     others = [name for name in integer if name not in slower]
-    if slower and not _slower_in_the_whole(graph, slower, others, feed, store, threads, provider):
+    if slower and not _slower_in_the_whole(graph, slower, others, feed, store, target):
         found |= {name: replace(found[name], integer=True) for name in slower}
     return {name: offer for name, offer in found.items() if offer != Offer()}
 
@@ -100,15 +99,14 @@ def _slower_in_the_whole(
     others: Sequence[str],
     feed: Mapping[str, np.ndarray],
     store: Store,
-    threads: int,
-    provider: str,
+    target: Target,
 ) -> bool:
     """Whether the whole model is slower with these layers in integers, beside other integer layers and beside float ones."""
     kind = content_hash("whole", graph.digest, [list(array.shape) for array in feed.values()], names, others)
     stored = store.arrays(kind)
     if stored is None:
         try:
-            ratios = _whole_ratios(graph, names, others, feed, threads, provider)
+            ratios = _whole_ratios(graph, names, others, feed, target)
         except BuildError:
             ratios = [0.0]  # nothing confirms it
         stored = {"ratios": np.array(ratios)}
@@ -121,8 +119,7 @@ def _whole_ratios(
     names: Sequence[str],
     others: Sequence[str],
     feed: Mapping[str, np.ndarray],
-    threads: int,
-    provider: str,
+    target: Target,
 ) -> list[float]:
     """Return the time of the whole model with layers in integers, in parts of that with them in float.
 
@@ -134,18 +131,16 @@ def _whole_ratios(
         paths = [Path(folder) / f"{number}.onnx" for number in range(len(candidates))]
         for candidate, path in zip(candidates, paths, strict=True):
             save_model(skeleton_lowering(graph, candidate, lambda _: (-1.0, 1.0)).run(), path)
-        profiles = profile_in_turn(
-            paths, feed, threads, provider, least=LEAST_ROUNDS, most=MOST_ROUNDS, seconds=WHOLE_SECONDS
-        )
+        profiles = target.profiles(paths, feed, least=LEAST_ROUNDS, most=MOST_ROUNDS, seconds=WHOLE_SECONDS)
     integer, plain, only, none = (profile.whole_ms for profile in profiles)
     return [float(np.median(integer / plain)), float(np.median(only / none))]
 
 
-def _stored_times(single: Graph, store: Store, threads: int, provider: str) -> dict[Way, WayTime]:
+def _stored_times(single: Graph, store: Store, target: Target) -> dict[Way, WayTime]:
     kind = content_hash(single.digest, _only(single).shape)  # a digest does not tell shapes of equal bytes apart
     stored = store.arrays(kind)
     if stored is None:
-        times = _times(single, threads, provider)
+        times = _times(single, target)
         stored = {
             "ways": np.array([f"{form} {bits}" for form, bits in times]),
             "times": np.array([[way.core, way.entering, way.leaving] for way in times.values()]),
@@ -155,7 +150,7 @@ def _stored_times(single: Graph, store: Store, threads: int, provider: str) -> d
     return {(form, int(bits)): WayTime(*row) for (form, bits), row in zip(ways, stored["times"].tolist(), strict=True)}
 
 
-def _times(single: Graph, threads: int, provider: str) -> dict[Way, WayTime]:
+def _times(single: Graph, target: Target) -> dict[Way, WayTime]:
     """Return the times of the only layer of a graph in every way it can be run; the ways are run in turn."""
     layer = _only(single)
     bits = (8, 32) if can_run_integer(single, layer) else (32,)
@@ -167,9 +162,7 @@ def _times(single: Graph, threads: int, provider: str) -> dict[Way, WayTime]:
         for (form, activation_bits), path in zip(ways, paths, strict=True):
             candidate = Candidate({layer.name: LayerChoice(8, activation_bits, form=form)})
             save_model(skeleton_lowering(single, candidate, lambda _: (-1.0, 1.0)).run(), path)
-        profiles = profile_in_turn(
-            paths, feed, threads, provider, least=LEAST_ROUNDS, most=MOST_ROUNDS, seconds=SECONDS
-        )
+        profiles = target.profiles(paths, feed, least=LEAST_ROUNDS, most=MOST_ROUNDS, seconds=SECONDS)
     return {way: _way_time(profile) for way, profile in zip(ways, profiles, strict=True)}
 
 

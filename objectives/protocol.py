@@ -10,26 +10,18 @@ class Energy:
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from dataclasses import asdict, dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..spaces.build import file_size
-from ..spaces.errors import BuildError
-from ..spaces.kernels import integer_reads
-from ..spaces.session import CPU, infer, open_session
+from ..spaces.session import infer
 from .samples import Samples
-
-if TYPE_CHECKING:
-    import onnxruntime as ort
-
-INSPECTED_BYTES = 500_000_000  # a larger file's optimised graph is not written out to be looked at
+from .target import STOCK, Session, Target
 
 
 @dataclass(frozen=True)
@@ -68,38 +60,27 @@ class OpenModel:
         path: the ONNX file.
         samples: what it is judged on.
         batch: the model's own batch size.
-        threads: intra-op threads of its session.
-        provider: execution provider of its session.
+        target: what runs it.
     """
 
     path: Path
     samples: Samples
     batch: int = 1
-    threads: int = 1
-    provider: str = CPU
+    target: Target = STOCK
 
     @property
-    def session(self) -> ort.InferenceSession:
-        """A stock ONNX Runtime session. Raises `BuildError` where the file cannot be opened."""
+    def session(self) -> Session:
+        """The target's session, on ONNX Runtime a stock one. Raises `BuildError` where the file cannot be opened."""
         return self._opened[0]
 
     @property
     def integer_reads(self) -> Counter[str] | None:
-        """How many integer kernels read each tensor of ONNX Runtime's own graph of the file; None for a very large file."""
+        """How many integer kernels read each tensor of the runtime's own graph of the file; None where that cannot be seen."""
         return self._opened[1]
 
     @cached_property
-    def _opened(self) -> tuple[ort.InferenceSession, Counter[str] | None]:
-        if file_size(self.path) > INSPECTED_BYTES:
-            return open_session(self.path, threads=self.threads, provider=self.provider), None
-        with tempfile.TemporaryDirectory(prefix="slimfront-") as folder:
-            optimized = Path(folder) / "optimized.onnx"
-            open_as_set = partial(open_session, self.path, threads=self.threads, provider=self.provider)
-            try:
-                session = open_as_set(optimized_path=optimized)
-            except BuildError:  # with its weights unpacked the optimised graph may be too large to be written
-                return open_as_set(), None
-            return session, integer_reads(optimized)
+    def _opened(self) -> tuple[Session, Counter[str] | None]:
+        return self.target.inspected(self.path)
 
     @cached_property
     def outputs(self) -> NDArray[np.float32]:
@@ -118,7 +99,7 @@ class OpenModel:
 
     def _outputs(self, part: slice) -> NDArray[np.float32]:
         inputs = {name: array[part] for name, array in self.samples.inputs.items()}
-        raw = infer(self.session, inputs, self.batch)
+        raw = infer(self.session, inputs, self.batch, self.target.runtime)
         return np.clip(raw, self.samples.low, self.samples.high).astype(np.float32, copy=False)
 
 

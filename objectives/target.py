@@ -1,26 +1,64 @@
-"""Where models run: what the latency predictor asks of a runtime and a machine. Here: this machine's ONNX Runtime."""
+"""Where models run: what timings, readings of quality and the latency predictor ask of a runtime on a machine."""
 
 from __future__ import annotations
 
+import math
 import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from ..spaces.kernels import Kernel, read_kernels
+from ..spaces.build import file_size
+from ..spaces.errors import BuildError
+from ..spaces.kernels import Kernel, integer_reads, read_kernels
 from ..spaces.session import CPU, open_session
-from .kernel_profile import FIRST_RUNS, KernelProfile, profile_in_turn
+from ..spaces.statistics import Progress
+from .kernel_profile import KernelProfile, Profiled, profile_in_turn
+
+INSPECTED_BYTES = 500_000_000  # a larger file's optimised graph is not written out to be looked at
+
+
+class Session(Protocol):
+    """A model that can be run, as ONNX Runtime's own `InferenceSession`."""
+
+    def run(self, output_names: Sequence[str] | None, feed: Mapping[str, np.ndarray], /) -> Sequence[Any]:
+        """Return all outputs for one batch (arrays by input name) where no output is named."""
+        ...
 
 
 class Target(Protocol):
-    """A runtime on a machine."""
+    """A runtime on a machine.
+
+    Attributes:
+        runtime: its name, for people.
+        fingerprint: what times belong to: equal where they may be compared.
+    """
 
     @property
-    def fingerprint(self) -> str:
-        """What times belong to: equal where they may be compared."""
+    def runtime(self) -> str: ...  # noqa: D102
+
+    @property
+    def fingerprint(self) -> str: ...  # noqa: D102
+
+    def open(self, model: Path | bytes) -> Session:
+        """Open a model: an ONNX file, or its bytes.
+
+        Raises:
+            BuildError: the runtime refuses it.
+        """
+        ...
+
+    def inspected(self, model: Path) -> tuple[Session, Counter[str] | None]:
+        """Open a model; return how many integer kernels read each of its tensors as well (None where that cannot be seen).
+
+        Raises:
+            BuildError: the runtime refuses it.
+        """
         ...
 
     def kernels(self, model: Path, inputs: Mapping[str, tuple[int, ...]]) -> list[Kernel]:
@@ -35,13 +73,25 @@ class Target(Protocol):
         """
         ...
 
-    def profiles(self, models: Sequence[Path], feed: Mapping[str, np.ndarray], rounds: int) -> list[KernelProfile]:
-        """Run models in turn and return the times of their kernels.
+    def profiles(
+        self,
+        models: Sequence[Path],
+        feed: Mapping[str, np.ndarray],
+        *,
+        least: int,
+        most: int,
+        seconds: float = math.inf,
+        progress: Progress | None = None,
+    ) -> list[KernelProfile]:
+        """Run models in turn and return the times of their kernels (`kernel_profile.profile_in_turn`).
 
         Args:
             models: ONNX files with the same inputs.
             feed: one batch, arrays by input name.
-            rounds: how often each is run; the first does not count.
+            least: runs of each that count, after the first ones; always made.
+            most: never exceeded.
+            seconds: or they end when they have taken this long.
+            progress: told the part of ``most`` that is done.
 
         Raises:
             BuildError: the runtime refuses a model or fails while running it.
@@ -51,11 +101,34 @@ class Target(Protocol):
 
 @dataclass(frozen=True)
 class OnnxRuntime:
-    """ONNX Runtime on this machine."""
+    """ONNX Runtime on this machine.
 
-    fingerprint: str
+    Attributes:
+        fingerprint: of the machine.
+        threads: intra-op threads.
+        provider: execution provider.
+    """
+
+    fingerprint: str = ""
     threads: int = 1
     provider: str = CPU
+    runtime: str = "ONNX Runtime"
+
+    def open(self, model: Path | bytes) -> Session:
+        """Return a stock session."""
+        return open_session(model, threads=self.threads, provider=self.provider)
+
+    def inspected(self, model: Path) -> tuple[Session, Counter[str] | None]:
+        """Return a stock session, and what reads its tensors by its own graph; not that of a very large file."""
+        if file_size(model) > INSPECTED_BYTES:
+            return self.open(model), None
+        with tempfile.TemporaryDirectory(prefix="slimfront-") as folder:
+            optimized = Path(folder) / "optimized.onnx"
+            try:
+                session = open_session(model, threads=self.threads, provider=self.provider, optimized_path=optimized)
+            except BuildError:  # with its weights unpacked the optimised graph may be too large to be written
+                return self.open(model), None
+            return session, integer_reads(optimized)
 
     def kernels(self, model: Path, inputs: Mapping[str, tuple[int, ...]]) -> list[Kernel]:
         """Return the kernels of the graph that ONNX Runtime makes of the file."""
@@ -64,8 +137,19 @@ class OnnxRuntime:
             open_session(model, threads=self.threads, provider=self.provider, optimized_path=optimized)
             return read_kernels(optimized, inputs)
 
-    def profiles(self, models: Sequence[Path], feed: Mapping[str, np.ndarray], rounds: int) -> list[KernelProfile]:
-        """Run the models in turn, one round after another."""
-        return profile_in_turn(
-            models, feed, self.threads, self.provider, least=rounds - FIRST_RUNS, most=rounds - FIRST_RUNS
-        )
+    def profiles(
+        self,
+        models: Sequence[Path],
+        feed: Mapping[str, np.ndarray],
+        *,
+        least: int,
+        most: int,
+        seconds: float = math.inf,
+        progress: Progress | None = None,
+    ) -> list[KernelProfile]:
+        """Run models in turn with ONNX Runtime's per-node profile."""
+        opened = partial(Profiled, feed=feed, threads=self.threads, provider=self.provider)
+        return profile_in_turn(opened, models, least=least, most=most, seconds=seconds, progress=progress)
+
+
+STOCK = OnnxRuntime()

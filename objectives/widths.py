@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..spaces.cache import Store, content_hash
-from ..spaces.session import CPU, open_session
 from ..spaces.widths import STEP
 from .machine import machine_to_itself
 
 if TYPE_CHECKING:
-    import onnxruntime as ort
+    from .target import Session, Target
 
 STEPS = (4, 8, 16, 32)
 WIDTH = 64  # channels of the convolution that is timed, on [1, 64, SIDE, SIDE]
@@ -23,30 +22,27 @@ EXPECTED = 0.3  # of what the multiply-adds promise: a step that saves less is n
 VERSION = 1
 
 
-def kernel_step(fingerprint: object, integer: bool, threads: int = 1, provider: str = CPU) -> int:
+def kernel_step(target: Target, integer: bool) -> int:
     """Return the step in which the time of a 3x3 convolution falls with its output channels: 4, 8, 16 or 32.
 
-    Measured once for each ``fingerprint`` (of the machine and its ONNX Runtime) and kept in the user's cache, so that a
+    Measured once for each target, by its fingerprint, and kept in the user's cache, so that a
     study offers the same widths each time. Convolutions of 64 - s outputs are timed in turn with that of 64; s is a step
     where a good part of what the multiply-adds promise is saved.
     """
-    store = Store(content_hash("widths", VERSION, fingerprint, integer, threads, provider))
+    store = Store(content_hash("widths", VERSION, target.fingerprint, integer))
     known = store.arrays("step")
     if known is None:
-        ratios = _time_ratios(integer, threads, provider)
+        ratios = _time_ratios(target, integer)
         steps = [step for step in STEPS if 1 - ratios[step] >= EXPECTED * step / WIDTH]
         known = {"step": np.array(min(steps, default=STEP))}
         store.put_arrays("step", known)
     return int(known["step"])
 
 
-def _time_ratios(integer: bool, threads: int, provider: str) -> dict[int, float]:
+def _time_ratios(target: Target, integer: bool) -> dict[int, float]:
     """Return the time of a convolution of 64 - s outputs in parts of that of 64, for each step s."""
     random = np.random.default_rng(0)
-    sessions = {
-        step: open_session(_convolution(WIDTH - step, integer, random), threads=threads, provider=provider)
-        for step in (0, *STEPS)
-    }
+    sessions = {step: target.open(_convolution(WIDTH - step, integer, random)) for step in (0, *STEPS)}
     feed = {"x": random.random((1, WIDTH, SIDE, SIDE), np.float32)}
     with machine_to_itself():
         times = np.array([[_seconds(session, feed) for session in sessions.values()] for _ in range(ROUNDS)])
@@ -54,7 +50,7 @@ def _time_ratios(integer: bool, threads: int, provider: str) -> dict[int, float]
     return dict(zip(STEPS, ratios[1:].tolist(), strict=True))
 
 
-def _seconds(session: ort.InferenceSession, feed: dict[str, np.ndarray]) -> float:
+def _seconds(session: Session, feed: dict[str, np.ndarray]) -> float:
     start = time.perf_counter()
     session.run(None, feed)
     return time.perf_counter() - start

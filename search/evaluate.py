@@ -268,8 +268,7 @@ class Evaluator:
         return Subject(model, self.reference, self.reference_times.needed)
 
     def _open(self, path: Path) -> OpenModel:
-        target = self.study.settings.target
-        return OpenModel(path, self.study.evaluation, self.study.graph.batch, target.threads, target.provider)
+        return OpenModel(path, self.study.evaluation, self.study.graph.batch, self.study.target)
 
 
 def evaluate(study: Study, candidates: Sequence[Candidate], progress: Progress | None = None) -> list[dict[str, Any]]:

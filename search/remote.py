@@ -16,7 +16,6 @@ from typing import Any
 
 from ..objectives.predictor import Predictor
 from ..objectives.predictor_file import take_predictor, write_predictor
-from ..objectives.target import OnnxRuntime
 from ..spaces.cache import cache_folder
 from ..spaces.candidate import Candidate
 from ..studies.holdings import TRAINED_SUFFIX, WEIGHTS_FOLDER, RunHoldings
@@ -132,8 +131,7 @@ def _evaluator(digest: str, machine: str, models: str) -> Evaluator:
     """Return what evaluates candidates of a study; it is opened once in a worker's life."""
     study = parcel.opened(digest)
     study.prepare_spaces()
-    target = study.settings.target
-    study.predictor = Predictor(study.builder, OnnxRuntime(machine, target.threads, target.provider))
+    study.machine = machine
     return Evaluator(study, Path(models), predictor=study.predictor)
 
 

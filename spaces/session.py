@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -77,17 +77,23 @@ def batches(inputs: Mapping[str, np.ndarray], batch: int) -> Iterator[dict[str, 
         yield {name: np.ascontiguousarray(array[rows]) for name, array in inputs.items()}
 
 
-def infer(session: ort.InferenceSession, inputs: Mapping[str, np.ndarray], batch: int) -> np.ndarray:
+def infer(session: Any, inputs: Mapping[str, np.ndarray], batch: int, runtime: str = "ONNX Runtime") -> np.ndarray:
     """Return the first output for all samples, shape ``[N, ...]``.
 
+    Args:
+        session: ONNX Runtime's, or another runtime's that is run as that is.
+        inputs: by name, ``[N, ...]``.
+        batch: the model's own.
+        runtime: its name, for people.
+
     Raises:
-        BuildError: ONNX Runtime fails, or an output is not finite.
+        BuildError: the runtime fails, or an output is not finite.
     """
     count = len(next(iter(inputs.values())))
     try:
         outputs = [session.run(None, feed)[0] for feed in batches(inputs, batch)]
     except Exception as error:
-        raise BuildError(f"ONNX Runtime fails while running the model: {error}") from error
+        raise BuildError(f"{runtime} fails while running the model: {error}") from error
     result = np.concatenate(outputs)[:count]
     if not np.isfinite(result).all():
         raise BuildError("the model's output has NaN or infinite values")

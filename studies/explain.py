@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..objectives.kernel_profile import KernelProfile, profile_in_turn
+from ..objectives.kernel_profile import KernelProfile
 from ..spaces.attribution import Place, attribute, stored_bytes
 from ..spaces.errors import InputError
 from ..spaces.prune import pruned
@@ -86,16 +86,13 @@ def explain(run: Run, trial: Trial, progress: Progress | None = None) -> dict[st
 
 def _profiles(study: Study, reference: Built, built: Built, progress: Progress | None) -> list[KernelProfile]:
     """Run both files in turn, so that drift hits both."""
-    target = study.settings.target
     with tempfile.TemporaryDirectory(prefix="slimfront-") as folder:
         paths = [Path(folder) / "reference.onnx", Path(folder) / "candidate.onnx"]
         for model, path in zip((reference, built), paths, strict=True):
             model.save(path)
-        return profile_in_turn(
+        return study.target.profiles(
             paths,
             study.feed,
-            target.threads,
-            target.provider,
             least=LEAST_ROUNDS,
             most=MOST_ROUNDS,
             seconds=SECONDS,

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..objectives.kernel_profile import KernelProfile, profile_in_turn
+from ..objectives.kernel_profile import KernelProfile
 from ..objectives.quality import CAP_DB
 from ..spaces.attribution import attribute
 from ..spaces.candidate import Candidate
 from ..spaces.groups import channel_groups
 from ..spaces.sensitivity import sensitivity
-from ..spaces.session import open_session
 from ..spaces.statistics import Progress
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ SECONDS = 3.0
 
 
 def profile(study: Study, progress: Progress | None = None) -> dict[str, Any]:
-    """Measure the reference with ONNX Runtime's own profile, and predict what each compression alone costs.
+    """Measure the reference with the runtime's own profile, and predict what each compression alone costs.
 
     Returns:
         ``study``, ``parameters`` and ``bytes`` (float32) of the whole, ``latency_ms`` of one batch, ``layers`` (name,
@@ -55,10 +54,7 @@ def profile(study: Study, progress: Progress | None = None) -> dict[str, Any]:
         built = study.builder.build(Candidate())
         built.save(model)
         latency_ms = _latency_ms(model, feed, study)
-        target = study.settings.target
-        [profiled] = profile_in_turn(
-            [model], feed, target.threads, target.provider, least=LEAST_RUNS, most=MOST_RUNS, seconds=SECONDS
-        )
+        [profiled] = study.target.profiles([model], feed, least=LEAST_RUNS, most=MOST_RUNS, seconds=SECONDS)
     curves, groups = sensitivity_curves(study, progress)
     times = layer_times(profiled, built, graph)
     total = sum(times.values())
@@ -134,9 +130,7 @@ def layer_times(profiled: KernelProfile, built: Built, graph: Graph) -> dict[str
 
 def _latency_ms(model: Path, feed: Mapping[str, np.ndarray], study: Study) -> float:
     """Return the median time of a batch in a session that is not profiled."""
-    target = study.settings.target
-    session = open_session(model, threads=target.threads, provider=target.provider)
-    return 1000.0 * statistics.median(_timed_runs(session, feed))
+    return 1000.0 * statistics.median(_timed_runs(study.target.open(model), feed))
 
 
 def _timed_runs(session: Any, feed: Mapping[str, np.ndarray]) -> list[float]:

@@ -64,12 +64,12 @@ def _networks(run: Run, study: Study) -> dict[str, Network]:
 
 def run_gallery(run: Run, study: Study, progress: Progress | None = None) -> pictures.Gallery | None:
     """Run the front's models on the evaluation data; return their pictures, or None where the outputs are none."""
-    samples, target = study.evaluation, study.settings.target
+    samples = study.evaluation
     trials = [trial for trial in run.front_trials() if trial.number != run.reference.number]
 
     def outputs(trial: Trial) -> Any:
         path = run.model_path(trial)
-        return OpenModel(path, samples, study.graph.batch, target.threads, target.provider).outputs
+        return OpenModel(path, samples, study.graph.batch, study.target).outputs
 
     reference = outputs(run.reference)
     truth = reference if samples.target is None else samples.target

@@ -220,10 +220,9 @@ def _measure_afresh(study: Study, part: Path) -> dict[str, Any]:
 
 def _save_check(study: Study, part: Path) -> None:
     """Store a few samples with the model's own outputs for them."""
-    settings = (study.graph.batch, study.settings.target.threads, study.settings.target.provider)
     output_bytes = 4 * math.prod(study.graph.outputs[0].shape) // study.graph.batch
     samples = bundle.few_samples(study.evaluation, output_bytes, study.graph.batch)
-    outputs = OpenModel(part / bundle.MODEL_FILE, samples, *settings).outputs
+    outputs = OpenModel(part / bundle.MODEL_FILE, samples, study.graph.batch, study.target).outputs
     bundle.save_samples(part / bundle.CHECK_FILE, samples, outputs)
 
 

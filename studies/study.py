@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..objectives.layer_speed import layer_offers
 from ..objectives.predictor import Predictor
 from ..objectives.samples import Samples
-from ..objectives.target import OnnxRuntime
+from ..objectives.target import OnnxRuntime, Target
 from ..objectives.widths import kernel_step
 from ..spaces.build import Builder, Holdings
 from ..spaces.cache import content_hash
@@ -221,17 +221,15 @@ class Study:
     @cached_property
     def kernel_step(self) -> int:
         """In which steps of output channels this machine's kernels get cheaper."""
-        target = self.settings.target
-        integer = 8 in self.settings.space.activation_bits
-        return kernel_step(self.environment.machine, integer, target.threads, target.provider)
+        return kernel_step(self.target, 8 in self.settings.space.activation_bits)
 
     @cached_property
     def layer_offers(self) -> dict[str, Offer]:
         """Which layers have forms, or integer kernels, that pay or do not on this machine; none where bits do not vary."""
-        table, target = self.settings.space, self.settings.target
+        table = self.settings.space
         if len(set(table.weight_bits)) == 1 and len(set(table.activation_bits)) == 1:
             return {}
-        return layer_offers(self.graph, self.environment.machine, self.feed, target.threads, target.provider)
+        return layer_offers(self.graph, self.target, self.feed)
 
     @cached_property
     def student_weights(self) -> dict[str, NDArray] | None:
@@ -309,6 +307,17 @@ class Study:
         return current_environment(self.settings.target.provider, self.settings.target.threads)
 
     @cached_property
+    def machine(self) -> str:
+        """What the times of kernels measured here belong to."""
+        return self.environment.machine
+
+    @cached_property
+    def target(self) -> Target:
+        """What candidates run on."""
+        table = self.settings.target
+        return OnnxRuntime(self.machine, table.threads, table.provider)
+
+    @cached_property
     def builder(self) -> Builder:
         """Makes candidates; `Builder.prepare` gathers what it needs once."""
         return Builder(self.graph, self.calibration, rounding=ROUNDING)
@@ -316,8 +325,7 @@ class Study:
     @cached_property
     def predictor(self) -> Predictor:
         """Predicts how fast candidates are on the study's target; what it learns is kept for each machine."""
-        target = self.settings.target
-        return Predictor(self.builder, OnnxRuntime(self.environment.machine, target.threads, target.provider))
+        return Predictor(self.builder, self.target)
 
     @cached_property
     def definition(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..objectives.protocol import OpenModel, Subject
 from ..objectives.quality import Quality, psnr_db
+from ..objectives.target import OnnxRuntime, Target
 from ..objectives.timing import Timing
 from ..spaces.build import file_hash
 from ..spaces.candidate import Candidate
@@ -106,7 +107,7 @@ def check_file(folder: Path, facts: Mapping[str, Any]) -> list[Check]:
     if not checks[0].holds:
         return checks
     samples, outputs = load_samples(folder / CHECK_FILE)
-    model = OpenModel(path, samples, facts["batch"], facts["threads"], facts["provider"])
+    model = OpenModel(path, samples, facts["batch"], _target(facts))
     try:
         found = model.outputs
     except BuildError as error:
@@ -128,7 +129,7 @@ def measure(folder: Path, data: Path, facts: Mapping[str, Any]) -> dict[str, Any
         For "evaluation" and, where there is some, "test": the readings of the model and of the "reference"; "timing",
         in turn with the reference; and the "environment".
     """
-    settings = (facts["batch"], facts["threads"], facts["provider"])
+    settings = (facts["batch"], _target(facts))
     measured: dict[str, Any] = {}
     for name in SETS:
         if not (data / f"{name}.npz").exists():
@@ -185,6 +186,11 @@ def _find_study(facts: Mapping[str, Any]) -> Study:
     if study.digest != facts["study"]["digest"]:
         raise InputError(f"the study {source!r} has changed since the bundle was shipped")
     return study
+
+
+def _target(facts: Mapping[str, Any]) -> Target:
+    """Return what a bundle's model runs on."""
+    return OnnxRuntime(threads=facts["threads"], provider=facts["provider"])
 
 
 def _values(readings: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from slimfront.objectives.samples import Samples
 from slimfront.objectives.timing import Timing
 from slimfront.spaces.build import Builder
 from slimfront.spaces.candidate import Candidate
+from slimfront.spaces.session import open_session
 from slimfront.spaces.space import uniform
 
 LONG = Timing(least_rounds=60, most_rounds=60, longest=600.0)
@@ -63,7 +64,7 @@ def timed(zoo: Path, name: str, folder: str, timing: Timing) -> dict[str, object
     """Time the candidate in this process."""
     inputs = dict(np.load(zoo / "data" / f"{name}_evaluation.npz"))["input"]
     reference = Path(folder) / "reference.onnx"
-    port = OpenModel(reference, Samples({})).session.get_inputs()[0]
+    port = open_session(reference).get_inputs()[0]
     samples = Samples({port.name: inputs})
     batch = port.shape[0] if isinstance(port.shape[0], int) else 1
     models = (OpenModel(Path(folder) / "candidate.onnx", samples, batch), OpenModel(reference, samples, batch))

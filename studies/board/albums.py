@@ -91,12 +91,10 @@ class Albums:
 
     def _made(self, trial: Trial) -> Album:
         study, run = self._study, self._followed.run
-        samples, target = study.evaluation, study.settings.target
+        samples = study.evaluation
         paths = [run.model_path(trial)] + ([] if samples.target is not None else [run.model_path(run.reference)])
         with machine_to_itself():  # a search's timing is not disturbed
-            outputs = [
-                OpenModel(path, samples, study.graph.batch, target.threads, target.provider).outputs for path in paths
-            ]
+            outputs = [OpenModel(path, samples, study.graph.batch, study.target).outputs for path in paths]
         truth = outputs[-1] if samples.target is None else samples.target
         shown = as_pictures(outputs[0], samples.low, samples.high)
         if shown is None:

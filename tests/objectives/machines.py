@@ -41,14 +41,16 @@ class Machine:
     def kernels(self, model: Path, inputs: Mapping[str, tuple[int, ...]]) -> list[Kernel]:
         return self._runtime.kernels(model, inputs)
 
-    def profiles(self, models: Sequence[Path], feed: Mapping[str, np.ndarray], rounds: int) -> list[KernelProfile]:
+    def profiles(
+        self, models: Sequence[Path], feed: Mapping[str, np.ndarray], *, least: int, most: int, **_: object
+    ) -> list[KernelProfile]:
         self.profiled += len(models)
         shapes = {name: array.shape for name, array in feed.items()}
         found = [self.kernels(model, shapes) for model in models]
         slower = 1.2 + 0.2 * math.sin(self.profiled / 7)
         profiles = []
         for kernels in found:
-            noise = np.exp(NOISE * self._random.standard_normal((rounds - 1, len(kernels))))
+            noise = np.exp(NOISE * self._random.standard_normal((least, len(kernels))))
             times = slower * noise * np.array([true_ms(kernel) for kernel in kernels])
             profiles.append(KernelProfile(kernels, times, times.sum(axis=1) + slower * self.link_ms * len(kernels)))
         return profiles

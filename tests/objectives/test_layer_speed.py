@@ -9,6 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from slimfront.objectives import layer_speed
 from slimfront.objectives.layer_speed import WayTime, layer_offers
+from slimfront.objectives.target import OnnxRuntime
 from slimfront.spaces.capture import capture_onnx
 from slimfront.spaces.offers import Offer
 from slimfront.spaces.single import single_layer
@@ -59,11 +60,11 @@ def test_a_large_image_is_measured_in_a_smaller_one(graph, monkeypatch):
 
 
 def test_real_kernels_are_timed_in_every_way(graph):
-    ways = layer_speed._times(single_layer(graph, graph.layers["up"]), 1, layer_speed.CPU)
+    ways = layer_speed._times(single_layer(graph, graph.layers["up"]), OnnxRuntime())
     assert set(ways) == {(form, bits) for form in ("native", "phases") for bits in (8, 32)}
     assert all(way.core > 0 for way in ways.values())
     assert all(ways[form, 8].entering > 0 and ways[form, 8].leaving > 0 for form in ("native", "phases"))
-    product = layer_speed._times(single_layer(graph, graph.layers["mix"]), 1, layer_speed.CPU)
+    product = layer_speed._times(single_layer(graph, graph.layers["mix"]), OnnxRuntime())
     assert set(product) == {("native", 8), ("native", 32)} and product["native", 8].entering > 0
 
 
@@ -85,9 +86,9 @@ def decided(monkeypatch, graph, times, whole=(1.1, 1.1)) -> dict[str, Offer]:
 
     monkeypatch.setattr(layer_speed, "_times", measured)
     monkeypatch.setattr(layer_speed, "_whole_ratios", lambda *_: list(whole))
-    machine = ["machine", repr(times), whole]
-    offers = layer_offers(graph, machine, FEED)
-    assert layer_offers(graph, machine, FEED) == offers
+    machine = f"machine {times} {whole}"
+    offers = layer_offers(graph, OnnxRuntime(machine), FEED)
+    assert layer_offers(graph, OnnxRuntime(machine), FEED) == offers
     assert len(asked) == len(set(asked)) == 3  # each kind of layer once, however often it is asked
     return offers
 
@@ -135,7 +136,7 @@ def test_the_whole_model_has_to_confirm_that_integers_are_slower(whole, pays, gr
 
 
 def test_the_whole_model_is_really_run_and_a_form_stays_where_integers_are_offered_again(graph, monkeypatch):
-    ratios = layer_speed._whole_ratios(graph, ["second"], ["first", "up"], FEED, 1, layer_speed.CPU)
+    ratios = layer_speed._whole_ratios(graph, ["second"], ["first", "up"], FEED, OnnxRuntime())
     assert len(ratios) == 2 and all(0 < ratio < np.inf for ratio in ratios)
     times = {("native", 8): (2.0, 0.1, 0.1), ("native", 32): (1.0, 0.0, 0.0)}
     times |= {("phases", 8): (1.5, 0.1, 0.1), ("phases", 32): (0.5, 0.0, 0.0)}
@@ -155,9 +156,9 @@ def test_what_the_whole_model_cannot_tell_is_not_held_against_integers(graph, mo
         if way[0] in layer_speed.valid_forms(single, next(iter(single.layers.values())))
     })  # fmt: skip
     monkeypatch.setattr(layer_speed, "_whole_ratios", fails)
-    assert layer_offers(graph, "a machine where the whole model fails", FEED) == {}
+    assert layer_offers(graph, OnnxRuntime("a machine where the whole model fails"), FEED) == {}
     monkeypatch.setattr(layer_speed, "_whole_ratios", lambda *_: pytest.fail("that it fails is known"))
-    assert layer_offers(graph, "a machine where the whole model fails", FEED) == {}
+    assert layer_offers(graph, OnnxRuntime("a machine where the whole model fails"), FEED) == {}
 
 
 def test_a_layer_that_does_not_run_takes_no_part_in_the_whole_model(graph, monkeypatch):
@@ -175,7 +176,7 @@ def test_a_layer_that_does_not_run_takes_no_part_in_the_whole_model(graph, monke
     monkeypatch.setattr(
         layer_speed, "_whole_ratios", lambda _, names, others, *__: asked.append((names, others)) or [2, 2]
     )
-    offers = layer_offers(graph, "a machine without a kernel for mix", FEED)
+    offers = layer_offers(graph, OnnxRuntime("a machine without a kernel for mix"), FEED)
     assert asked == [(["first", "second", "up"], [])] and "mix" not in offers
 
 
@@ -186,4 +187,4 @@ def test_a_layer_that_does_not_run_is_left_as_it_is(graph, monkeypatch):
         raise BuildError("no such kernel")
 
     monkeypatch.setattr(layer_speed, "_times", fails)
-    assert layer_offers(graph, "a machine that fails", FEED) == {}
+    assert layer_offers(graph, OnnxRuntime("a machine that fails"), FEED) == {}

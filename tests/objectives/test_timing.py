@@ -9,6 +9,7 @@ from slimfront.objectives import timing
 from slimfront.objectives.protocol import Reading, Subject
 from slimfront.objectives.ratio import SESSION
 from slimfront.objectives.samples import Samples
+from slimfront.objectives.target import STOCK
 from slimfront.objectives.timing import Timing
 from slimfront.spaces.errors import BuildError
 
@@ -26,11 +27,11 @@ class Clock:
             took = seconds(len(self.order)) if callable(seconds) else seconds
             self.now += took
 
-        return SimpleNamespace(run=run, get_outputs=lambda: [SimpleNamespace(name="y")])
+        return SimpleNamespace(run=run)
 
     def model(self, name, seconds):
         samples = Samples({"x": np.zeros((1, 3, 4, 4), np.float32)})
-        return SimpleNamespace(session=self.session(name, seconds), samples=samples, batch=1)
+        return SimpleNamespace(session=self.session(name, seconds), samples=samples, batch=1, target=STOCK)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from slimfront.objectives import widths
+from slimfront.objectives.target import OnnxRuntime
 
 
 @pytest.mark.parametrize(
@@ -19,17 +20,17 @@ from slimfront.objectives import widths
 )
 def test_the_step_is_the_least_that_saves_time(monkeypatch, ratios, step):
     monkeypatch.setattr(widths, "_time_ratios", lambda *_: ratios)
-    assert widths.kernel_step(["machine", ratios], integer=True) == step
+    assert widths.kernel_step(OnnxRuntime(f"machine {ratios}"), integer=True) == step
 
 
 def test_a_machine_is_measured_once(monkeypatch):
     asked = []
     monkeypatch.setattr(widths, "_time_ratios", lambda *_: asked.append(1) or {4: 1, 8: 1, 16: 0.7, 32: 0.5})
-    assert [widths.kernel_step("another machine", integer=False) for _ in range(3)] == [16] * 3
+    assert [widths.kernel_step(OnnxRuntime("another machine"), integer=False) for _ in range(3)] == [16] * 3
     assert len(asked) == 1
 
 
 @pytest.mark.parametrize("integer", [False, True])
 def test_real_kernels_are_timed(integer):
-    ratios = widths._time_ratios(integer, 1, widths.CPU)
+    ratios = widths._time_ratios(OnnxRuntime(), integer)
     assert set(ratios) == set(widths.STEPS) and all(ratio > 0 for ratio in ratios.values())

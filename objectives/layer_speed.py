@@ -19,7 +19,6 @@ import numpy as np
 
 from ..spaces.cache import Store, content_hash
 from ..spaces.candidate import NATIVE, Candidate, LayerChoice
-from ..spaces.domains import can_run_integer
 from ..spaces.errors import BuildError
 from ..spaces.forms import growth, valid_forms
 from ..spaces.graph import Graph, Layer, save_model
@@ -74,16 +73,17 @@ def layer_offers(
         feed: one batch of the model's inputs, arrays by name.
     """
     store = Store(content_hash("layer speed", VERSION, target.fingerprint))
+    rules = target.rules
     found: dict[str, Offer] = {}
     integer = []
     for name, layer in graph.layers.items():
-        if can_run_integer(graph, layer) or len(valid_forms(graph, layer)) > 1:
+        if rules.has_integer_kernel(graph, layer) or len(valid_forms(graph, layer)) > 1:
             single = single_layer(graph, layer)
             try:
                 offer = _offer(single, _stored_times(single, store, target))
             except BuildError:
                 continue  # the search records why, where it tries such a candidate
-            integer += [name] if can_run_integer(graph, layer) else []
+            integer += [name] if rules.has_integer_kernel(graph, layer) else []
             if offer != Offer():
                 found[name] = offer
     slower = [name for name, offer in found.items() if not offer.integer]
@@ -130,7 +130,7 @@ def _whole_ratios(
     with tempfile.TemporaryDirectory(prefix="slimfront-") as folder:
         paths = [Path(folder) / f"{number}.onnx" for number in range(len(candidates))]
         for candidate, path in zip(candidates, paths, strict=True):
-            save_model(skeleton_lowering(graph, candidate, lambda _: (-1.0, 1.0)).run(), path)
+            save_model(skeleton_lowering(graph, candidate, lambda _: (-1.0, 1.0), target.rules).run(), path)
         profiles = target.profiles(paths, feed, least=LEAST_ROUNDS, most=MOST_ROUNDS, seconds=WHOLE_SECONDS)
     integer, plain, only, none = (profile.whole_ms for profile in profiles)
     return [float(np.median(integer / plain)), float(np.median(only / none))]
@@ -153,7 +153,7 @@ def _stored_times(single: Graph, store: Store, target: Target) -> dict[Way, WayT
 def _times(single: Graph, target: Target) -> dict[Way, WayTime]:
     """Return the times of the only layer of a graph in every way it can be run; the ways are run in turn."""
     layer = _only(single)
-    bits = (8, 32) if can_run_integer(single, layer) else (32,)
+    bits = (8, 32) if target.rules.has_integer_kernel(single, layer) else (32,)
     port = single.inputs[0]
     feed = {port.name: np.random.default_rng(0).uniform(-1, 1, port.shape).astype(np.float32)}
     ways = [(form, activation_bits) for form in valid_forms(single, layer) for activation_bits in bits]
@@ -161,7 +161,7 @@ def _times(single: Graph, target: Target) -> dict[Way, WayTime]:
         paths = [Path(folder) / f"{form}-{activation_bits}.onnx" for form, activation_bits in ways]
         for (form, activation_bits), path in zip(ways, paths, strict=True):
             candidate = Candidate({layer.name: LayerChoice(8, activation_bits, form=form)})
-            save_model(skeleton_lowering(single, candidate, lambda _: (-1.0, 1.0)).run(), path)
+            save_model(skeleton_lowering(single, candidate, lambda _: (-1.0, 1.0), target.rules).run(), path)
         profiles = target.profiles(paths, feed, least=LEAST_ROUNDS, most=MOST_ROUNDS, seconds=SECONDS)
     return {way: _way_time(profile) for way, profile in zip(ways, profiles, strict=True)}
 

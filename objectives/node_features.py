@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..spaces.candidate import Candidate
-from ..spaces.domains import Domains, can_run_integer, no_integer_kernel
 from ..spaces.forms import check_form, formed, forms_of
 from ..spaces.graph import Graph
 from ..spaces.groups import channel_groups
 from ..spaces.kept_sizes import KeptSizes
+from ..spaces.rules import Rules, no_integer_kernel
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -53,7 +53,7 @@ class Structures:
         return Structures(self.integer[rows], self.removed[rows], [self.forms[row] for row in rows])
 
 
-def structures(graph: Graph, candidates: Sequence[Candidate]) -> Structures:
+def structures(graph: Graph, candidates: Sequence[Candidate], rules: Rules) -> Structures:
     """Return the structures of candidates of a captured graph.
 
     Raises:
@@ -76,7 +76,7 @@ def structures(graph: Graph, candidates: Sequence[Candidate]) -> Structures:
     for name, form in {pair for each in forms for pair in each}:
         check_form(graph, graph.layers[name], form)
     for layer, number in zip(graph.layers.values(), layers.values(), strict=True):
-        if integer[:, number].any() and not can_run_integer(graph, layer):
+        if integer[:, number].any() and not rules.has_integer_kernel(graph, layer):
             raise no_integer_kernel(layer)
     return Structures(integer, removed, forms)
 
@@ -114,9 +114,9 @@ class _Node:
 class NodeFeatures:
     """Features of the nodes of a captured graph in one choice of forms."""
 
-    def __init__(self, graph: Graph, forms: Mapping[str, str]) -> None:
+    def __init__(self, graph: Graph, forms: Mapping[str, str], rules: Rules) -> None:
         self.sizes = KeptSizes(formed(graph, forms), channel_groups(graph))
-        self.domains = Domains(self.sizes.graph)
+        self.domains = rules.domains(self.sizes.graph)
 
     @property
     def signatures(self) -> list[str]:
@@ -136,7 +136,8 @@ class NodeFeatures:
         """
         elements = {name: self.sizes.elements(name, found.removed) / MEGA for name in self._tensors}
         counted = [np.broadcast_to(elements[name], len(found)) for name in self.domains.tensors]
-        integer = self.domains.integer(found.integer, np.stack(counted, axis=1)).astype(float)
+        sizes = np.reshape(counted, (-1, len(found))).T
+        integer = self.domains.integer(found.integer, sizes).astype(float)
         return [self._features(n, node, found, integer, elements) for n, node in enumerate(self._nodes)]
 
     def _features(

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..spaces.graph import Graph
+from ..spaces.rules import Rules
 from .kernel_times import SHARES
 from .node_features import NodeFeatures, Structures, structures
 from .predictor import Predictor, Sample
@@ -33,8 +34,9 @@ ROWS = 1000  # models whose features are in memory at once
 class FormGraphs:
     """A captured graph with each combination of forms that was asked for."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, rules: Rules) -> None:
         self.graph = graph
+        self.rules = rules
         self._known: dict[Forms, NodeFeatures] = {}
 
     def features(self, forms: Forms) -> NodeFeatures:
@@ -42,7 +44,7 @@ class FormGraphs:
         if forms not in self._known:
             if len(self._known) >= MOST_FORMS:
                 self._known.pop(next(iter(self._known)))
-            self._known[forms] = NodeFeatures(self.graph, dict(forms))
+            self._known[forms] = NodeFeatures(self.graph, dict(forms), self.rules)
         return self._known[forms]
 
 
@@ -79,7 +81,7 @@ class NodeSums:
 
     @cached_property
     def _structures(self) -> Structures:
-        return structures(self.graphs.graph, [sample.candidate for sample in self.samples])
+        return structures(self.graphs.graph, [sample.candidate for sample in self.samples], self.graphs.rules)
 
     @cached_property
     def _targets(self) -> list[dict[str, Floats]]:

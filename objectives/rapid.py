@@ -53,7 +53,7 @@ class RapidPredictor:
     def __init__(self, predictor: Predictor) -> None:
         self.predictor = predictor
         self.graph = predictor.builder.graph
-        self._graphs = FormGraphs(self.graph)
+        self._graphs = FormGraphs(self.graph, predictor.builder.rules)
         self.predictor.kernels(Candidate())
         self._learn_from_met()
 
@@ -93,7 +93,7 @@ class RapidPredictor:
                 take.
             BuildError: a candidate cannot be built.
         """
-        found = self.predict_structures(structures(self.graph, candidates))
+        found = self.predict_structures(structures(self.graph, candidates, self.predictor.builder.rules))
         for row in np.flatnonzero(np.isnan(found.speedup)).tolist():
             exact = self.predictor.predict(candidates[row])
             found.speedup[row], found.low[row], found.high[row] = exact.speedup, exact.low, exact.high

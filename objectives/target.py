@@ -16,6 +16,7 @@ import numpy as np
 from ..spaces.build import file_size
 from ..spaces.errors import BuildError
 from ..spaces.kernels import Kernel, integer_reads, read_kernels
+from ..spaces.rules import ONNX_RUNTIME, Rules
 from ..spaces.session import CPU, open_session
 from ..spaces.statistics import Progress
 from .kernel_profile import KernelProfile, Profiled, profile_in_turn
@@ -37,6 +38,7 @@ class Target(Protocol):
     Attributes:
         runtime: its name, for people.
         fingerprint: what times belong to: equal where they may be compared.
+        rules: how candidates are made for it.
     """
 
     @property
@@ -44,6 +46,9 @@ class Target(Protocol):
 
     @property
     def fingerprint(self) -> str: ...  # noqa: D102
+
+    @property
+    def rules(self) -> Rules: ...  # noqa: D102
 
     def open(self, model: Path | bytes) -> Session:
         """Open a model: an ONNX file, or its bytes.
@@ -113,6 +118,7 @@ class OnnxRuntime:
     threads: int = 1
     provider: str = CPU
     runtime: str = "ONNX Runtime"
+    rules: Rules = ONNX_RUNTIME
 
     def open(self, model: Path | bytes) -> Session:
         """Return a stock session."""

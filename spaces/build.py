@@ -15,7 +15,6 @@ import numpy as np
 
 from .cache import Store, content_hash
 from .candidate import NATIVE, REFERENCE, Candidate, LayerChoice
-from .domains import can_run_integer, integer_nodes
 from .equalise import equalised
 from .errors import BuildError, InputError
 from .forms import FORMS, formed, formed_entries, forms_of
@@ -28,6 +27,7 @@ from .repair import StaticRepair
 from .repaired import FloatLayer, RoundedLayer, round_layer, rounding_method, take
 from .rounding import VERSION as ROUNDING_VERSION
 from .rounding import Rounding
+from .rules import ONNX_RUNTIME, Rules
 from .session import infer, open_session
 from .skeleton import skeleton_lowering
 from .statistics import Progress, Statistics
@@ -201,7 +201,7 @@ class Builder:
         rounding: name of a rounding method (`rounding.METHODS`).
         importance: name of a criterion for channels (`importance.METHODS`).
         sparsify: name of a method that chooses which single weights are zeroed (`sparsity.METHODS`).
-
+        rules: of the runtime that candidates are made for.
         base: of the candidates that are made from the graph.
         holdings: graphs of other bases, and trained weights.
     """
@@ -214,6 +214,7 @@ class Builder:
         rounding: str = "second-order",
         importance: str = "output-energy",
         sparsify: str = "second-order",
+        rules: Rules = ONNX_RUNTIME,
         base: str = REFERENCE,
         holdings: Holdings | None = None,
     ) -> None:
@@ -224,6 +225,7 @@ class Builder:
         self.rounding = rounding
         self.importance = importance
         self.sparsify = sparsify
+        self.rules = rules
         self._others: dict[str, Builder] = {}
         self._formed: dict[str, StaticRepair] = {}
 
@@ -242,6 +244,7 @@ class Builder:
                 rounding=self.rounding,
                 importance=self.importance,
                 sparsify=self.sparsify,
+                rules=self.rules,
                 base=base,
             )
         other = self._others[base]
@@ -267,12 +270,13 @@ class Builder:
         other = equalised(self.graph, self.calibration)
         if other is self.graph:
             return plain
-        store = Store(content_hash(EQUALISATION, plain.key, other.digest, self.rounding, ROUNDING_VERSION))
+        parts = (plain.key, other.digest, self.rounding, ROUNDING_VERSION, self.rules.runtime)
+        store = Store(content_hash(EQUALISATION, *parts))
         chosen = store.arrays("errors")
         equal = Statistics(other, self.calibration)
         if chosen is None:
             rounding = rounding_method(self.rounding)
-            errors = [_integer_error(self.graph, statistics, rounding) for statistics in (plain, equal)]
+            errors = [_integer_error(self.graph, statistics, rounding, self.rules) for statistics in (plain, equal)]
             chosen = {"errors": np.array(errors)}
             store.put_arrays("errors", chosen)
         return equal if chosen["errors"][1] < chosen["errors"][0] else plain
@@ -349,7 +353,7 @@ class Builder:
         """
         candidate = self.fitting(candidate)
         own = self.of(candidate.base)
-        return _built(candidate, skeleton_lowering(own.graph, candidate, own.plain.range))
+        return _built(candidate, skeleton_lowering(own.graph, candidate, own.plain.range, self.rules))
 
     def to_torch(self, candidate: Candidate) -> Trainee:
         """Return a candidate as a PyTorch module, rounded as its file is; its weights can be trained.
@@ -369,7 +373,10 @@ class Builder:
         removed = self.removed(candidate)
         trained = self.holdings.trained(candidate.weights) if candidate.weights else None
         repair = self._repair(candidate) if trained is None else trained.layers.__getitem__
-        return lowering_of(graph, candidate, removed, repair, lambda name: self.statistics.range(name), trained)
+        return lowering_of(graph, candidate, removed, repair, self._range, self.rules, trained)
+
+    def _range(self, tensor: str) -> tuple[float, float]:
+        return self.statistics.range(tensor)
 
     def graph_of(self, candidate: Candidate) -> Graph:
         """Return the float graph that a candidate is made from, all channels there: its layers have their forms."""
@@ -415,7 +422,7 @@ def _built(candidate: Candidate, lowering: Lowering) -> Built:
     return Built(candidate, model, owners, weights)
 
 
-def _integer_error(reference: Graph, statistics: Statistics, rounding: Rounding) -> float:
+def _integer_error(reference: Graph, statistics: Statistics, rounding: Rounding, rules: Rules) -> float:
     """Return the geometric mean, over 7 and 4 bits, of the mean squared output error on the calibration data.
 
     All layers run in integers, at widths that no machine saturates: the choice is the same on all.
@@ -423,7 +430,7 @@ def _integer_error(reference: Graph, statistics: Statistics, rounding: Rounding)
     statistics.prepare()
     graph = statistics.graph
     models = [reference.model]
-    integer = [name for name, layer in graph.layers.items() if can_run_integer(graph, layer)]
+    integer = [name for name, layer in graph.layers.items() if rules.has_integer_kernel(graph, layer)]
     layers = [graph.layers[name] for name in integer]
     found = {
         layer.name: round_layer(layer, graph.weight(layer), statistics.moments(layer), rounding, (7, 4))
@@ -431,10 +438,10 @@ def _integer_error(reference: Graph, statistics: Statistics, rounding: Rounding)
     }
     for bits in (7, 4):
         candidate = Candidate({name: LayerChoice(bits, 8) for name in integer})
-        lowering = Lowering(
+        lowering = rules.lowering(
             graph,
             candidate,
-            integer_nodes(graph, candidate),
+            rules.integer_nodes(graph, candidate),
             statistics.range,
             lambda name, width=bits: found[name][width],  # type: ignore[misc]
         )

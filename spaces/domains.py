@@ -15,9 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from .candidate import Candidate
 from .elimination import Elimination, Table
-from .errors import BuildError
 from .graph import Graph, Layer
 from .integer_ops import OPS
 
@@ -32,7 +30,7 @@ NEVER = np.inf
 INTEGER_SIDE, FLOAT_SIDE = 0, 1  # values of a node's variable
 
 
-def can_run_integer(graph: Graph, layer: Layer) -> bool:
+def has_integer_kernel(graph: Graph, layer: Layer) -> bool:
     """Whether an integer kernel can run the layer (facts: Conv in 2-D, ConvTranspose as Conv, Gemm, MatMul)."""
     if layer.op in ("Gemm", "MatMul"):
         return True
@@ -43,28 +41,6 @@ def can_run_integer(graph: Graph, layer: Layer) -> bool:
         return True
     plain = layer.group == 1 and all(d == 1 for d in layer.dilations)
     return plain and not any({"auto_pad", "output_shape"} & set(node.attributes) for node in nodes)
-
-
-def no_integer_kernel(layer: Layer) -> BuildError:
-    """Return the error of a candidate with activation bits 8 for a layer that no integer kernel can run."""
-    return BuildError(f"layer {layer.name!r} ({layer.op}) has no integer kernel: activation_bits must be 32")
-
-
-def integer_nodes(graph: Graph, candidate: Candidate) -> frozenset[str]:
-    """Return the names of the nodes that run in integers for a candidate.
-
-    Raises:
-        BuildError: a layer with activation bits 8 that no integer kernel can run.
-    """
-    for name, choice in candidate.layers.items():
-        if choice.integer and not can_run_integer(graph, graph.layers[name]):
-            raise no_integer_kernel(graph.layers[name])
-    if not any(choice.integer for choice in candidate.layers.values()):
-        return frozenset()
-    domains = Domains(graph)
-    integer = np.array([[candidate.choice(name).integer for name in graph.layers]], bool)
-    found = domains.integer(integer, domains.elements)[0]
-    return frozenset(name for name, runs in zip(domains.nodes, found, strict=True) if runs)
 
 
 class Domains:

@@ -8,18 +8,18 @@ from dataclasses import replace
 from typing import Any
 
 from .candidate import NATIVE, LayerChoice, share
-from .domains import can_run_integer
 from .errors import InputError, nearest
 from .forms import check_form, valid_forms
 from .graph import Graph
 from .groups import Channels, channel_groups
 from .matrix import has_matrix
+from .rules import Rules
 
 CHOICE_KEYS = ("weight_bits", "activation_bits", "sparsity", "form")
 
 
 def held_choices(
-    graph: Graph, fixed: Mapping[str, Mapping[str, Any]]
+    graph: Graph, fixed: Mapping[str, Mapping[str, Any]], rules: Rules
 ) -> tuple[dict[str, LayerChoice], dict[str, float]]:
     """Return the choices of layers and the ratios of groups that are held; the last pattern counts, whole."""
     held: dict[str, dict[str, Any]] = {}
@@ -42,7 +42,7 @@ def held_choices(
             if name in graph.layers:
                 held[name] = chosen
                 try:
-                    _check_held(graph, name, LayerChoice(**held[name]), exact=pattern == name)
+                    _check_held(graph, name, LayerChoice(**held[name]), rules, exact=pattern == name)
                 except InputError as error:
                     raise InputError(f"{where}: {error}") from None
         if "pruning_ratio" in values:
@@ -60,8 +60,8 @@ def _possible(graph: Graph, name: str, choice: LayerChoice) -> LayerChoice:
     return choice if choice.form in valid_forms(graph, layer) else replace(choice, form=NATIVE)
 
 
-def _check_held(graph: Graph, name: str, choice: LayerChoice, exact: bool) -> None:
-    if choice.integer and not can_run_integer(graph, graph.layers[name]):
+def _check_held(graph: Graph, name: str, choice: LayerChoice, rules: Rules, exact: bool) -> None:
+    if choice.integer and not rules.has_integer_kernel(graph, graph.layers[name]):
         raise InputError(f"layer {name!r} has no integer kernel; activation_bits must be 32")
     if exact and choice.sparsity and not has_matrix(graph.layers[name]):
         raise InputError(f"layer {name!r} is a dilated ConvTranspose, which has no sparse form; sparsity must be 0")

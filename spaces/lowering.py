@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import layers
-from .domains import integer_nodes
 from .emit import OPSET, Emitter
 from .float_ops import float_op
 from .graph import Graph
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from .candidate import Candidate
+    from .rules import Rules
 
 PASS_THROUGH = ("Relu", "Clip", "MaxPool", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten")
 
@@ -49,12 +49,12 @@ def quantisation(low: float, high: float) -> tuple[float, int]:
 
 
 class Lowering:
-    """One candidate being written.
+    """One candidate being written, for ONNX Runtime; other runtimes' lowerings write nodes otherwise.
 
     Args:
         graph: the captured reference.
         candidate: what to write.
-        integer: names of the nodes that run in integers (`domains.integer_nodes`).
+        integer: names of the nodes that run in integers (`rules.Rules.integer_nodes`).
         tensor_range: (low, high) of a tensor by name.
         rounded: a layer's rounded weights, by layer name (for layers with weight bits 2-8).
         grids: scale and zero point by tensor, where training has found them; others follow from the tensor's range.
@@ -109,14 +109,8 @@ class Lowering:
             inputs.append(copy)
             self._float[value.name or ""] = copy
         for node in self.graph.model.graph:
-            layer = self.graph.layer_of_node.get(node.name or "")
             self.emitter.owner = node.name or ""
-            if layer is not None:
-                layers.emit(self, node, self.graph.layers[layer])
-            elif node.name in self.integer:
-                OPS[node.op_type].emit(self, node)
-            elif not float_op(self, node):
-                self._copy(node)
+            self.write(node)
         outputs = []
         for value in self.graph.model.graph.outputs:
             self.emitter.owner = ""
@@ -124,6 +118,16 @@ class Lowering:
             result.shape, result.type = value.shape, value.type
             outputs.append((value.name or "", result))
         return self.emitter.finish(inputs, outputs)
+
+    def write(self, node: ir.Node) -> None:
+        """Write what a captured node becomes."""
+        layer = self.graph.layer_of_node.get(node.name or "")
+        if layer is not None:
+            layers.emit(self, node, self.graph.layers[layer])
+        elif node.name in self.integer:
+            OPS[node.op_type].emit(self, node)
+        elif not float_op(self, node):
+            self.copy(node)
 
     # --- tensors in the domain that is asked for ---
 
@@ -220,6 +224,11 @@ class Lowering:
         """Whether a tensor was written in integers alone, so that float readers get its integers too."""
         return tensor not in self._float
 
+    @property
+    def whole(self) -> frozenset[str]:
+        """The quantised tensors whose integers all their readers get."""
+        return frozenset(tensor for tensor in self.grids if self.only_in_integers(tensor))
+
     def feeds_integer(self, tensor: str) -> bool:
         """Whether a Q node may follow this tensor (directly, or through ops that ONNX Runtime looks through)."""
         for node in self.consumers.get(tensor, ()):
@@ -241,7 +250,8 @@ class Lowering:
                 return max(low, least) if least <= 0 else low, min(high, most)
         return self.tensor_range(tensor)
 
-    def _copy(self, node: ir.Node) -> None:
+    def copy(self, node: ir.Node) -> None:
+        """Write a node as it came, in float."""
         inputs = [None if value is None else self.any_value(value) for value in node.inputs]
         if node.op_type == "Add":
             inputs = [self._apart(value, other) for value, other in zip(inputs, node.inputs, strict=True)]
@@ -277,6 +287,7 @@ def lowering_of(
     removed: Removed,
     repair: Callable[[str], Any],
     tensor_range: Callable[[str], tuple[float, float]],
+    rules: Rules,
     trained: Trained | None = None,
 ) -> Lowering:
     """Return the lowering of a candidate, not yet run: channels removed and float weights exchanged first.
@@ -288,6 +299,7 @@ def lowering_of(
         repair: a layer's weights, in the shape that is left, by its name: a `RoundedLayer` where it is rounded, else a
             `FloatLayer`. Asked only for layers that change, which are all where they were trained.
         tensor_range: (low, high) of a tensor by name.
+        rules: of the runtime.
         trained: what training has found, where ``repair`` gives it.
 
     Raises:
@@ -305,4 +317,5 @@ def lowering_of(
     if changed:
         narrow = with_weights(narrow, changed)
     grids = None if trained is None else trained.grids
-    return Lowering(narrow, candidate, integer_nodes(narrow, candidate), tensor_range, repair, grids, changed)
+    integer = rules.integer_nodes(narrow, candidate)
+    return rules.lowering(narrow, candidate, integer, tensor_range, repair, grids, changed)

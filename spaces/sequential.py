@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from .build import Builder
 
 Repaired = RoundedLayer | FloatLayer
-VERSION = 7  # part of the cache key: raise it when results change
+VERSION = 8  # part of the cache key: raise it when results change
 RIDGES = (0.01, 0.1, 1.0, 10.0)  # of the mean diagonal of the Gram matrix
 NEARLY = 1.2  # times the least error on data that was not fitted
 NOISE = 1e-5  # of the mean diagonal before the mean is taken out: what float32 leaves of an input that never changes
@@ -73,7 +73,7 @@ def _repair(builder: Builder, candidate: Candidate) -> dict[str, Repaired]:
     lowering.run()
     feeds = list(batches(builder.statistics.calibration, graph.batch))[: _fitting(graph)]
     reference = Stepwise(graph, feeds)
-    compressed = Stepwise(small, feeds, lowering.grids, lowering.integer)
+    compressed = Stepwise(small, feeds, lowering.grids, lowering.integer, lowering.whole)
     result: dict[str, Repaired] = {}
     for name, layer in graph.layers.items():
         choice = candidate.choice(name)

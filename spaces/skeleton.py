@@ -21,6 +21,7 @@ from .lowering import Lowering, lowering_of
 from .narrow import kept_inputs, kept_outputs, old_outputs, with_inputs
 from .prune import removed_entries
 from .repaired import FloatLayer, RoundedLayer
+from .rules import ONNX_RUNTIME, Rules
 
 SCALE = 0.01
 STORED_BITS = 8
@@ -48,7 +49,10 @@ def structure(candidate: Candidate) -> Candidate:
 
 
 def skeleton_lowering(
-    graph: Graph, candidate: Candidate, tensor_range: Callable[[str], tuple[float, float]]
+    graph: Graph,
+    candidate: Candidate,
+    tensor_range: Callable[[str], tuple[float, float]],
+    rules: Rules = ONNX_RUNTIME,
 ) -> Lowering:
     """Return the lowering of a candidate's structure, not yet run.
 
@@ -56,6 +60,7 @@ def skeleton_lowering(
         graph: the captured reference.
         candidate: with the ratios that its groups really come to.
         tensor_range: (low, high) of a tensor by name: where a clip is needed depends on it.
+        rules: of the runtime.
 
     Raises:
         BuildError: an integer layer that has no integer kernel.
@@ -80,4 +85,4 @@ def skeleton_lowering(
         scale = np.full(narrow.channels, SCALE, np.float32)
         return RoundedLayer(np.ones(narrow.shape, np.int8), scale, np.zeros(narrow.channels, np.int16), shift)
 
-    return lowering_of(graph, candidate, removed, repair, tensor_range)
+    return lowering_of(graph, candidate, removed, repair, tensor_range, rules)

@@ -9,13 +9,13 @@ from functools import cached_property
 from typing import Any
 
 from .candidate import ACTIVATION_BITS, NATIVE, REFERENCE, REPAIRS, WEIGHT_BITS, Candidate, LayerChoice, share
-from .domains import can_run_integer
 from .errors import InputError, nearest, some_of
 from .graph import Graph, Layer
 from .groups import channel_groups
 from .held import CHOICE_KEYS, held_choices
 from .matrix import has_matrix
 from .offers import Offer
+from .rules import ONNX_RUNTIME, Rules
 from .widths import STEP, offered_ratios
 
 HALF_A_CHANNEL = 0.02  # ratios that differ by less are called the same
@@ -146,6 +146,7 @@ def make_space(
     saturation_safe: bool = False,
     step: int = STEP,
     offers: Mapping[str, Offer] | None = None,
+    rules: Rules = ONNX_RUNTIME,
 ) -> Space:
     """Return the space of a graph: what each layer's op can have, and the ratios that lead to widths the kernels like.
 
@@ -157,6 +158,7 @@ def make_space(
         step: of output channels in which kernels get cheaper (`widths.offered_ratios`).
         offers: by layer, what was measured to be worth offering; elsewhere integer arithmetic and no form. Forms are offered
             where bits vary. A choice that is held may have any form that its layer can take.
+        rules: of the runtime.
 
     Raises:
         InputError: a value that does not exist, a fixed layer that the graph has not, no valid pair for a layer.
@@ -170,7 +172,7 @@ def make_space(
             raise InputError(f"space.{key}: {list(bits)} is not a choice of {', '.join(map(str, allowed))}")
     shares = tuple(dict.fromkeys(share("space.sparsities", value) for value in sparsities)) or (0.0,)
     wanted = tuple(dict.fromkeys(share("space.pruning_ratios", value) for value in pruning_ratios)) or (0.0,)
-    held, held_ratios = held_choices(graph, fixed or {})
+    held, held_ratios = held_choices(graph, fixed or {}, rules)
     choices: dict[str, tuple[LayerChoice, ...]] = {}
     offers = offers or {}
     vary = len(set(weight_bits)) > 1 or len(set(activation_bits)) > 1
@@ -178,7 +180,7 @@ def make_space(
         if name in held:
             choices[name] = (held[name],)
             continue
-        pairs = _pairs(graph, layer, weight_bits, activation_bits, saturation_safe)
+        pairs = _pairs(graph, layer, weight_bits, activation_bits, saturation_safe, rules)
         if not pairs:
             raise InputError(
                 f"space: no pair of weight_bits {list(weight_bits)} and activation_bits {list(activation_bits)} "
@@ -208,10 +210,15 @@ def _in_forms(choices: Iterable[LayerChoice], offer: Offer) -> tuple[LayerChoice
 
 
 def _pairs(
-    graph: Graph, layer: Layer, weight_bits: Sequence[int], activation_bits: Sequence[int], saturation_safe: bool
+    graph: Graph,
+    layer: Layer,
+    weight_bits: Sequence[int],
+    activation_bits: Sequence[int],
+    saturation_safe: bool,
+    rules: Rules,
 ) -> tuple[LayerChoice, ...]:
     most = 7 if saturation_safe else 8
-    able = layer_activation_bits(graph, layer)
+    able = layer_activation_bits(graph, layer, rules)
     return tuple(
         LayerChoice(bits, activation)
         for activation in sorted(set(activation_bits) & set(able))
@@ -220,9 +227,9 @@ def _pairs(
     )
 
 
-def layer_activation_bits(graph: Graph, layer: Layer) -> tuple[int, ...]:
+def layer_activation_bits(graph: Graph, layer: Layer, rules: Rules = ONNX_RUNTIME) -> tuple[int, ...]:
     """Return the activation bits that a layer can have: (8, 32), or (32,) where no integer kernel can run it."""
-    return (8, 32) if can_run_integer(graph, layer) else (32,)
+    return (8, 32) if rules.has_integer_kernel(graph, layer) else (32,)
 
 
 def parse_uniform(text: str) -> dict[str, Any]:
@@ -259,11 +266,12 @@ def _number(key: str, text: str) -> int | float:
         raise InputError(f"--uniform: {key} must be a number from 0 to below 1, but got {text!r}") from None
 
 
-def uniform(graph: Graph, values: Mapping[str, Any]) -> tuple[Candidate, list[str]]:
+def uniform(graph: Graph, values: Mapping[str, Any], rules: Rules = ONNX_RUNTIME) -> tuple[Candidate, list[str]]:
     """Return the candidate that gives every layer and group the same choice, and notes on those that cannot have it.
 
     Args:
         values: any of weight_bits, activation_bits, pruning_ratio, sparsity, repair; what is absent is uncompressed.
+        rules: of the runtime.
 
     Raises:
         InputError: an unknown key, or a choice that no layer could have.
@@ -282,7 +290,7 @@ def uniform(graph: Graph, values: Mapping[str, Any]) -> tuple[Candidate, list[st
     floats, dense = [], []
     for name, layer in graph.layers.items():
         layers[name] = wanted
-        if wanted.activation_bits not in layer_activation_bits(graph, layer):
+        if wanted.activation_bits not in layer_activation_bits(graph, layer, rules):
             layers[name] = replace(layers[name], activation_bits=32)
             floats.append(name)
         if wanted.sparsity and not has_matrix(layer):

@@ -28,7 +28,8 @@ class Stepwise:
         graph: the captured reference.
         feeds: one dict of inputs for each batch.
         grids: scale and zero point of the tensors that are rounded to 8 bits (`Lowering.grids`).
-        integer: nodes that read rounded tensors; a tensor that such a node wrote is rounded for all its readers.
+        integer: nodes that read rounded tensors.
+        whole: those of the tensors that all nodes read rounded (`Lowering.whole`).
     """
 
     def __init__(
@@ -37,16 +38,17 @@ class Stepwise:
         feeds: Sequence[Feed],
         grids: Mapping[str, tuple[float, int]] | None = None,
         integer: frozenset[str] = frozenset(),
+        whole: frozenset[str] = frozenset(),
     ) -> None:
         self.nodes = list(graph.model.graph)
         self.grids = grids or {}
         self.integer = integer
+        self.whole = whole
         self.opset = max(OPSET, graph.model.graph.opset_imports.get("", OPSET))
         self.constants: dict[str, np.ndarray] = {}
         self.biases: dict[str, np.ndarray] = {}
         self.done = 0
         self.alive: list[dict[str, np.ndarray]] = [dict(feed) for feed in feeds]
-        self.written = {value.name: node for node in self.nodes for value in node.outputs}
         self.last_use: dict[str, int] = {}
         for number, node in enumerate(self.nodes):
             for value in node.inputs:
@@ -73,9 +75,7 @@ class Stepwise:
 
     def _rounds(self, tensor: str, reader: ir.Node) -> bool:
         """Whether ``reader`` gets the tensor rounded to 8 bits."""
-        writer = self.written.get(tensor)
-        by_integer = writer is not None and writer.name in self.integer
-        return tensor in self.grids and (by_integer or reader.name in self.integer)
+        return tensor in self.grids and (tensor in self.whole or reader.name in self.integer)
 
     def _run(self, stop: int) -> None:
         if stop <= self.done:

@@ -59,7 +59,7 @@ class Trainee(nn.Module):
             self._by_weight[layer.weight] = learned
             self._by_output |= {written[node]: learned for node in layer.nodes}
         self._integer = lowering.integer
-        self._whole = {tensor for tensor in lowering.grids if lowering.only_in_integers(tensor)}
+        self._whole = lowering.whole
         self.grids = nn.ModuleDict()
         self._by_tensor: dict[str, _Tensor] = {}
         for number, (tensor, (scale, zero)) in enumerate(lowering.grids.items()):

@@ -13,9 +13,10 @@ import numpy as np
 
 from ..spaces.attribution import Place
 from ..spaces.candidate import Candidate
-from ..spaces.domains import TO_FLOAT, TO_INTEGER, can_run_integer
+from ..spaces.domains import TO_FLOAT, TO_INTEGER
 from ..spaces.kernels import Kernel
 from ..spaces.narrow import inputs_of_group
+from ..spaces.rules import ONNX_RUNTIME, Rules
 from ..spaces.work import channel_shares, multiply_adds
 from .causes import NEXT_TO_NOTHING, LayerFacts
 
@@ -67,7 +68,13 @@ class Measured:
 
 
 def layer_facts(
-    graph: Graph, narrow: Graph, candidate: Candidate, space: Space, before: Measured, after: Measured
+    graph: Graph,
+    narrow: Graph,
+    candidate: Candidate,
+    space: Space,
+    before: Measured,
+    after: Measured,
+    rules: Rules = ONNX_RUNTIME,
 ) -> list[LayerFacts]:
     """Return the facts of all layers, in the order of the graph.
 
@@ -78,6 +85,7 @@ def layer_facts(
         space: offers the next pruning ratios.
         before: the reference.
         after: the candidate.
+        rules: of the runtime.
     """
     work = multiply_adds(graph), multiply_adds(narrow)
     facts = []
@@ -90,7 +98,7 @@ def layer_facts(
                 name=name,
                 op=layer.op,
                 kernel=_kernel(candidate, name, after),
-                integer_form=can_run_integer(narrow, layer),
+                integer_form=rules.has_integer_kernel(narrow, layer),
                 reference_ms=before.layer_ms(name),
                 candidate_ms=own,
                 share=own / after.kernels_ms if after.kernels_ms else 0.0,

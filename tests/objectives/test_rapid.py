@@ -21,6 +21,7 @@ from slimfront.spaces.capture import capture_onnx
 from slimfront.spaces.errors import BuildError, InputError
 from slimfront.spaces.forms import valid_forms
 from slimfront.spaces.groups import fitting
+from slimfront.spaces.rules import ONNX_RUNTIME
 from slimfront.spaces.space import make_space
 
 from .machines import Machine
@@ -99,7 +100,9 @@ def test_more_integers_and_fewer_channels_are_faster(learned):
 
 def test_structures_name_what_decides_the_kernels(learned):
     rapid, _ = learned
-    found = structures(rapid.graph, [Candidate({"a": LayerChoice(4, 8), "c": LayerChoice(4)}, {"b": 0.5})])
+    found = structures(
+        rapid.graph, [Candidate({"a": LayerChoice(4, 8), "c": LayerChoice(4)}, {"b": 0.5})], ONNX_RUNTIME
+    )
     assert found.integer.tolist() == [[name == "a" for name in rapid.graph.layers]]
     assert found.removed.sum() == 16 and found.forms == [()]
     for wrong in (Candidate({"z": LayerChoice(8, 8)}), Candidate(groups={"z": 0.5})):
@@ -116,9 +119,9 @@ def test_a_layer_without_an_integer_kernel_and_a_wrong_form_are_told(tmp_path):
     onnx.save(model, tmp_path / "model.onnx")
     graph = capture_onnx(tmp_path / "model.onnx")
     with pytest.raises(BuildError, match="no integer kernel"):
-        structures(graph, [Candidate({"k": LayerChoice(8, 8)})])
+        structures(graph, [Candidate({"k": LayerChoice(8, 8)})], ONNX_RUNTIME)
     with pytest.raises(InputError, match="phases"):
-        structures(graph, [Candidate({"k": LayerChoice(8, 32, form="phases")})])
+        structures(graph, [Candidate({"k": LayerChoice(8, 32, form="phases")})], ONNX_RUNTIME)
 
 
 BRANCHES = (
@@ -175,7 +178,7 @@ def test_what_was_never_learned_is_predicted_by_its_kernels(branches):
         branches.kernels(Candidate({"a": LayerChoice(bits, 32)}))
     rapid = RapidPredictor(branches)
     asked = [Candidate({"c": LayerChoice(8, 8)}), Candidate({"b": LayerChoice(8, 32, form="phases")}), Candidate()]
-    found = rapid.predict_structures(structures(rapid.graph, asked)).speedup
+    found = rapid.predict_structures(structures(rapid.graph, asked, ONNX_RUNTIME)).speedup
     assert np.isnan(found).tolist() == [True, True, False]
     exact = [branches.predict(candidate) for candidate in asked[:2]]
     told = rapid.predict(asked)
@@ -195,8 +198,8 @@ def test_a_depthwise_layer_takes_time_with_its_channels_not_with_their_square(tm
     onnx.save(model, tmp_path / "model.onnx")
     graph = capture_onnx(tmp_path / "model.onnx")
     candidates = [Candidate(), Candidate(groups={"a": 0.5})]
-    features = NodeFeatures(graph, {})
-    whole, half = features.of(structures(graph, candidates))[features.names.index("d")]
+    features = NodeFeatures(graph, {}, ONNX_RUNTIME)
+    whole, half = features.of(structures(graph, candidates, ONNX_RUNTIME))[features.names.index("d")]
     work = 9 * 256 / MEGA
     assert {16 * work, 8 * work} == {whole[np.isclose(whole, 16 * work)][0], half[np.isclose(half, 8 * work)][0]}
     assert not np.isclose(half, 4 * work).any()

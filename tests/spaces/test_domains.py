@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from slimfront.spaces.candidate import Candidate, LayerChoice
-from slimfront.spaces.domains import PREFER_INTEGER, TO_FLOAT, TO_INTEGER, can_run_integer, integer_nodes
+from slimfront.spaces.domains import PREFER_INTEGER, TO_FLOAT, TO_INTEGER, has_integer_kernel
 from slimfront.spaces.errors import BuildError
 from slimfront.spaces.graph import Graph
 from slimfront.spaces.integer_ops import OPS
+from slimfront.spaces.rules import ONNX_RUNTIME
 
 CHAIN = (
     "(float[1,8,16,16] x) => (float[n,c,h,w] y) { [k] a = Conv<pads=[1,1,1,1]>(x, w)\n [r] b = Relu(a)\n"
@@ -55,7 +56,7 @@ def cost(graph: Graph, candidate: Candidate, integer: frozenset[str]) -> float:
 @pytest.mark.parametrize("layers", [c for n in (1, 2, 3) for c in itertools.combinations("klm", n)])
 def test_the_assignment_is_the_cheapest_of_all(layers, graph):
     candidate = Candidate({name: LayerChoice(8, 8) for name in layers})
-    found = integer_nodes(graph, candidate)
+    found = ONNX_RUNTIME.integer_nodes(graph, candidate)
     assert found & {"k", "l", "m"} == set(layers)
     every = (
         frozenset(layers) | {op for op, integer in zip(OPS_BETWEEN, bits, strict=True) if integer}
@@ -67,11 +68,11 @@ def test_the_assignment_is_the_cheapest_of_all(layers, graph):
 
 def test_all_integer_layers_leave_nothing_in_float(graph):
     candidate = Candidate({name: LayerChoice(4, 8) for name in graph.layers})
-    assert integer_nodes(graph, candidate) == {node.name for node in graph.model.graph}
+    assert ONNX_RUNTIME.integer_nodes(graph, candidate) == {node.name for node in graph.model.graph}
 
 
 def test_nothing_runs_in_integers_without_integer_layers(graph):
-    assert integer_nodes(graph, Candidate({"k": LayerChoice(4)})) == frozenset()
+    assert ONNX_RUNTIME.integer_nodes(graph, Candidate({"k": LayerChoice(4)})) == frozenset()
 
 
 @pytest.mark.parametrize(
@@ -94,7 +95,7 @@ def test_the_layers_with_integer_kernels_are_known_and_build(
     from slimfront.spaces.build import Builder
 
     graph = capture(f"(float[1,4,8,8] x) => (float[n,c,h,w] y) {{ [k] y = {text} }}", w=weight(*shape))
-    assert can_run_integer(graph, graph.layers["k"]) == able
+    assert has_integer_kernel(graph, graph.layers["k"]) == able
     x = noise(4, 4, 8, 8)
     builder = Builder(graph, {"x": x}, rounding="plain")
     candidate = Candidate({"k": LayerChoice(exact_bits, 8)})

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from slimfront.spaces.candidate import Candidate, LayerChoice
-from slimfront.spaces.domains import Domains, can_run_integer, integer_nodes
+from slimfront.spaces.domains import Domains, has_integer_kernel
 from slimfront.spaces.groups import channel_groups
 from slimfront.spaces.kept_sizes import KeptSizes
 from slimfront.spaces.prune import pruned, removed_entries
+from slimfront.spaces.rules import ONNX_RUNTIME
 
 from .networks import HEAD, NETWORKS, TAIL
 
@@ -32,7 +33,7 @@ def test_sizes_and_domains_are_those_of_the_pruned_graph(name, capture, weight):
     channels = channel_groups(graph)
     sizes, domains = KeptSizes(graph, channels), Domains(graph)
     random = np.random.default_rng(0)
-    able = [key for key, layer in graph.layers.items() if can_run_integer(graph, layer)]
+    able = [key for key, layer in graph.layers.items() if has_integer_kernel(graph, layer)]
     for _ in range(8):
         kept = {key: int(random.integers(1, group.pieces + 1)) for key, group in channels.groups.items()}
         removed = np.array([[group.pieces - kept[key] for key, group in channels.groups.items()]])
@@ -44,7 +45,7 @@ def test_sizes_and_domains_are_those_of_the_pruned_graph(name, capture, weight):
         integer = {key for key in able if random.random() < 0.6}
         elements = np.array([[sizes.elements(tensor, removed)[0] / 2**20 for tensor in domains.tensors]])
         found = domains.integer(np.array([[key in integer for key in graph.layers]]), elements)[0]
-        expected = integer_nodes(narrow, Candidate(dict.fromkeys(integer, LayerChoice(8, 8))))
+        expected = ONNX_RUNTIME.integer_nodes(narrow, Candidate(dict.fromkeys(integer, LayerChoice(8, 8))))
         assert {key for key, runs in zip(domains.nodes, found, strict=True) if runs} == expected
 
 

@@ -129,7 +129,7 @@ def test_a_stepwise_run_rounds_the_tensors_that_integers_hold(graph, x, builder,
     """With all weights as built, the inputs of the last layer are those that the integer file computes."""
     lowering = builder.lower(uniform_candidate(graph, 8, 8))
     lowering.run()
-    steps = Stepwise(builder.equalised, [{"x": x[:1]}], lowering.grids, lowering.integer)
+    steps = Stepwise(builder.equalised, [{"x": x[:1]}], lowering.grids, lowering.integer, lowering.whole)
     for name in ("k", "l", "m"):
         (found,) = steps.inputs_of(name)
         source = {"k": "x", "l": "r", "m": "s"}[name]

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from slimfront.spaces import sparsity as sparsity_module
 from slimfront.spaces.candidate import Candidate, LayerChoice
-from slimfront.spaces.domains import integer_nodes
 from slimfront.spaces.lowering import Lowering
 from slimfront.spaces.packing import DOMAIN, sparse_widths
 from slimfront.spaces.repaired import RoundedLayer
 from slimfront.spaces.rounding import METHODS as ROUNDING
 from slimfront.spaces.rounding import damped, output_error
+from slimfront.spaces.rules import ONNX_RUNTIME
 from slimfront.spaces.sparsity import METHODS
 from slimfront.spaces.weights import per_channel
 
@@ -185,7 +185,7 @@ class Sparse:
         import onnx_ir as ir
 
         candidate = Candidate({"k": choice})
-        integer = integer_nodes(self.graph, candidate)
+        integer = ONNX_RUNTIME.integer_nodes(self.graph, candidate)
         lowering = Lowering(self.graph, candidate, integer, lambda name: (-3.0, 3.0), lambda name: self.rounded)
         return ir.to_proto(lowering.run())
 

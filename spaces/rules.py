@@ -1,0 +1,86 @@
+"""The rules of a runtime: what its integer kernels cover, which nodes of a candidate run in integers, and how it is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .candidate import Candidate
+from .domains import Domains, has_integer_kernel
+from .errors import BuildError
+from .graph import Graph, Layer
+from .lowering import Lowering
+
+
+class NodeDomains(Protocol):
+    """Which nodes of a graph run in integers, for any choice of layers.
+
+    Attributes:
+        nodes: names, in the order of the graph.
+        tensors: names of those whose elements count.
+        elements: how many elements those have, over 2**20, ``[1, tensors]``.
+    """
+
+    nodes: tuple[str, ...]
+    tensors: tuple[str, ...]
+
+    @property
+    def elements(self) -> NDArray[np.float64]: ...  # noqa: D102
+
+    def integer(self, layers: NDArray[np.bool_], elements: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Return which nodes run in integers ``[M, nodes]``.
+
+        Args:
+            layers: which layers have to, ``[M, layers]`` in the order of the graph's layers.
+            elements: of ``tensors``, over 2**20, ``[M or 1, tensors]``.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How candidates are made for a runtime.
+
+    Attributes:
+        runtime: its name in a study file.
+        has_integer_kernel: whether an integer kernel can run a layer of a graph.
+        domains: says which nodes of a graph run in integers.
+        lowering: writes a candidate.
+    """
+
+    runtime: str
+    has_integer_kernel: Callable[[Graph, Layer], bool]
+    domains: Callable[[Graph], NodeDomains]
+    lowering: type[Lowering]
+
+    def check(self, graph: Graph, candidate: Candidate) -> None:
+        """Raise `BuildError` where a layer with activation bits 8 has no integer kernel."""
+        for name, choice in candidate.layers.items():
+            if choice.integer and not self.has_integer_kernel(graph, graph.layers[name]):
+                raise no_integer_kernel(graph.layers[name])
+
+    def integer_nodes(self, graph: Graph, candidate: Candidate) -> frozenset[str]:
+        """Return the names of the nodes that run in integers for a candidate.
+
+        Raises:
+            BuildError: a layer with activation bits 8 that no integer kernel can run.
+        """
+        self.check(graph, candidate)
+        if not any(choice.integer for choice in candidate.layers.values()):
+            return frozenset()
+        domains = self.domains(graph)
+        integer = np.array([[candidate.choice(name).integer for name in graph.layers]], bool)
+        found = domains.integer(integer, domains.elements)[0]
+        return frozenset(name for name, runs in zip(domains.nodes, found, strict=True) if runs)
+
+
+def no_integer_kernel(layer: Layer) -> BuildError:
+    """Return the error of a candidate with activation bits 8 for a layer that no integer kernel can run."""
+    return BuildError(f"layer {layer.name!r} ({layer.op}) has no integer kernel: activation_bits must be 32")
+
+
+ONNX_RUNTIME = Rules("onnxruntime", has_integer_kernel, Domains, Lowering)

@@ -75,7 +75,7 @@ class OpenModel:
 
     @property
     def integer_reads(self) -> Counter[str] | None:
-        """How many integer kernels read each tensor of the runtime's own graph of the file; None where that cannot be seen."""
+        """How many integer kernels are known by each tensor (`Target.inspected`); None where that is not seen."""
         return self._opened[1]
 
     @cached_property

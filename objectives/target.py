@@ -59,7 +59,7 @@ class Target(Protocol):
         ...
 
     def inspected(self, model: Path) -> tuple[Session, Counter[str] | None]:
-        """Open a model; return how many integer kernels read each of its tensors as well (None where that cannot be seen).
+        """Open a model; return how many integer kernels are known by each of its tensors as well (None where that is not seen).
 
         Raises:
             BuildError: the runtime refuses it.

@@ -298,8 +298,8 @@ def evaluate(study: Study, candidates: Sequence[Candidate], progress: Progress |
 
 
 def _fallbacks(built: Built, subject: Subject) -> dict[str, Reading]:
-    """Return how many nodes that should run in integers do not, by the graph that ONNX Runtime made of the file."""
-    reads = subject.model.integer_reads if built.integer_weights else None
+    """Return how many nodes that should run in integers do not, by the graph that the runtime made of the file."""
+    reads = subject.model.integer_reads if built.integer_tensors else None
     if reads is None:
         return {}
     lacking = built.fallbacks(reads)

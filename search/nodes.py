@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..objectives.runtimes import ONNX_RUNTIME
 from ..spaces.errors import InputError
 from ..spaces.session import CPU
 from ..studies.run_folder import writing_to
@@ -62,11 +63,12 @@ class Questions:
     Args:
         provider: execution provider of the study.
         threads: of the study.
+        runtime: of the study.
         shared: folders of which is asked whether nodes share them.
     """
 
-    def __init__(self, provider: str, threads: int, shared: Sequence[Path] = ()) -> None:
-        self._study = provider, threads
+    def __init__(self, provider: str, threads: int, runtime: str = ONNX_RUNTIME, shared: Sequence[Path] = ()) -> None:
+        self._study = provider, threads, runtime
         self._shared = shared
         self._asked: dict[Any, tuple[dict[str, Any], str, float]] = {}  # by answer: the node, its name, since when
         self._marks: dict[str, str] = {}

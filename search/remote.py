@@ -81,13 +81,14 @@ def versions() -> dict[str, str]:
     return {"python": ".".join(map(str, sys.version_info[:3]))} | {name: metadata.version(name) for name in PACKAGES}
 
 
-def about(marks: dict[str, str], provider: str, threads: int) -> dict[str, Any]:
+def about(marks: dict[str, str], provider: str, threads: int, runtime: str) -> dict[str, Any]:
     """Return what the coordinator has to know of a node.
 
     Args:
         marks: by path, what a file holds that the coordinator wrote: a node that finds it shares the folder.
         provider: execution provider of the study.
         threads: of the study.
+        runtime: of the study.
     """
     from ..studies.environment import current_environment
 
@@ -97,7 +98,7 @@ def about(marks: dict[str, str], provider: str, threads: int) -> dict[str, Any]:
         except OSError:
             return False
 
-    environment = current_environment(provider, threads)
+    environment = current_environment(provider, threads, runtime)
     return {
         "host": socket.gethostname(),
         "versions": versions(),

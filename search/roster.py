@@ -46,7 +46,7 @@ class Roster:
         target = study.settings.target
         self.threads = target.threads
         self._connection = cluster.Connection()
-        self._questions = Questions(target.provider, target.threads, [models, cache_folder()])
+        self._questions = Questions(target.provider, target.threads, target.runtime, [models, cache_folder()])
         self._sent: dict[Any, tuple[Node, float]] = {}  # by answer, nodes that are being sent the study; since when
         self._refused: set[str] = set()
         self._parcel: Any = None

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from .integer_ops import OPS
-from .kernels import BLOCKED_ENDING, QUANTISING, REORDERING, Kernel, kernel_owners
+from .kernels import QUANTISING, REORDERING, Kernel, kernel_owners
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -96,7 +96,7 @@ class _Reading:
         self.kernels = kernels
         self.graph = graph
         self.owners = built.owners
-        self.found = kernel_owners(kernels, built.owners, {weight: node for node, weight in built.integer_weights})
+        self.found = kernel_owners(kernels, built.owners, {weight: node for node, weight in built.integer_tensors})
         self.captured = {node.name or "": node for node in graph.model.graph}
         self.written = {node.outputs[0].name or "": node.op_type for node in built.model.graph if node.outputs}
         self.ops_of: dict[str, set[str]] = {}
@@ -127,9 +127,7 @@ class _Reading:
 
     def named(self, i: int) -> str:
         """Return the captured node that a kernel's own name tells, or ""."""
-        kernel = self.kernels[i]
-        names = (kernel.output, kernel.node.split(BLOCKED_ENDING)[0])
-        return next((self.owners[name] for name in names if self.owners.get(name)), "")
+        return next((self.owners[name] for name in self.kernels[i].names if self.owners.get(name)), "")
 
     def own_place(self, i: int) -> Place | None:
         """Return the place of a kernel, or None of one that only converts or reorders."""

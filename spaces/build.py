@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from .trainee import Trainee
 
+UNNAMED = ""  # counts integer kernels that are known by no tensor of the file
 COMPARED_PARAMETERS = 10_000_000
 EQUALISATION = "equalisation-7"  # part of the cache key: raise it when the lowering changes
 
@@ -50,14 +51,14 @@ class Built:
         candidate: what was built.
         model: the `onnx_ir.Model`.
         owners: by name of a node's first output, the name of the captured node it was written for.
-        integer_weights: for each convolution and matrix product that has to run in integers, the captured node it was
-            written for and the tensor that its kernel reads the weights from.
+        integer_tensors: for each convolution and matrix product that has to run in integers, the captured node it was
+            written for and the tensor that its kernel is known by: its weights, or what it writes.
     """
 
     candidate: Candidate
     model: ir.Model
     owners: Mapping[str, str]
-    integer_weights: tuple[tuple[str, str], ...]
+    integer_tensors: tuple[tuple[str, str], ...]
 
     @cached_property
     def _file(self) -> tuple[int, str, bytes | None]:
@@ -83,21 +84,22 @@ class Built:
     @property
     def integer_kernels(self) -> int:
         """How many convolutions and matrix products have to run in integers."""
-        return len(self.integer_weights)
+        return len(self.integer_tensors)
 
     def fallbacks(self, reads: Mapping[str, int]) -> list[str]:
         """Return the captured nodes that have to run in integers and do not.
 
         Args:
-            reads: how many integer kernels read each tensor (`kernels.integer_reads`).
+            reads: how many integer kernels are known by each tensor (`objectives.target.Target.inspected`).
         """
-        left = {weight: reads.get(weight, 0) for _, weight in self.integer_weights}
+        left = {tensor: reads.get(tensor, 0) for _, tensor in self.integer_tensors}
         lacking = []
-        for node, weight in self.integer_weights:
-            left[weight] -= 1
-            if left[weight] < 0:
+        for node, tensor in self.integer_tensors:
+            left[tensor] -= 1
+            if left[tensor] < 0:
                 lacking.append(node)
         merged = sum(count for count in left.values() if count > 0)  # ONNX Runtime computes equal weights once
+        merged += reads.get(UNNAMED, 0)
         return lacking if len(lacking) > merged else []
 
     def to_bytes(self) -> bytes:
@@ -418,8 +420,8 @@ def _built(candidate: Candidate, lowering: Lowering) -> Built:
     owners = {
         node.outputs[0].name or "": lowering.emitter.owners.get(id(node), "") for node in model.graph if node.outputs
     }
-    weights = tuple((node, value.name or "") for node, value in lowering.integer_weights)
-    return Built(candidate, model, owners, weights)
+    tensors = tuple((node, value.name or "") for node, value in lowering.integer_tensors)
+    return Built(candidate, model, owners, tensors)
 
 
 def _integer_error(reference: Graph, statistics: Statistics, rounding: Rounding, rules: Rules) -> float:

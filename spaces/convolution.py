@@ -25,6 +25,7 @@ OUTPUTS = 4  # output channels in steps of this,
 LEAST_OUTPUTS = 16  # and no fewer of them; one that lacks some pays 40 to 70 % more
 FLOAT_OUTPUTS = 32  # the float kernel wants output channels in steps of this to outrun its transposed twin
 SMALL_INPUT = 16  # channels: below it a 1x1 kernel gains from padding as well
+NOTHING = np.int8(0)  # a code
 LEAST_WORK = 4096  # taps times positions: below it a node more costs more than it saves
 
 
@@ -49,7 +50,7 @@ def integer_transposed(lowering: Lowering, node: ir.Node, layer: Layer, choice: 
     taps = [math.ceil(k / s) for k, s in zip(layer.kernel, layer.strides, strict=True)]
     phases = math.prod(layer.strides)
     begin, end, crop = transposed_padding(layer)
-    weight = _phase_weight(lowering, layer, integer_weight(lowering, layer, choice), taps)
+    weight = phase_weight(lowering, layer, integer_weight(lowering, layer, choice), taps)
     scale = emitter.constant(safe_scale(lowering, node, layer, rounded, source))
     bias = shifted_bias(node, layer, rounded)
     if phases > 1:
@@ -153,7 +154,7 @@ def float_transposed(lowering: Lowering, layer: Layer, weight: ir.Value) -> tupl
     """Return weight and attributes of the Conv that a float ConvTranspose equals where `is_faster_as_conv` says so."""
     taps = list(layer.kernel)
     begin, end, _ = transposed_padding(layer)
-    return _phase_weight(lowering, layer, weight, taps), {"pads": [*begin, *end], "kernel_shape": taps}
+    return phase_weight(lowering, layer, weight, taps), {"pads": [*begin, *end], "kernel_shape": taps}
 
 
 def is_faster_as_conv(node: ir.Node, layer: Layer) -> bool:
@@ -171,14 +172,20 @@ def is_faster_as_conv(node: ir.Node, layer: Layer) -> bool:
     )
 
 
-def _phase_weight(lowering: Lowering, layer: Layer, value: ir.Value, taps: list[int]) -> ir.Value:
-    """Rearrange a ConvTranspose's weights [I, O, k, k] to [phases * O, I, t, t], in ops that fold at load."""
+def phase_weight(
+    lowering: Lowering, layer: Layer, value: ir.Value, taps: list[int], zero: np.generic = NOTHING
+) -> ir.Value:
+    """Rearrange a ConvTranspose's weights [I, O, k, k] to [phases * O, I, t, t], in ops that fold at load.
+
+    Args:
+        zero: of the weights' type.
+    """
     emitter = lowering.emitter
     high, wide = layer.strides
     lacking = [t * s - k for t, s, k in zip(taps, layer.strides, layer.kernel, strict=True)]
     if any(lacking):
         pads = emitter.constant(np.array([0, 0, 0, 0, 0, 0, *lacking], np.int64))
-        value = emitter.op("Pad", value, pads, emitter.constant(np.int8(0)))
+        value = emitter.op("Pad", value, pads, emitter.constant(zero))
     split = np.array([layer.shape[0], layer.shape[1], taps[0], high, taps[1], wide], np.int64)
     value = emitter.op("Reshape", value, emitter.constant(split))
     back = [emitter.constant(np.array(v, np.int64)) for v in ([-1, -1], [np.iinfo(np.int64).min] * 2, [2, 4], [-1, -1])]

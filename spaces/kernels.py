@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 INTEGER = ("QLinearConv", "QLinearMatMul", "MatMulIntegerToFloat", "QGemm", "MatMulInteger", "DynamicQuantizeMatMul")
 FLOAT = ("Conv", "FusedConv", "NhwcFusedConv", "ConvTranspose", "MatMul", "Gemm", "FusedMatMul", "FusedGemm")
 QUANTISING = ("QuantizeLinear", "DequantizeLinear")
-REORDERING = ("ReorderInput", "ReorderOutput")
+REORDERING = ("ReorderInput", "ReorderOutput", "Reorder")
 BLOCKED_ENDING = "_nchwc"
 TYPES = {1: "float", 2: "uint8", 3: "int8", 6: "int32", 7: "int64", 9: "bool", 10: "float16", 11: "double"}
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """One node of ONNX Runtime's own graph.
+    """One node of the graph that a runtime made of a file.
 
     Attributes:
         node: its own name, that of a tensor of the file with an ending, where the runtime made one.
@@ -53,6 +53,11 @@ class Kernel:
     def short_op(self) -> str:
         """The op without its domain."""
         return self.op.rsplit(".", 1)[-1]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The tensors of the file that tell what it was written for, the one that tells most first."""
+        return (self.output, self.node.split(BLOCKED_ENDING)[0], *self.output_names)
 
     @cached_property
     def key(self) -> str:
@@ -132,14 +137,13 @@ def kernel_owners(
     Args:
         kernels: in the order of the graph.
         owners: captured nodes by the name of the first output of what was written for them (`build.Built.owners`).
-        weights: captured nodes by the name of an integer kernel's weights (`build.Built.integer_weights`).
+        weights: captured nodes by the name of an integer kernel's weights (`build.Built.integer_tensors`).
     """
     found: list[str] = []
     written: dict[str, str] = {}
     for kernel in kernels:
-        named = (kernel.output, kernel.node.split(BLOCKED_ENDING)[0])
         owner = next((weights[name] for name in kernel.input_names if name in weights), "") if weights else ""
-        owner = owner or next((owners[name] for name in named if name in owners), "")
+        owner = owner or next((owners[name] for name in kernel.names if name in owners), "")
         owner = owner or next((written[name] for name in kernel.input_names if written.get(name)), "")
         written |= dict.fromkeys((kernel.output, *kernel.output_names), owner)
         found.append(owner)

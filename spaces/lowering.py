@@ -60,8 +60,8 @@ class Lowering:
         grids: scale and zero point by tensor, where training has found them; others follow from the tensor's range.
         refitted: layers whose float weights the graph has exchanged already, and moved their biases.
 
-    After `run`, ``grids`` holds scale and zero point of each captured tensor that was quantised, and ``integer_weights`` the
-    node and the weights of each convolution and matrix product that has to run in integers.
+    After `run`, ``grids`` holds scale and zero point of each captured tensor that was quantised, and ``integer_tensors`` the
+    node of each convolution and matrix product that has to run in integers, and the tensor that its kernel is known by.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Lowering:
         self._trained_grids = grids or {}
         self.grids: dict[str, tuple[float, int]] = {}
         self.integer_products: set[str] = set()
-        self.integer_weights: list[tuple[str, ir.Value]] = []
+        self.integer_tensors: list[tuple[str, ir.Value]] = []
 
     def run(self) -> ir.Model:
         """Write all nodes and return the model."""
@@ -211,7 +211,7 @@ class Lowering:
 
     def decoded(self, codes: ir.Value, scale: ir.Value, *zero: ir.Value, axis: int = 0) -> ir.Value:
         """Write the DQ node of an integer kernel's int8 weights; what reads it has to run in integers."""
-        self.integer_weights.append((self.emitter.owner, codes))
+        self.integer_tensors.append((self.emitter.owner, codes))
         return self.emitter.op("DequantizeLinear", codes, scale, *zero, axis=axis)
 
     # --- rules about neighbours ---

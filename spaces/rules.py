@@ -9,11 +9,13 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from . import openvino_domains
 from .candidate import Candidate
 from .domains import Domains, has_integer_kernel
 from .errors import BuildError
 from .graph import Graph, Layer
 from .lowering import Lowering
+from .openvino_lowering import OpenVinoLowering
 
 
 class NodeDomains(Protocol):
@@ -50,12 +52,14 @@ class Rules:
         has_integer_kernel: whether an integer kernel can run a layer of a graph.
         domains: says which nodes of a graph run in integers.
         lowering: writes a candidate.
+        sparse: whether weights at zero can be left out of a file.
     """
 
     runtime: str
     has_integer_kernel: Callable[[Graph, Layer], bool]
     domains: Callable[[Graph], NodeDomains]
     lowering: type[Lowering]
+    sparse: bool = True
 
     def check(self, graph: Graph, candidate: Candidate) -> None:
         """Raise `BuildError` where a layer with activation bits 8 has no integer kernel."""
@@ -84,3 +88,7 @@ def no_integer_kernel(layer: Layer) -> BuildError:
 
 
 ONNX_RUNTIME = Rules("onnxruntime", has_integer_kernel, Domains, Lowering)
+OPENVINO = Rules(
+    "openvino", openvino_domains.has_integer_kernel, openvino_domains.CarriedDomains, OpenVinoLowering, sparse=False
+)
+RULES = {rules.runtime: rules for rules in (ONNX_RUNTIME, OPENVINO)}

@@ -188,9 +188,8 @@ def make_space(
             )
         offer = offers.get(name, Offer())
         pairs = (() if offer.integer else tuple(pair for pair in pairs if not pair.integer)) or pairs
-        native = tuple(
-            replace(pair, sparsity=value) for value in sorted(shares if has_matrix(layer) else (0.0,)) for pair in pairs
-        )
+        zeros = sorted(shares) if rules.sparse and has_matrix(layer) else [0.0]
+        native = tuple(replace(pair, sparsity=value) for value in zeros for pair in pairs)
         choices[name] = native + (_in_forms(native, offer) if vary else ())
     ratios = {
         name: (held_ratios[name],) if name in held_ratios else offered_ratios(group, graph.layers, wanted, step)

@@ -8,7 +8,7 @@ import numpy as np
 
 from .candidate import LayerChoice
 from .errors import BuildError
-from .graph import Layer, node_bias
+from .graph import Graph, Layer, node_bias
 from .packing import is_sparse, pack, pack_sparse
 from .repaired import FloatLayer, RoundedLayer
 from .rounding import Grid
@@ -45,15 +45,26 @@ def integer_weight(lowering: Lowering, layer: Layer, choice: LayerChoice) -> ir.
     return lowering.weights[layer.name]
 
 
+def stored_floats(graph: Graph, layer: Layer, choice: LayerChoice) -> np.ndarray:
+    """Return the weight of a layer with 16 or 32 bits as it is stored.
+
+    Raises:
+        BuildError: float16 cannot store it.
+    """
+    weight = graph.weight(layer)
+    if choice.weight_bits == 32:
+        return weight
+    with np.errstate(over="ignore"):
+        weight = weight.astype(np.float16)
+    if not np.isfinite(weight).all():
+        raise BuildError(f"layer {layer.name!r} has weights beyond float16: weight_bits 16 cannot store it")
+    return weight
+
+
 def _stored_floats(lowering: Lowering, layer: Layer, choice: LayerChoice) -> ir.Value:
     """Return the float32 weight of a layer with 16 or 32 bits: stored as it is, or without its zeros."""
     emitter, bits = lowering.emitter, choice.weight_bits
-    weight = lowering.graph.weight(layer)
-    if bits == 16:
-        with np.errstate(over="ignore"):
-            weight = weight.astype(np.float16)
-        if not np.isfinite(weight).all():
-            raise BuildError(f"layer {layer.name!r} has weights beyond float16: weight_bits 16 cannot store it")
+    weight = stored_floats(lowering.graph, layer, choice)
     if _without_zeros(choice, weight):
         return emitter.unpack_sparse(bits, pack_sparse(weight != 0, weight, bits), layer.shape)
     stored = emitter.constant(weight, shared=False)

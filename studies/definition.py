@@ -21,8 +21,10 @@ from pydantic import (
     model_validator,
 )
 
+from ..objectives.runtimes import ONNX_RUNTIME, RUNTIMES
 from ..spaces.candidate import ACTIVATION_BITS, FORM_NAMES, WEIGHT_BITS, share
 from ..spaces.errors import InputError, nearest
+from ..spaces.session import CPU
 from ..spaces.student import BLOCKS, UPSAMPLINGS
 from .limits import Limits, parse_time
 
@@ -271,11 +273,32 @@ class ConstraintsTable(Table):
 
 
 class TargetTable(Table):
-    """``[target]``: what runs the model."""
+    """``[target]``: what runs the model. The execution provider is ONNX Runtime's."""
 
-    provider: str = "CPUExecutionProvider"
+    runtime: str = ONNX_RUNTIME
+    provider: str = CPU
     threads: Positive = 1
     saturation_safe: bool = False
+
+    @field_validator("runtime")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in RUNTIMES:
+            raise ValueError(f"must be one of {', '.join(RUNTIMES)}, but got {value!r}{nearest(value, RUNTIMES)}")
+        return value
+
+    @model_validator(mode="after")
+    def _provider_of_its_own(self) -> TargetTable:
+        if self.runtime != ONNX_RUNTIME and self.provider != CPU:
+            raise ValueError(
+                f"provider {self.provider!r} is ONNX Runtime's, but runtime is {self.runtime!r}: leave it out"
+            )
+        return self
+
+    @property
+    def defined(self) -> dict[str, Any]:
+        """What a study's digest is of: older runs know no runtime."""
+        return {key: value for key, value in self.model_dump().items() if (key, value) != ("runtime", ONNX_RUNTIME)}
 
 
 class SearchTable(Table):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..objectives.runtimes import ONNX_RUNTIME, RUNTIMES
 from ..spaces.cache import content_hash
 
 
@@ -25,6 +26,7 @@ class Environment:
     system: str
     python: str
     slimfront: str
+    runtime: str = ""  # with its version and precision, where it is another than ONNX Runtime
 
     @property
     def digest(self) -> str:
@@ -38,11 +40,15 @@ class Environment:
 
     def to_json(self) -> dict[str, Any]:
         """Return the environment as plain data."""
-        return dict(vars(self))
+        return {key: value for key, value in vars(self).items() if (key, value) != ("runtime", "")}
 
 
-def current_environment(provider: str, threads: int) -> Environment:
-    """Return the environment of this process, for a study's provider and threads."""
+def current_environment(provider: str, threads: int, runtime: str = ONNX_RUNTIME) -> Environment:
+    """Return the environment of this process, for a study's provider, threads and runtime.
+
+    Raises:
+        InputError: the runtime is not installed.
+    """
     import onnxruntime
 
     return Environment(
@@ -55,6 +61,7 @@ def current_environment(provider: str, threads: int) -> Environment:
         system=f"{platform.system()} {platform.machine()}",
         python=platform.python_version(),
         slimfront=__version__,
+        runtime=RUNTIMES[runtime].version(),
     )
 
 

@@ -166,6 +166,7 @@ def _facts(run: Run, trial: Trial, study: Study, part: Path) -> dict[str, Any]:
         "batch": study.graph.batch,
         "threads": target.threads,
         "provider": target.provider,
+        "runtime": target.runtime,
         "shipped": now(),
         "expected": {"evaluation": {name: trial.value(name) for name in ("psnr_db", "ssim")}},
     }

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from ..objectives.layer_speed import layer_offers
 from ..objectives.predictor import Predictor
+from ..objectives.runtimes import ONNX_RUNTIME, RUNTIMES, make_target
 from ..objectives.samples import Samples
-from ..objectives.target import OnnxRuntime, Target
+from ..objectives.target import Target
 from ..objectives.widths import kernel_step
 from ..spaces.build import Builder, Holdings
 from ..spaces.cache import content_hash
@@ -25,8 +26,9 @@ from ..spaces.errors import InputError, nearest, some_of
 from ..spaces.graph import Graph
 from ..spaces.groups import channel_groups
 from ..spaces.offers import Offer
+from ..spaces.rules import RULES, Rules
 from ..spaces.saturation import saturation_notes
-from ..spaces.session import batches
+from ..spaces.session import CPU, batches
 from ..spaces.space import Space, make_space
 from ..spaces.statistics import Progress
 from ..spaces.widths import STEP
@@ -81,6 +83,7 @@ class Study:
         training: as in the study file, e.g. {"steps": 2000}.
         fixed: layers or groups (or globs) held at a choice, e.g. {"conv_in": {"weight_bits": 8, "pruning_ratio": 0.0}}.
         constraints: limits as in the study file, e.g. {"max_size": "1MB"}.
+        runtime: onnxruntime or openvino.
         provider: execution provider of ONNX Runtime.
         threads: its intra-op threads.
         saturation_safe: integer weights of at most 7 bits, exact on machines without VNNI too.
@@ -114,7 +117,8 @@ class Study:
         training: Mapping[str, Any] | None = None,
         fixed: Mapping[str, Mapping[str, Any]] | None = None,
         constraints: Mapping[str, Any] | None = None,
-        provider: str = "CPUExecutionProvider",
+        runtime: str = ONNX_RUNTIME,
+        provider: str = CPU,
         threads: int = 1,
         saturation_safe: bool = False,
         trials: int = 200,
@@ -142,7 +146,12 @@ class Study:
             },
             "constraints": dict(constraints or {}),
             "training": dict(training or {}),
-            "target": {"provider": provider, "threads": threads, "saturation_safe": saturation_safe},
+            "target": {
+                "runtime": runtime,
+                "provider": provider,
+                "threads": threads,
+                "saturation_safe": saturation_safe,
+            },
             "search": {"trials": trials, "sampler": sampler, "seed": seed},
         }
         arrays = {"calibration": calibration, "evaluation": evaluation, "test": test}
@@ -216,6 +225,7 @@ class Study:
             offers=offers,
             fixed={pattern: choice.model_dump(exclude_none=True) for pattern, choice in fixed.items()},
             saturation_safe=self.settings.target.saturation_safe,
+            rules=self.rules,
         )
 
     @cached_property
@@ -304,7 +314,8 @@ class Study:
     @property
     def environment(self) -> Environment:
         """What readings made here belong to."""
-        return current_environment(self.settings.target.provider, self.settings.target.threads)
+        table = self.settings.target
+        return current_environment(table.provider, table.threads, table.runtime)
 
     @cached_property
     def machine(self) -> str:
@@ -315,12 +326,17 @@ class Study:
     def target(self) -> Target:
         """What candidates run on."""
         table = self.settings.target
-        return OnnxRuntime(self.machine, table.threads, table.provider)
+        return make_target(table.runtime, self.machine, table.threads, table.provider)
+
+    @property
+    def rules(self) -> Rules:
+        """How candidates are made for the target."""
+        return RULES[self.settings.target.runtime]
 
     @cached_property
     def builder(self) -> Builder:
         """Makes candidates; `Builder.prepare` gathers what it needs once."""
-        return Builder(self.graph, self.calibration, rounding=ROUNDING)
+        return Builder(self.graph, self.calibration, rounding=ROUNDING, rules=self.rules)
 
     @cached_property
     def predictor(self) -> Predictor:
@@ -354,7 +370,7 @@ class Study:
                 **self._students_definition,
             },
             "constraints": settings.limits.given(),
-            "target": settings.target.model_dump(),
+            "target": settings.target.defined,
             "build": {"rounding": ROUNDING},
         }
 
@@ -382,15 +398,7 @@ class Study:
         Raises:
             InputError: whatever is wrong with the model, the samples, the space or the provider.
         """
-        import onnxruntime
-
-        provider = self.settings.target.provider
-        available = onnxruntime.get_available_providers()
-        if provider not in available:
-            raise InputError(
-                f"target.provider {provider!r} is not in this ONNX Runtime{nearest(provider, available)}; "
-                f"available: {', '.join(available)}"
-            )
+        self._check_runtime()
         threads, cores = self.settings.target.threads, usable_cores()
         if threads > MOST_THREADS_A_CORE * cores:
             raise InputError(f"target.threads {threads} is too many for this process, which may use {cores} cores")
@@ -399,8 +407,8 @@ class Study:
         _ = self.student_weights, self.student_family
         self._check_training()
         self.warn(*_offer_notes(self.space))
-        if not self.settings.target.saturation_safe:
-            self.warn(*saturation_notes(self.space, provider))
+        if not self.settings.target.saturation_safe and self.settings.target.runtime == ONNX_RUNTIME:
+            self.warn(*saturation_notes(self.space, self.settings.target.provider))
         sets = {"data.calibration": self.calibration, "data.evaluation": self.evaluation.inputs}
         if self.test is not None:
             sets["data.test"] = self.test.inputs
@@ -408,6 +416,17 @@ class Study:
         self.warn(*input_notes(sets), *self._output_notes)
         samples = len(next(iter(self.calibration.values())))
         self.warn(*calibration_notes.sample_notes(self.graph, samples))
+
+    def _check_runtime(self) -> None:
+        import onnxruntime
+
+        RUNTIMES[self.settings.target.runtime].version()
+        provider, available = self.settings.target.provider, onnxruntime.get_available_providers()
+        if provider not in available:
+            raise InputError(
+                f"target.provider {provider!r} is not in this ONNX Runtime{nearest(provider, available)}; "
+                f"available: {', '.join(available)}"
+            )
 
     def _check_training(self) -> None:
         """Raise `InputError` where training is asked for what the calibration data or the model's output does not have."""

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..objectives.protocol import OpenModel, Subject
 from ..objectives.quality import Quality, psnr_db
-from ..objectives.target import OnnxRuntime, Target
+from ..objectives.runtimes import ONNX_RUNTIME, make_target
+from ..objectives.target import Target
 from ..objectives.timing import Timing
 from ..spaces.build import file_hash
 from ..spaces.candidate import Candidate
@@ -142,7 +143,7 @@ def measure(folder: Path, data: Path, facts: Mapping[str, Any]) -> dict[str, Any
         if name == "evaluation":
             timing = Timing().measure(Subject(model, reference))
             measured["timing"] = {reading: value.to_json() for reading, value in timing.items()}
-    environment = current_environment(facts["provider"], facts["threads"])
+    environment = current_environment(facts["provider"], facts["threads"], _runtime(facts))
     return measured | {"environment": environment.to_json()}
 
 
@@ -160,7 +161,7 @@ def compare(facts: Mapping[str, Any], measured: Mapping[str, Any]) -> tuple[list
         then, now = expected["timing"]["speedup"], measured["timing"]["speedup"]
         found = f"{now['value']:.2f} ({now['low']:.2f} to {now['high']:.2f}), at ship {then['value']:.2f}"
         here, there = measured["environment"], facts["environment"]
-        same = all(here.get(key) == there.get(key) for key in ("cpu", "threads", "provider"))
+        same = all(here.get(key) == there.get(key) for key in ("cpu", "threads", "provider", "runtime"))
         if same:
             checks.append(Check("speedup", bool(now["high"] >= SPEED * then["low"]), found))
         else:
@@ -190,7 +191,11 @@ def _find_study(facts: Mapping[str, Any]) -> Study:
 
 def _target(facts: Mapping[str, Any]) -> Target:
     """Return what a bundle's model runs on."""
-    return OnnxRuntime(threads=facts["threads"], provider=facts["provider"])
+    return make_target(_runtime(facts), threads=facts["threads"], provider=facts["provider"])
+
+
+def _runtime(facts: Mapping[str, Any]) -> str:
+    return str(facts.get("runtime", ONNX_RUNTIME))  # older bundles name none
 
 
 def _values(readings: Mapping[str, Any]) -> dict[str, Any]:

@@ -253,7 +253,7 @@ def test_a_kernel_runs_at_a_width_that_it_likes(
 
 def test_a_layer_that_fell_back_to_float_is_named(builder, uniform_candidate, network):
     built = builder.build(uniform_candidate(network, 4, 8))
-    (first, weight), *others = built.integer_weights
+    (first, weight), *others = built.integer_tensors
     reads = {name: 1 for _, name in others}
     assert built.fallbacks(reads) == [first]
     assert built.fallbacks(reads | {weight: 1}) == []

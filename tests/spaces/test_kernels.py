@@ -140,7 +140,7 @@ def test_every_convolution_belongs_to_its_layer(candidate, tiny_model, pictures,
     built.save(path)
     open_session(path, optimized_path=optimized)
     kernels = read_kernels(optimized, {"x": (1, 3, 16, 16)})
-    weights = {weight: node for node, weight in built.integer_weights}
+    weights = {weight: node for node, weight in built.integer_tensors}
     layer = {
         node.name: name for name, each in graph.layers.items() for node in graph.model.graph if node.name in each.nodes
     }

@@ -1,0 +1,44 @@
+"""The runtimes that a study may name as its target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from ..spaces.session import CPU
+from . import openvino
+from .target import OnnxRuntime, Target
+
+ONNX_RUNTIME = "onnxruntime"
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What a study file's ``target.runtime`` names.
+
+    Attributes:
+        target: makes it of a machine's fingerprint, threads and an execution provider.
+        version: says what is installed, and in which precision it runs, where a record has to tell; raises `InputError`, with
+            what to install, where it is missing.
+    """
+
+    target: Callable[[str, int, str], Target]
+    version: Callable[[], str]
+
+
+RUNTIMES: Mapping[str, Runtime] = {
+    ONNX_RUNTIME: Runtime(OnnxRuntime, lambda: ""),  # an environment tells its version anyway
+    "openvino": Runtime(lambda machine, threads, _: openvino.OpenVino(machine, threads), openvino.version),
+}
+
+
+def make_target(runtime: str, machine: str = "", threads: int = 1, provider: str = CPU) -> Target:
+    """Return what models run on.
+
+    Args:
+        runtime: its name.
+        machine: what times belong to.
+        threads: of an inference.
+        provider: execution provider, of ONNX Runtime.
+    """
+    return RUNTIMES[runtime].target(machine, threads, provider)

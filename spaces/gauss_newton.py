@@ -1,4 +1,4 @@
-"""What small changes of the weights do to the output, from a few backward passes for all of them.
+"""What small changes of weights and activations do to the output, from a few backward passes for all of them.
 
 To first order a change dW moves the output by J dW. Its mean square is that of r . J dW over random vectors r whose entries
 are independent and have variance 1 (Hutchinson, 1989), and r . J is one backward pass: the gradient of r . output, for all
@@ -46,7 +46,7 @@ def output_errors(
     Args:
         graph: whose weights change.
         samples: inputs by name, ``[N, ...]``.
-        changes: each returns what is added to weights and outputs; called now and again.
+        changes: each returns what is added to weights, outputs and tensors; called now and again.
         projections: random vectors for each batch of samples.
         progress: told the part that is done.
 
@@ -57,7 +57,8 @@ def output_errors(
     whole = len(feeds) * projections
     at_once = max(1, AT_ONCE_BYTES // max(4 * graph.parameters, 1))
     total, done = np.zeros(len(changes)), 0
-    found = _slopes(graph, feeds, projections)
+    grids = {name: grid for change in changes for name, grid in change().grids.items()}
+    found = _slopes(graph, feeds, projections, grids)
     while some := list(islice(found, at_once)):
         slopes = {name: np.stack([each.pop(name) for each in some]) for name in list(some[0])}
         for row, change in enumerate(changes):
@@ -74,6 +75,7 @@ def _moved(slopes: Slopes, differences: Differences) -> np.ndarray:
     """Return how far a change moves the output along each random vector ``[passes]``."""
     added = [(name, array) for name, array in differences.weights.items()]
     added += [(_shift(name), array) for name, array in differences.shifts.items()]
+    added += [(_grid(name), np.ones(1, np.float32)) for name in differences.grids]
     return np.sum([slopes[name] @ array.reshape(-1) for name, array in added], axis=0)
 
 
@@ -82,8 +84,21 @@ def _shift(layer: str) -> str:
     return f"{layer}\0shift"
 
 
-def _slopes(graph: Graph, feeds: Sequence[Mapping[str, np.ndarray]], projections: int) -> Iterator[Slopes]:
-    """Yield the gradients of random sums of the output, flat, for each weight and for what is added to a layer's outputs."""
+def _grid(tensor: str) -> str:
+    """Return the name of what a tensor's grid adds to the output, among the gradients."""
+    return f"{tensor}\0grid"
+
+
+def _slopes(
+    graph: Graph,
+    feeds: Sequence[Mapping[str, np.ndarray]],
+    projections: int,
+    grids: Mapping[str, tuple[float, int]],
+) -> Iterator[Slopes]:
+    """Yield the gradients of random sums of the output, flat, for each weight and for what is added to a layer's outputs.
+
+    Of a tensor on a grid, the product of its gradient with what the grid adds, ``[1]``.
+    """
     import torch
 
     view = TorchView(graph)
@@ -91,16 +106,23 @@ def _slopes(graph: Graph, feeds: Sequence[Mapping[str, np.ndarray]], projections
     random = torch.Generator().manual_seed(0)
     for feed in feeds:
         shifts: Slopes = {}
-        values = view.values({name: torch.from_numpy(array) for name, array in feed.items()})
+        inputs = {name: torch.from_numpy(array) for name, array in feed.items()}
+        for name in inputs.keys() & grids.keys():
+            inputs[name].requires_grad_()
+        values = view.values(inputs)
         output = values[graph.outputs[0].name]
         if not output.requires_grad:
             raise BuildError("the output has no gradient")
         for layer in graph.layers.values():
             for node in layer.nodes:
                 values[written[node]].register_hook(partial(_add_up, shifts, layer))
+        for name, (scale, zero) in grids.items():
+            if values[name].requires_grad:
+                values[name].register_hook(partial(_moved_to_grid, shifts, name, values[name].detach(), scale, zero))
         del values
         for number in range(projections):
             shifts.update({_shift(layer.name): np.zeros(layer.channels, np.float32) for layer in graph.layers.values()})
+            shifts.update({_grid(name): np.zeros(1, np.float32) for name in grids})
             towards = torch.randn(output.shape, generator=random).to(output.dtype)
             last = number == projections - 1
             found = torch.autograd.grad(
@@ -119,3 +141,14 @@ def _add_up(shifts: Slopes, layer: Layer, slope: Tensor) -> None:
     """Add the gradient for a layer's output, summed over positions, to that of a shift of its outputs."""
     axis = slope.ndim - 1 if layer.op == "MatMul" else 1
     shifts[_shift(layer.name)] += slope.sum([a for a in range(slope.ndim) if a != axis]).numpy()
+
+
+def _moved_to_grid(shifts: Slopes, name: str, value: Tensor, scale: float, zero: int, slope: Tensor) -> None:
+    """Add what moving a tensor to its grid does."""
+    import torch
+
+    from .fake_quantise import rounded_tensor
+
+    with torch.no_grad():
+        moved = rounded_tensor(value, torch.tensor(scale), zero) - value
+        shifts[_grid(name)] += float((slope * moved).sum())

@@ -1,4 +1,4 @@
-"""How much the model's output suffers from each layer's bits and sparsity, and from each channel group's pruning ratio.
+"""How much the model's output suffers from each layer's bits, sparsity and 8-bit inputs, and each channel group's pruning ratio.
 
 Each option's own change of the weights is carried to the output by a few backward passes for all of them (`gauss_newton`)
 or, where no gradient comes through the graph, by a run with one option of each layer and group (`perturbation`). Errors of
@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .activations import RoundedTensor, rounded_tensors
 from .cache import Store, content_hash
 from .candidate import NATIVE, LayerChoice
 from .changes import Change, changes_of, own_error
@@ -35,8 +36,9 @@ if TYPE_CHECKING:
     from .graph import Graph
 
 Tell = Callable[[float], None]
+AnyChange = Change | RoundedTensor
 
-VERSION = 4  # part of the cache key: raise it when results change
+VERSION = 5  # part of the cache key: raise it when results change
 MOST_SAMPLES = 8
 PASSES = (16, 64)  # backward ones, over all samples: from the least for large models to the most for small ones
 PASS_WORK = 5e9  # multiply-adds of a batch, times passes, up to which more passes are made
@@ -55,19 +57,22 @@ class Sensitivity:
         sparsities: by layer, the error at each sparsity, unrounded.
         ratios: by channel group, the error at each pruning ratio.
         forms: by form, the error at each weight width of the layers that may have it.
+        activations: by layer, the error where it runs in integers, that of its weights left out; nothing where it is not known.
     """
 
     bits: Mapping[str, Mapping[int, float]]
     sparsities: Mapping[str, Mapping[float, float]]
     ratios: Mapping[str, Mapping[float, float]]
     forms: Mapping[str, Mapping[str, Mapping[int, float]]] = field(default_factory=dict)
+    activations: Mapping[str, float] = field(default_factory=dict)
 
     def error(self, name: str, option: Option) -> float:
-        """Return the error of a layer's choice (that of 8-bit activations is not in it), or of a group's pruning ratio."""
+        """Return the error of a layer's choice, or of a group's pruning ratio."""
         if isinstance(option, LayerChoice):
             curves = self.bits if option.form == NATIVE else self.forms.get(option.form, self.bits)
             rounding = curves.get(name, {}).get(option.weight_bits, 0.0)
-            return rounding + self.sparsities.get(name, {}).get(option.sparsity, 0.0)
+            activations = self.activations.get(name, 0.0) if option.integer else 0.0
+            return rounding + activations + self.sparsities.get(name, {}).get(option.sparsity, 0.0)
         return self.ratios.get(name, {}).get(option, 0.0)
 
     def to_json(self) -> dict[str, Any]:
@@ -85,7 +90,12 @@ class Sensitivity:
             return int(float(text))
 
         forms = {form: curves(told, whole) for form, told in data["forms"].items()}
-        return cls(curves(data["bits"], whole), curves(data["sparsities"], float), curves(data["ratios"], float), forms)
+        bits, sparsities, ratios = (
+            curves(data["bits"], whole),
+            curves(data["sparsities"], float),
+            curves(data["ratios"], float),
+        )
+        return cls(bits, sparsities, ratios, forms, data.get("activations", {}))
 
 
 def sensitivity(builder: Builder, space: Space, progress: Progress | None = None) -> Sensitivity:
@@ -99,7 +109,9 @@ def sensitivity(builder: Builder, space: Space, progress: Progress | None = None
     Raises:
         BuildError: the reference does not run.
     """
-    changes = list(changes_of(space))
+    integer = any(choice.integer for choices in space.choices.values() for choice in choices)
+    tensors = rounded_tensors(builder) if integer else []
+    changes: list[AnyChange] = [*changes_of(space), *tensors]
     versions = (VERSION, ROUNDING_VERSION, REFIT_VERSION, SPARSITY_VERSION, IMPORTANCE_VERSION)
     formed = [builder.static_of(form).store.folder.name for form in _forms(changes)]
     asked = [[change.kind, change.name, change.value] for change in changes]
@@ -109,10 +121,21 @@ def sensitivity(builder: Builder, space: Space, progress: Progress | None = None
     if stored is None:
         stored = {"errors": errors_of(builder, changes, progress)}
         store.put_arrays("sensitivity", stored)
-    return _curves(changes, stored["errors"])
+    found = _curves(changes, stored["errors"])
+    errors = dict(zip(changes, stored["errors"].tolist(), strict=True))
+    return replace(found, activations=_by_layer(tensors, errors))
 
 
-def _curves(changes: Sequence[Change], errors: np.ndarray) -> Sensitivity:
+def _by_layer(tensors: Sequence[RoundedTensor], errors: Mapping[AnyChange, float]) -> dict[str, float]:
+    """Return the errors of tensors by the layers that are why they are rounded, in equal parts."""
+    found: dict[str, float] = {}
+    for tensor in tensors:
+        for name in tensor.layers:
+            found[name] = found.get(name, 0.0) + errors[tensor] / len(tensor.layers)
+    return found
+
+
+def _curves(changes: Sequence[AnyChange], errors: np.ndarray) -> Sensitivity:
     curves: dict[str, dict[str, dict[float, float]]] = {"bits": {}, "sparsities": {}, "ratios": {}}
     for change, error in zip(changes, errors.tolist(), strict=True):
         curves.setdefault(change.kind, {}).setdefault(change.name, {})[change.value] = error
@@ -120,7 +143,7 @@ def _curves(changes: Sequence[Change], errors: np.ndarray) -> Sensitivity:
     return Sensitivity(curves["bits"], curves["sparsities"], curves["ratios"], forms)  # type: ignore[arg-type]
 
 
-def errors_of(builder: Builder, changes: Sequence[Change], progress: Progress | None = None) -> np.ndarray:
+def errors_of(builder: Builder, changes: Sequence[AnyChange], progress: Progress | None = None) -> np.ndarray:
     """Return the error of each change ``[changes]``; those of one form of the graph are worked out together."""
     found = np.zeros(len(changes))
     for form in _forms(changes):
@@ -129,11 +152,11 @@ def errors_of(builder: Builder, changes: Sequence[Change], progress: Progress | 
     return found
 
 
-def _forms(changes: Sequence[Change]) -> list[str]:
+def _forms(changes: Sequence[AnyChange]) -> list[str]:
     return sorted({change.form for change in changes}, key=lambda form: (form != NATIVE, form))
 
 
-def _errors_of_form(builder: Builder, form: str, changes: Sequence[Change], progress: Progress | None) -> np.ndarray:
+def _errors_of_form(builder: Builder, form: str, changes: Sequence[AnyChange], progress: Progress | None) -> np.ndarray:
     graph = builder.static_of(form).statistics.graph
 
     def tell(part: float) -> None:
@@ -145,16 +168,20 @@ def _errors_of_form(builder: Builder, form: str, changes: Sequence[Change], prog
         found = _by_runs(builder, graph, changes, tell)
     result, least = np.zeros(len(changes)), LEAST_ERROR * float(np.nanmax(found))
     for rows in _series(changes):
-        ratios = changes[rows[0]].kind == "ratios"
+        some = [change for row in rows if isinstance(change := changes[row], Change)]
+        if not some:
+            result[rows] = np.nan_to_num(found[rows])  # of runs, which do not tell them
+            continue
+        ratios = some[0].kind == "ratios"
         taken = ratios and bool(np.isfinite(found[rows]).all())
-        own = np.array([np.nan if taken else own_error(builder, changes[row]) for row in rows])
+        own = np.array([np.nan if taken else own_error(builder, change) for change in some])
         result[rows] = _curve(found[rows], own, exact=ratios)
         if ratios:
             result[rows] = np.maximum(result[rows], least * np.array([changes[row].value for row in rows]))
     return result
 
 
-def _by_passes(builder: Builder, graph: Graph, changes: Sequence[Change], tell: Tell) -> np.ndarray | None:
+def _by_passes(builder: Builder, graph: Graph, changes: Sequence[AnyChange], tell: Tell) -> np.ndarray | None:
     """Return the errors by backward passes; None where they cannot tell them, or would take too much memory."""
     from .gauss_newton import output_errors
     from .torch_view import steps, unsupported
@@ -175,9 +202,9 @@ def _by_passes(builder: Builder, graph: Graph, changes: Sequence[Change], tell: 
         return None
 
 
-def _by_runs(builder: Builder, graph: Graph, changes: Sequence[Change], tell: Tell) -> np.ndarray:
+def _by_runs(builder: Builder, graph: Graph, changes: Sequence[AnyChange], tell: Tell) -> np.ndarray:
     """Return the errors of one change of each layer and group, by a run with each; NaN of the others."""
-    probes = [rows[(len(rows) - 1) // 2] for rows in _series(changes)]
+    probes = [rows[(len(rows) - 1) // 2] for rows in _series(changes) if isinstance(changes[rows[0]], Change)]
     asked = [partial(changes[row].differences, builder) for row in probes]
     work = max(sum(multiply_adds(graph).values()), 1) * len(probes)
     found = np.full(len(changes), np.nan)
@@ -190,7 +217,7 @@ def _first_samples(builder: Builder, graph: Graph, batches: int) -> dict[str, np
     return {name: array[: batches * graph.batch] for name, array in builder.calibration.items()}
 
 
-def _series(changes: Sequence[Change]) -> list[list[int]]:
+def _series(changes: Sequence[AnyChange]) -> list[list[int]]:
     """Return the rows of the changes of one kind and name, for each."""
     rows: dict[tuple[str, str], list[int]] = {}
     for row, change in enumerate(changes):

@@ -32,6 +32,11 @@ class Samples:
         """Number of samples."""
         return len(next(iter(self.inputs.values())))
 
+    def first(self, count: int) -> Samples:
+        """Return the first few samples."""
+        target = None if self.target is None else self.target[:count]
+        return Samples({name: array[:count] for name, array in self.inputs.items()}, target, self.low, self.high)
+
     def glanced(self, batch: int) -> int:
         """Return how many samples are looked at before all others, in whole batches; 0 where they are most of them."""
         count = batch * math.ceil(GLANCED / batch)

@@ -11,11 +11,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ..objectives.agreement import Agreement
 from ..objectives.predictor import Lesson, Prediction, Predictor
 from ..objectives.protocol import Objective, OpenModel, Reading, Subject
 from ..objectives.quality import Quality
 from ..objectives.reference_times import ReferenceTimes
 from ..objectives.size import Size
+from ..objectives.target import OnnxRuntime, Target
 from ..objectives.timing import Timing
 from ..spaces.build import Built, built_hash
 from ..spaces.candidate import Candidate
@@ -70,7 +72,7 @@ class Evaluator:
         self.study = study
         self.models = models
         self.predictor = predictor
-        self.objectives = tuple(objectives) or (Quality(), Timing())
+        self.objectives = tuple(objectives) or default_objectives(study.target)
         self.reference_times = ReferenceTimes(study.environment.machine, study.graph.digest)
         self._latest: tuple[str, OpenModel] | None = None  # judged last, often timed next
 
@@ -269,6 +271,12 @@ class Evaluator:
 
     def _open(self, path: Path) -> OpenModel:
         return OpenModel(path, self.study.evaluation, self.study.graph.batch, self.study.target)
+
+
+def default_objectives(target: Target) -> tuple[Objective, ...]:
+    """Return what is measured after building; of another runtime also whether it computes what ONNX Runtime does."""
+    agreement = () if isinstance(target, OnnxRuntime) else (Agreement(),)
+    return (Quality(), *agreement, Timing())
 
 
 def evaluate(study: Study, candidates: Sequence[Candidate], progress: Progress | None = None) -> list[dict[str, Any]]:

@@ -169,6 +169,10 @@ class Lowering:
         self.grids[tensor] = self._trained_grids.get(tensor) or quantisation(*self._range(tensor))
         self._quantised[tensor] = self._on_grid(value, *self.grids[tensor])
 
+    def grid_name(self, tensor: str) -> str:
+        """Return the tensor that a quantised tensor shares its grid with: itself, where it shares it with none."""
+        return tensor
+
     def requantise(self, value: ir.Value, low: float, high: float) -> Quant:
         """Write a Q node over [low, high]."""
         return self._on_grid(value, *quantisation(low, high))

@@ -42,11 +42,16 @@ class OpenVinoLowering(Lowering):
 
     def float_value(self, tensor: str) -> ir.Value:
         """Return a tensor in float: the rounded values where there are some, for which no kernel has to write any others."""
-        return self.dequantised(tensor) if tensor in self.whole else self._float[tensor]
+        return self.dequantised(tensor) if tensor in self._shared else self._float[tensor]
+
+    @property
+    def whole(self) -> frozenset[str]:
+        """The quantised tensors whose integers all their readers get."""
+        return self._shared & self.grids.keys()
 
     @cached_property
-    def whole(self) -> frozenset[str]:  # type: ignore[override]
-        """The quantised tensors whose integers all their readers get: not the model's own ends, which are in float anyway."""
+    def _shared(self) -> frozenset[str]:
+        """What is read in integers, by all: not the model's own ends, which are in float anyway."""
         nodes = (node for node in self.graph.model.graph if node.name in self.integer)
         found = {name for node in nodes for name in _carried(node)}
         return frozenset(found - self._output_names - {value.name for value in self.graph.model.graph.inputs})

@@ -49,7 +49,8 @@ class PackedWeights:
         """Return the codes of a rounded layer in its stored layout, float32."""
         emitter, rounded = self._lowering.emitter, self._lowering.rounded(layer.name)
         if layer.name not in self._steps:
-            return emitter.op("Cast", emitter.constant(rounded.codes, shared=False), to=FLOAT)
+            # rounded down, which changes nothing: integers that are only scaled OpenVINO would keep, and scale at every inference
+            return emitter.op("Floor", emitter.op("Cast", emitter.constant(rounded.codes, shared=False), to=FLOAT))
         zero = per_channel(layer, rounded.zero)
         zero = zero.flat[0] if np.all(zero == zero.flat[0]) else zero
         shape = emitter.constant(np.array(layer.shape, np.int64))

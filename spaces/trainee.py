@@ -62,9 +62,12 @@ class Trainee(nn.Module):
         self._whole = lowering.whole
         self.grids = nn.ModuleDict()
         self._by_tensor: dict[str, _Tensor] = {}
-        for number, (tensor, (scale, zero)) in enumerate(lowering.grids.items()):
-            self._by_tensor[tensor] = _Tensor(scale, zero)
-            self.grids[str(number)] = self._by_tensor[tensor]
+        shared: dict[str, _Tensor] = {}
+        for tensor, (scale, zero) in lowering.grids.items():
+            name = lowering.grid_name(tensor)
+            if name not in shared:
+                shared[name] = self.grids[str(len(shared))] = _Tensor(scale, zero)
+            self._by_tensor[tensor] = shared[name]
 
     @property
     def graph(self) -> Graph:

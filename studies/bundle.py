@@ -72,9 +72,7 @@ def few_samples(samples: Samples, output_bytes: int, batch: int) -> Samples:
     """Return the samples that a bundle keeps: whole batches, `CHECK_SAMPLES` or fewer where they are large."""
     each = output_bytes + sum(array.nbytes // len(array) for array in samples.inputs.values())
     wanted = max(1, min(CHECK_SAMPLES, CHECK_BYTES // max(1, each)))
-    count = min(samples.count, -(-wanted // batch) * batch)
-    target = None if samples.target is None else samples.target[:count]
-    return Samples({name: array[:count] for name, array in samples.inputs.items()}, target, samples.low, samples.high)
+    return samples.first(-(-wanted // batch) * batch)
 
 
 def save_samples(path: Path, samples: Samples, outputs: NDArray | None = None) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..objectives.openvino import PRECISION
+from ..objectives.runtimes import ONNX_RUNTIME
 from ..spaces.candidate import NATIVE, Candidate
 from ..spaces.graph import EXTERNAL_ABOVE_BYTES
 from .bundle import MODEL_FILE
-from .texts import change_text, interval_text, number_text, ratio_text, size_text, student_text, time_text
+from .texts import change_text, interval_text, number_text, ratio_text, runtime_text, size_text, student_text, time_text
 
 if TYPE_CHECKING:
     from ..spaces.graph import Graph, Port
@@ -28,8 +31,7 @@ def card(row: Row, facts: Row, study: Study) -> str:
         study: it was made of.
     """
     environment = facts["environment"]
-    needs = facts["least_onnxruntime"]
-    runtime = f"ONNX Runtime {needs} or later" if needs else f"an ONNX Runtime as new as {environment['onnxruntime']}"
+    speaks = RUNTIMES[facts.get("runtime", ONNX_RUNTIME)]
     threads = "1 thread" if environment["threads"] == 1 else f"{environment['threads']} threads"
     versus = "the targets" if study.evaluation.target is not None else "the reference's own output"
     return f"""# {_plain(facts["study"]["name"])}, trial {facts["trial"]}
@@ -48,22 +50,56 @@ very file in a fresh process, on {facts["shipped"]}.
 ## Run it
 
 ```python
-import numpy as np, onnxruntime as ort
-session = ort.InferenceSession("{MODEL_FILE}", providers=["{facts["provider"]}"])
-output = session.run(None, {_feed(study.graph)})[0]  # {_output(study)}
+{speaks.code(facts, _feed(study.graph))}  # {_output(study)}
 ```
 
 {_range(study)}
 
 {_decision(facts["decision"])}## What it needs
 
-- {runtime} (opset {facts["opset"]}, IR version {facts["ir_version"]}); no custom operators.
+- {speaks.needs(facts)} (opset {facts["opset"]}, IR version {facts["ir_version"]}); no custom operators.
 {_saturation(row)}- sha256 of {_files(row["size_bytes"])}: `{facts["sha256"]}`
 
-Measured with ONNX Runtime {environment["onnxruntime"]} ({environment["provider"]}) on {environment["cpu"]},
+Measured with {runtime_text(environment, provider=True)} on {environment["cpu"]},
 {environment["system"]}, Python {environment["python"]}, slimfront {environment["slimfront"]}.
 `slimfront verify` on this folder measures it again.
 """
+
+
+@dataclass(frozen=True)
+class _Runtime:
+    """How a card speaks of a runtime: code that runs the model, and what it needs, both of a bundle's facts."""
+
+    code: Callable[[Row, str], str]
+    needs: Callable[[Row], str]
+
+
+def _onnxruntime_code(facts: Row, feed: str) -> str:
+    return f"""import numpy as np, onnxruntime as ort
+session = ort.InferenceSession("{MODEL_FILE}", providers=["{facts["provider"]}"])
+output = session.run(None, {feed})[0]"""
+
+
+def _onnxruntime_needs(facts: Row) -> str:
+    least = facts["least_onnxruntime"]
+    return (
+        f"ONNX Runtime {least} or later"
+        if least
+        else f"an ONNX Runtime as new as {facts['environment']['onnxruntime']}"
+    )
+
+
+def _openvino_code(facts: Row, feed: str) -> str:
+    return f"""import numpy as np, openvino as ov
+settings = {{"INFERENCE_PRECISION_HINT": "{PRECISION}"}}  # as it was measured: some processors take bfloat16 otherwise
+model = ov.Core().compile_model("{MODEL_FILE}", "CPU", settings)
+output = model({feed})[0]"""
+
+
+RUNTIMES = {
+    ONNX_RUNTIME: _Runtime(_onnxruntime_code, _onnxruntime_needs),
+    "openvino": _Runtime(_openvino_code, lambda facts: f"{facts['environment']['runtime']}, which reads ONNX files"),
+}
 
 
 def _decision(decision: Row) -> str:

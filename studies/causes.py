@@ -198,7 +198,7 @@ def _how_much(facts: LayerFacts) -> str:
 
 
 RULES: tuple[Rule, ...] = (
-    ("fallback", lambda f: f.kernel == "fallback", lambda f: "meant for integers, but ONNX Runtime runs it in float"),
+    ("fallback", lambda f: f.kernel == "fallback", lambda f: "meant for integers, but the runtime runs it in float"),
     ("small", lambda f: f.share < NEXT_TO_NOTHING, lambda f: "next to nothing of the time"),
     ("no integer kernel", lambda f: _in_float(f) and not f.integer_form, _lacking_form),
     (

@@ -11,6 +11,7 @@ from ..spaces.groups import channel_groups
 from .study import STUDY_FILE, ready_made
 
 if TYPE_CHECKING:
+    from ..spaces.graph import Layer
     from .study import Study
 
 
@@ -36,6 +37,7 @@ def describe_space(study: Study) -> dict[str, Any]:
                 "activation_bits": sorted({choice.activation_bits for choice in choices}),
                 "sparsities": sorted({choice.sparsity for choice in choices}),
                 "forms": list(dict.fromkeys(choice.form for choice in choices)),
+                "lacks": _lacks(study, layer),
             }
         )
         if len(choices) == 1:
@@ -61,6 +63,17 @@ def describe_space(study: Study) -> dict[str, Any]:
         for name, reason in channels.frozen.items()
     ]
     return {"layers": layers, "groups": groups, "frozen": frozen}
+
+
+def _lacks(study: Study, layer: Layer) -> list[str]:
+    """Return what the target cannot do for a layer that the study asks for."""
+    rules, table, runtime = study.rules, study.settings.space, study.target.runtime
+    found = []
+    if 8 in table.activation_bits and not rules.has_integer_kernel(study.graph, layer):
+        found.append(f"{runtime} has no integer kernel for it: activation_bits is 32")
+    if any(table.sparsities) and not rules.sparse:
+        found.append(f"{runtime} folds no file without the weights at zero: sparsity is 0")
+    return found
 
 
 def _why_fixed(study: Study, layer: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from ..objectives.protocol import Reading
 from .run import Run
-from .texts import time_text
+from .texts import runtime_text, time_text
 
 DISTURBED = 0.25  # part of the rounds of a timing that was dropped
 MOST_BUSY = 0.2  # part of the timings that may be like that
@@ -19,14 +19,14 @@ def reading_notes(readings: Sequence[Mapping[str, Reading]]) -> list[str]:
 
 
 def kernel_notes(readings: Sequence[Mapping[str, Reading]]) -> list[str]:
-    """Return a note where layers that should run in integers run in float, by ONNX Runtime's own graph."""
+    """Return a note where layers that should run in integers run in float, by the runtime's own graph."""
     found = [each["float_fallbacks"] for each in readings if "float_fallbacks" in each]
     worst = max(found, key=lambda reading: reading.value, default=None)
     if worst is None or not worst.value:
         return []
     affected = sum(reading.value > 0 for reading in found)
     return [
-        f"in {affected} of {len(found)} candidates with integer layers this ONNX Runtime runs some of those in float "
+        f"in {affected} of {len(found)} candidates with integer layers the runtime runs some of those in float "
         f"(at most {worst.value:.0f} of them; {worst.how}): they could be faster than they are"
     ]
 
@@ -68,8 +68,8 @@ def environment_notes(run: Run) -> list[str]:
     for digest in sorted(run.timed_elsewhere()):
         there = about.get(digest, {})
         notes.append(
-            f"the run was timed in another environment ({there.get('cpu', 'unknown')}, ONNX Runtime "
-            f"{there.get('onnxruntime', 'unknown')}, {there.get('threads', '?')} threads): its candidates are timed "
+            f"the run was timed in another environment ({there.get('cpu', 'unknown')}, "
+            f"{runtime_text(there)}, {there.get('threads', '?')} threads): its candidates are timed "
             "again here, since times of two environments are not compared"
         )
     return notes

@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Any
 from ..objectives.quality import CAP_DB
 from . import architecture, figures, page, search_section, strip
 from .searched import searched
-from .texts import change_text, interval_text, known, number_text, ratio_text, share_text, size_text, time_text
+from .texts import (
+    change_text,
+    interval_text,
+    known,
+    number_text,
+    ratio_text,
+    runtime_text,
+    share_text,
+    size_text,
+    time_text,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -304,7 +314,7 @@ def _footer(run: Run, gallery: pictures.Gallery | None) -> str:
         stage.get("environment") for trial in run.trials for name, stage in trial.stages.items() if name == "timing"
     }
     machines = [
-        f"ONNX Runtime {about.get('onnxruntime')} on {about.get('cpu')} ({about.get('provider')}, "
+        f"{runtime_text(about, provider=True)} on {about.get('cpu')} ("
         f"{about.get('threads')} thread{'s' if about.get('threads') != 1 else ''})"
         for digest, about in run.environments().items()
         if digest in timed
@@ -317,6 +327,6 @@ def _footer(run: Run, gallery: pictures.Gallery | None) -> str:
     where = f"Measured with {'; '.join(machines)}. " if machines else ""
     return (
         f"<p>{html.escape(where)}Size is that of the ONNX file. The speedup is the median of the ratios to the "
-        "reference, timed in turn with it. PSNR and SSIM are means over the evaluation images, from ONNX Runtime's own "
+        "reference, timed in turn with it. PSNR and SSIM are means over the evaluation images, from their own "
         f"outputs.{stored}</p>"
     )

@@ -222,7 +222,7 @@ def explanation_view(explained: Row) -> RenderableType:
         _rest_row(table, [row for row in rows if row["share"] < LEAST_SHARE], rest)
         table.add_section()
     overhead = (time_text(explained[key]) for key in ("reference_overhead_ms", "overhead_ms"))
-    table.add_row("between kernels", "", "", "", *overhead, "", "ONNX Runtime itself", "")
+    table.add_row("between kernels", "", "", "", *overhead, "", "the runtime itself", "")
     whole = (time_text(explained[key]) for key in ("reference_ms", "candidate_ms"))
     table.add_row("the whole model", "", "", "", *whole, "", f"speedup as measured: {_times(explained['speedup'])}", "")
     return Group(table, "", explained["advice"])

@@ -72,6 +72,19 @@ def preference_text(value: float, low: float | None, high: float | None) -> str:
     return f"{value:.0%} ({low:.0%} to {high:.0%})"
 
 
+def runtime_text(environment: Mapping[str, Any], provider: bool = False) -> str:
+    """Name the runtime of an environment, as a run or a bundle keeps it: "ONNX Runtime 1.22.0", "OpenVINO 2026.4.1, f32".
+
+    Args:
+        environment: the facts.
+        provider: whether ONNX Runtime's execution provider is named as well.
+    """
+    if environment.get("runtime"):
+        return str(environment["runtime"])
+    name = f"ONNX Runtime {environment.get('onnxruntime', 'unknown')}"
+    return f"{name} ({environment.get('provider')})" if provider else name
+
+
 def seconds_text(seconds: float) -> str:
     """A duration: 45 s, 2 min 05 s, 1 h 12 min."""
     whole = max(0, round(seconds))

@@ -11,7 +11,7 @@ from dash import dcc, html
 from ...spaces.errors import SlimfrontError
 from ..figures import VIEWS
 from ..sections import VIEW_TITLES
-from ..texts import MISSING, number_text
+from ..texts import MISSING, number_text, runtime_text
 from . import figures
 from .attainment import attained
 from .parts import GRAPH, aria, table
@@ -146,7 +146,7 @@ def _machine(run: Run) -> str:
     if not known:
         return MISSING
     threads = f"{known['threads']} thread" + ("s" if known["threads"] != 1 else "")
-    return f"{known['cpu']}, {threads}, ONNX Runtime {known['onnxruntime']}"
+    return f"{known['cpu']}, {threads}, {runtime_text(known)}"
 
 
 def _unlike(runs: Sequence[Boarded]) -> list[Any]:

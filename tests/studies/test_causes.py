@@ -43,7 +43,7 @@ def facts(**changes: Any) -> LayerFacts:
     [
         ({}, "integer", "in integers"),
         ({"multiply_adds": 150, "candidate_ms": 1.0}, "integer", "75 % less work"),
-        ({"kernel": "fallback"}, "fallback", "ONNX Runtime runs it in float"),
+        ({"kernel": "fallback"}, "fallback", "the runtime runs it in float"),
         ({"share": 0.001}, "small", "next to nothing of the time"),
         ({"kernel": "float", "integer_form": False, "axes": 1, "taps": 3}, "no integer kernel", "1-D convolution"),
         (

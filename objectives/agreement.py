@@ -1,0 +1,35 @@
+"""Whether a runtime computes what ONNX Runtime does of the same file."""
+
+from __future__ import annotations
+
+from ..spaces.errors import BuildError
+from .protocol import OpenModel, Reading, Subject
+from .quality import psnr_db
+from .target import STOCK
+
+# Kernels round a value that lies between two integers either way, which costs less than this; a kernel that is wrong, more.
+LEAST_DB = 30.0
+
+
+class Agreement:
+    """Reads `agreement_db`: the PSNR between the target's output and ONNX Runtime's on the first batch of the evaluation data."""
+
+    name = "agreement"
+
+    def measure(self, subject: Subject) -> dict[str, Reading]:
+        """Return the agreement, at most 100 dB.
+
+        Raises:
+            BuildError: ONNX Runtime cannot run the file, or the outputs are not the same picture.
+        """
+        model = subject.model
+        few = model.samples.first(model.batch)
+        stock = OpenModel(model.path, few, model.batch, STOCK).outputs
+        found = float(psnr_db(model.outputs[: few.count], stock, few.low, few.high).min())
+        runtime = model.target.runtime
+        if found < LEAST_DB:
+            raise BuildError(
+                f"{runtime}'s output is {found:.1f} dB from ONNX Runtime's on the same file, which is not rounding "
+                f"(at least {LEAST_DB:g}): one of its kernels computes something else"
+            )
+        return {"agreement_db": Reading(found, "dB", how=f"{runtime} against ONNX Runtime, the first batch")}

@@ -18,21 +18,13 @@ from .integer_ops import OPS
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-# that leave values as they are, or choose among them
 CARRYING = (
     "Concat",
     "DepthToSpace",
-    "Flatten",
     "MaxPool",
     "Pad",
-    "Reshape",
     "Resize",
-    "Slice",
-    "Split",
-    "Squeeze",
-    "Transpose",
-    "Unsqueeze",
-)
+)  # that move values, or choose among them, and gain by it
 
 
 def has_integer_kernel(graph: Graph, layer: Layer) -> bool:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache, partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from ..spaces.statistics import Progress
 from .kernel_profile import FIRST_RUNS, KernelProfile, profile_in_turn
 
 PRECISION = "f32"
-# Its kernels by the names that products have in ONNX (`kernels.FLOAT`); others keep their own.
+# Kernels by the names that ops have in ONNX: products (`kernels.FLOAT`), and others that are looked for; the rest keep their own.
 PRODUCTS = {
     "Convolution": "Conv",
     "GroupConvolution": "Conv",
@@ -35,9 +35,11 @@ PRODUCTS = {
     "MatMul": "MatMul",
 }
 APART = "/WithoutBiases"  # ends the name of a convolution whose bias is added behind it
+OTHERS = {"Pooling": "MaxPool"}
+GEOMETRY = ("strides", "dilations", "kernel", "mode", "block_size")  # of an op, beside its shapes
+INTEGERS = ("u8", "i8")
 NO_KERNELS = ("Const", "Input", "Output", "Parameter", "Result", "Reshape", "MemoryInput")
 TYPES = {"f32": 1, "u8": 2, "i8": 3, "i32": 6, "i64": 7, "boolean": 9, "f16": 10, "f64": 11, "bf16": 16}  # as in ONNX
-MICROSECONDS = 1000.0  # a millisecond
 
 
 @dataclass(frozen=True)
@@ -58,14 +60,16 @@ class OpenVino:
         """Return a session."""
         return OpenVinoSession(model, self.threads)
 
-    def inspected(self, model: Path) -> tuple[OpenVinoSession, Counter[str] | None]:
-        """Return a session, and its integer products; only where all shapes are known."""
+    def inspected(
+        self, model: Path, inputs: Mapping[str, tuple[int, ...]]
+    ) -> tuple[OpenVinoSession, Counter[str] | None]:
+        """Return a session, and its integer products."""
         session = self.open(model)
-        return session, None if session.is_free else integer_products(session.compiled(), session.tensors)
+        return session, session.integer_products(inputs)
 
     def kernels(self, model: Path, inputs: Mapping[str, tuple[int, ...]]) -> list[Kernel]:
         """Return the kernels of the graph that OpenVINO makes of the file."""
-        return read_kernels(self.open(model).compiled(inputs))
+        return self.open(model).kernels(inputs)
 
     def profiles(
         self,
@@ -119,11 +123,35 @@ class OpenVinoSession:
         request.infer(dict(feed), share_inputs=True)
         return [np.array(request.get_output_tensor(number).data) for number in range(len(self._model.outputs))]
 
-    @cached_property
-    def tensors(self) -> frozenset[str]:
-        """The names of the file's tensors."""
-        ports = (port for node in self._model.get_ops() for port in node.outputs())
-        return frozenset(name for port in ports for name in port.get_names())
+    def kernels(self, shapes: Mapping[str, tuple[int, ...]] | None = None) -> list[Kernel]:
+        """Return the kernels of the compiled model, for these shapes where some are free, in the order of the graph."""
+        written = {name: op for op in self._model.get_ops() for name in _names(op)}
+        found = []
+        for node in self.compiled(shapes).get_runtime_model().get_ordered_ops():
+            facts = _facts(node)
+            if facts["layerType"] not in NO_KERNELS:
+                found.append(_kernel(node, facts, written))
+        return found
+
+    def integer_products(self, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Counter[str]:
+        """Return how many convolutions and matrix products in integers are known by each tensor of the file that they write.
+
+        Those that OpenVINO named after none of them count under `UNNAMED`. A kernel that several nodes were made one of counts
+        for each of them, where it reads stored integers.
+        """
+        tensors = {name for op in self._model.get_ops() for name in _names(op)}
+        found: Counter[str] = Counter()
+        for node in self.compiled(shapes).get_runtime_model().get_ordered_ops():
+            facts = _facts(node)
+            named = [name for name in _written(node, facts) if name in tensors]
+            if facts["layerType"] in PRODUCTS and _type(node.inputs()[0]) in INTEGERS:
+                found.update(named or [UNNAMED])
+            elif facts["layerType"] == "Subgraph" and any(
+                _type(port) in INTEGERS and len(port.get_partial_shape()) > 1 and _stored_name(port)
+                for port in node.inputs()
+            ):
+                found.update(named)
+        return found
 
     def compiled(self, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Any:
         """Return the compiled model, for these shapes where some are free."""
@@ -153,7 +181,7 @@ class _Profiled:
     def __init__(self, path: Path, feed: Mapping[str, np.ndarray], threads: int) -> None:
         self._feed = feed
         self._session = OpenVinoSession(path, threads, profiling=True)
-        self.kernels = read_kernels(self._session.compiled({name: array.shape for name, array in feed.items()}))
+        self.kernels = self._session.kernels({name: array.shape for name, array in feed.items()})
         self._times: list[list[float]] = []
         self._whole: list[float] = []
 
@@ -174,27 +202,9 @@ class _Profiled:
         return KernelProfile(self.kernels, np.array(self._times)[first:], np.array(self._whole)[first:])
 
 
-def read_kernels(compiled: Any) -> list[Kernel]:
-    """Return the kernels of a compiled model in the order in which they run."""
-    found = []
-    for node in compiled.get_runtime_model().get_ordered_ops():
-        facts = _facts(node)
-        if facts["layerType"] not in NO_KERNELS:
-            found.append(_kernel(node, facts))
-    return found
-
-
-def integer_products(compiled: Any, tensors: Container[str]) -> Counter[str]:
-    """Return how many convolutions and matrix products in integers are known by each tensor of the file that they write.
-
-    Those that OpenVINO named after none of them count under `UNNAMED`.
-    """
-    found: Counter[str] = Counter()
-    for node in compiled.get_runtime_model().get_ordered_ops():
-        facts = _facts(node)
-        if facts["layerType"] in PRODUCTS and _type(node.inputs()[0]) in ("u8", "i8"):
-            found.update([name for name in _written(node, facts) if name in tensors] or [UNNAMED])
-    return found
+def _names(op: Any) -> list[str]:
+    """Return the names that an op of the file, and the tensors that it writes, have."""
+    return [op.get_friendly_name(), *(name for port in op.outputs() for name in port.get_names())]
 
 
 def _written(node: Any, facts: Mapping[str, str]) -> list[str]:
@@ -203,30 +213,35 @@ def _written(node: Any, facts: Mapping[str, str]) -> list[str]:
     return [name for name in dict.fromkeys(name.removesuffix(APART) for name in names) if name]
 
 
-def _kernel(node: Any, facts: Mapping[str, str]) -> Kernel:
+def _kernel(node: Any, facts: Mapping[str, str], written: Mapping[str, Any]) -> Kernel:
+    """Return a kernel; ``written`` has the file's ops by name."""
     kind = facts["layerType"]
+    made_of = [written[name] for name in _written(node, facts) if name in written]
     inputs = list(node.inputs())
     stored = [_stored_name(port) for port in inputs]
     tensors = [_tensor(port) for port in inputs]
-    attributes: dict[str, Any] = {}
+    attributes: dict[str, Any] = {"made_of": " ".join(dict.fromkeys(op.get_type_name() for op in made_of))}
+    for op in made_of:
+        attributes |= {key: _plain(value) for key, value in op.get_attributes().items() if key in GEOMETRY}
     if kind in PRODUCTS and stored[1:2] != [""] and "onvolution" in kind:
-        tensors[1], attributes = _as_in_onnx(tensors[1], tensors[0], len(tensors[0].shape or ()))
+        tensors[1], window = _as_in_onnx(tensors[1], len(tensors[0].shape or ()))
+        attributes |= window
     names = [port.get_source_output().get_node().get_friendly_name() for port in inputs]
-    written = _written(node, facts)
+    own = _written(node, facts)
     return Kernel(
         node=node.get_friendly_name(),
-        output=written[0],
-        op=f"{facts['primitiveType']}.{PRODUCTS.get(kind, kind)}",
+        output=own[0],
+        op=f"{facts['primitiveType']}.{PRODUCTS.get(kind) or OTHERS.get(kind, kind)}",
         inputs=tuple(tensors),
         outputs=tuple(_tensor(port) for port in node.outputs()),
         constants=tuple(bool(name) for name in stored),
         attributes=tuple(sorted(attributes.items())),
         input_names=tuple(stored_name or name for stored_name, name in zip(stored, names, strict=True)),
-        output_names=(node.get_friendly_name(), *written),
+        output_names=(node.get_friendly_name(), *own),
     )
 
 
-def _as_in_onnx(weight: Tensor, data: Tensor, axes: int) -> tuple[Tensor, dict[str, Any]]:
+def _as_in_onnx(weight: Tensor, axes: int) -> tuple[Tensor, dict[str, Any]]:
     """Return a convolution's weight without an axis of groups, and its window and groups."""
     shape = tuple(weight.shape or ())
     groups = 1
@@ -250,6 +265,10 @@ def _tensor(port: Any) -> Tensor:
 
 def _type(port: Any) -> str:
     return str(port.get_element_type().get_type_name())
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, str | int | float | bool) else tuple(int(each) for each in value)
 
 
 def _facts(node: Any) -> dict[str, str]:

@@ -80,7 +80,8 @@ class OpenModel:
 
     @cached_property
     def _opened(self) -> tuple[Session, Counter[str] | None]:
-        return self.target.inspected(self.path)
+        shapes = {name: (self.batch, *array.shape[1:]) for name, array in self.samples.inputs.items()}
+        return self.target.inspected(self.path, shapes)
 
     @cached_property
     def outputs(self) -> NDArray[np.float32]:

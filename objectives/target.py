@@ -58,8 +58,12 @@ class Target(Protocol):
         """
         ...
 
-    def inspected(self, model: Path) -> tuple[Session, Counter[str] | None]:
+    def inspected(self, model: Path, inputs: Mapping[str, tuple[int, ...]]) -> tuple[Session, Counter[str] | None]:
         """Open a model; return how many integer kernels are known by each of its tensors as well (None where that is not seen).
+
+        Args:
+            model: the ONNX file.
+            inputs: the shapes to measure at, by input name.
 
         Raises:
             BuildError: the runtime refuses it.
@@ -124,7 +128,7 @@ class OnnxRuntime:
         """Return a stock session."""
         return open_session(model, threads=self.threads, provider=self.provider)
 
-    def inspected(self, model: Path) -> tuple[Session, Counter[str] | None]:
+    def inspected(self, model: Path, inputs: Mapping[str, tuple[int, ...]]) -> tuple[Session, Counter[str] | None]:
         """Return a stock session, and what reads its tensors by its own graph; not that of a very large file."""
         if file_size(model) > INSPECTED_BYTES:
             return self.open(model), None

@@ -126,7 +126,7 @@ class Evaluator:
                 glanced = {} if GLANCE in done else self._glance(objective, subject)
                 if glanced:
                     yield _done(GLANCE, sha256, glanced, start)
-                hopeless = look.hopeless(found) if look is not None else None
+                hopeless = look.hopeless(found) if look is not None and hasattr(objective, "glance") else None
                 if hopeless is not None:
                     yield StageResult(objective.name, PREDICTED, sha256, *hopeless)
                     return
@@ -276,7 +276,7 @@ class Evaluator:
 def default_objectives(target: Target) -> tuple[Objective, ...]:
     """Return what is measured after building; of another runtime also whether it computes what ONNX Runtime does."""
     agreement = () if isinstance(target, OnnxRuntime) else (Agreement(),)
-    return (Quality(), *agreement, Timing())
+    return (*agreement, Quality(), Timing())
 
 
 def evaluate(study: Study, candidates: Sequence[Candidate], progress: Progress | None = None) -> list[dict[str, Any]]:

@@ -260,6 +260,7 @@ def _parameters(study: Study) -> dict[str, str]:
         "sampler": settings.search.sampler,
         "layers": str(len(study.graph.layers)),
         "threads": str(settings.target.threads),
+        "runtime": settings.target.runtime,
         "provider": settings.target.provider,
     }
 

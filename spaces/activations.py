@@ -42,7 +42,12 @@ class RoundedTensor:
 
     def differences(self, builder: Builder) -> Differences:
         """Return what it adds: what is off the grid, of each value."""
-        return Differences({}, {}, {self.name: (self.scale, self.zero)})
+        return Differences({}, {}, {self.name: self.grid})
+
+    @property
+    def grid(self) -> tuple[float, int]:
+        """Scale and zero point."""
+        return self.scale, self.zero
 
 
 def rounded_tensors(builder: Builder) -> list[RoundedTensor]:

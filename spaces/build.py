@@ -355,6 +355,7 @@ class Builder:
         """
         candidate = self.fitting(candidate)
         own = self.of(candidate.base)
+        self.rules.check(own.graph, candidate)
         return _built(candidate, skeleton_lowering(own.graph, candidate, own.plain.range, self.rules))
 
     def to_torch(self, candidate: Candidate) -> Trainee:

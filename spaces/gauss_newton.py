@@ -37,6 +37,7 @@ def output_errors(
     changes: Sequence[Callable[[], Differences]],
     projections: int,
     progress: Callable[[float], None] = lambda part: None,
+    grids: Mapping[str, tuple[float, int]] | None = None,
 ) -> np.ndarray:
     """Return the mean squared error ``[changes]`` that each change alone causes at an entry of the output.
 
@@ -49,6 +50,7 @@ def output_errors(
         changes: each returns what is added to weights, outputs and tensors; called now and again.
         projections: random vectors for each batch of samples.
         progress: told the part that is done.
+        grids: all those that changes move tensors to.
 
     Raises:
         BuildError: an op has no form in PyTorch here or fails, or a gradient is not finite.
@@ -57,8 +59,7 @@ def output_errors(
     whole = len(feeds) * projections
     at_once = max(1, AT_ONCE_BYTES // max(4 * graph.parameters, 1))
     total, done = np.zeros(len(changes)), 0
-    grids = {name: grid for change in changes for name, grid in change().grids.items()}
-    found = _slopes(graph, feeds, projections, grids)
+    found = _slopes(graph, feeds, projections, grids or {})
     while some := list(islice(found, at_once)):
         slopes = {name: np.stack([each.pop(name) for each in some]) for name in list(some[0])}
         for row, change in enumerate(changes):
@@ -116,25 +117,25 @@ def _slopes(
         for layer in graph.layers.values():
             for node in layer.nodes:
                 values[written[node]].register_hook(partial(_add_up, shifts, layer))
-        for name, (scale, zero) in grids.items():
-            if values[name].requires_grad:
-                values[name].register_hook(partial(_moved_to_grid, shifts, name, values[name].detach(), scale, zero))
+        moved = {name: values[name] for name in grids if values[name].requires_grad}
         del values
+        asked = [*view.weights.values(), *moved.values()]
         for number in range(projections):
             shifts.update({_shift(layer.name): np.zeros(layer.channels, np.float32) for layer in graph.layers.values()})
-            shifts.update({_grid(name): np.zeros(1, np.float32) for name in grids})
             towards = torch.randn(output.shape, generator=random).to(output.dtype)
             last = number == projections - 1
-            found = torch.autograd.grad(
-                output, list(view.weights.values()), towards, retain_graph=not last, allow_unused=True
-            )
+            found = torch.autograd.grad(output, asked, towards, retain_graph=not last, allow_unused=True)
             slopes = {
                 name: np.zeros(weight.numel(), np.float32) if slope is None else slope.reshape(-1).numpy()
-                for (name, weight), slope in zip(view.weights.items(), found, strict=True)
+                for (name, weight), slope in zip(view.weights.items(), found, strict=False)
             }
+            slopes |= {_grid(name): np.zeros(1, np.float32) for name in grids}
+            for (name, value), slope in zip(moved.items(), found[len(view.weights) :], strict=True):
+                if slope is not None:
+                    slopes[_grid(name)] = _moved_to_grid(value, slope, grids[name])
             del found
             yield slopes | shifts
-        del output
+        del output, asked, moved
 
 
 def _add_up(shifts: Slopes, layer: Layer, slope: Tensor) -> None:
@@ -143,12 +144,13 @@ def _add_up(shifts: Slopes, layer: Layer, slope: Tensor) -> None:
     shifts[_shift(layer.name)] += slope.sum([a for a in range(slope.ndim) if a != axis]).numpy()
 
 
-def _moved_to_grid(shifts: Slopes, name: str, value: Tensor, scale: float, zero: int, slope: Tensor) -> None:
-    """Add what moving a tensor to its grid does."""
+def _moved_to_grid(value: Tensor, slope: Tensor, grid: tuple[float, int]) -> np.ndarray:
+    """Return how far moving a tensor to its grid moves the output along a random vector ``[1]``."""
     import torch
 
     from .fake_quantise import rounded_tensor
 
+    scale, zero = grid
     with torch.no_grad():
         moved = rounded_tensor(value, torch.tensor(scale), zero) - value
-        shifts[_grid(name)] += float((slope * moved).sum())
+        return np.array([float((slope * moved).sum())], np.float32)

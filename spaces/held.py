@@ -50,13 +50,13 @@ def held_choices(
                 ratios |= _held_ratios(channels, found, share("pruning_ratio", values["pruning_ratio"]), pattern)
             except InputError as error:
                 raise InputError(f"{where}: {error}") from None
-    return {name: _possible(graph, name, LayerChoice(**values)) for name, values in held.items()}, ratios
+    return {name: _possible(graph, name, LayerChoice(**values), rules) for name, values in held.items()}, ratios
 
 
-def _possible(graph: Graph, name: str, choice: LayerChoice) -> LayerChoice:
+def _possible(graph: Graph, name: str, choice: LayerChoice, rules: Rules) -> LayerChoice:
     """Return a choice without the sparsity or the form that a layer cannot have: a glob may name it all the same."""
     layer = graph.layers[name]
-    choice = choice if has_matrix(layer) else replace(choice, sparsity=0.0)
+    choice = choice if rules.can_be_sparse(layer) else replace(choice, sparsity=0.0)
     return choice if choice.form in valid_forms(graph, layer) else replace(choice, form=NATIVE)
 
 
@@ -65,6 +65,8 @@ def _check_held(graph: Graph, name: str, choice: LayerChoice, rules: Rules, exac
         raise InputError(f"layer {name!r} has no integer kernel; activation_bits must be 32")
     if exact and choice.sparsity and not has_matrix(graph.layers[name]):
         raise InputError(f"layer {name!r} is a dilated ConvTranspose, which has no sparse form; sparsity must be 0")
+    if exact and choice.sparsity and not rules.sparse:
+        raise InputError(f"files for {rules.runtime} store all weights; sparsity must be 0")
     if exact:
         check_form(graph, graph.layers[name], choice.form)
 

@@ -142,7 +142,8 @@ def kernel_owners(
     found: list[str] = []
     written: dict[str, str] = {}
     for kernel in kernels:
-        owner = next((weights[name] for name in kernel.input_names if name in weights), "") if weights else ""
+        stored = (name for name, constant in zip(kernel.input_names, kernel.constants, strict=True) if constant)
+        owner = next((weights[name] for name in stored if name in weights), "") if weights else ""
         owner = owner or next((owners[name] for name in kernel.names if name in owners), "")
         owner = owner or next((written[name] for name in kernel.input_names if written.get(name)), "")
         written |= dict.fromkeys((kernel.output, *kernel.output_names), owner)

@@ -12,36 +12,56 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from . import domains
 from .graph import Graph, Layer
 from .integer_ops import OPS
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-CARRYING = (
-    "Concat",
-    "DepthToSpace",
-    "MaxPool",
-    "Pad",
-    "Resize",
-)  # that move values, or choose among them, and gain by it
+CARRYING = ("Concat", "DepthToSpace", "MaxPool", "Resize")  # that move values, or choose among them, and gain by it
+MOVING = (*CARRYING, "Flatten", "Pad", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze")
+CHANNELS = 1  # the axis along which OpenVINO joins what runs in integers
 
 
 def has_integer_kernel(graph: Graph, layer: Layer) -> bool:
-    """Whether OpenVINO's integer kernels can run a layer: Conv, Gemm, MatMul, and ConvTranspose as a Conv and DepthToSpace."""
-    if layer.op in ("Gemm", "MatMul"):
-        return True
-    if layer.op == "Conv":
-        return 1 <= len(layer.kernel) <= 3
+    """Whether OpenVINO's integer kernels can run a layer: Conv, Gemm, MatMul, and ConvTranspose as a Conv and DepthToSpace.
+
+    Not where it reads what was joined along another axis than the channels: OpenVINO rounds before it joins, and fails.
+    """
     nodes = [node for node in graph.model.graph if node.name in layer.nodes]
-    plain = len(layer.kernel) == 2 and layer.group == 1 and all(d == 1 for d in layer.dilations)
-    plain = plain and len(set(layer.strides)) == 1
-    return plain and not any({"auto_pad", "output_shape"} & set(node.attributes) for node in nodes)
+    if any(_joined_elsewhere(graph, node, len(layer.kernel) == 0) for node in nodes):
+        return False
+    if layer.op == "ConvTranspose":
+        return domains.has_integer_kernel(graph, layer) and len(set(layer.strides)) == 1
+    return layer.op != "Conv" or 1 <= len(layer.kernel) <= 3
+
+
+def _joined_elsewhere(graph: Graph, node: ir.Node, product: bool) -> bool:
+    """Whether a layer's node reads, moved or not, a Concat along another axis than the channels."""
+    value = node.inputs[0]
+    writer = None if value is None else value.producer()
+    if writer is None or writer.op_type not in MOVING:
+        return False
+    if writer.op_type == "Concat":
+        rank = len(graph.shapes[writer.outputs[0].name or ""])
+        return writer.attributes.get_int("axis", 0) % rank != CHANNELS or (product and rank > 2)
+    return _joined_elsewhere(graph, writer, product)
 
 
 def carries(graph: Graph, node: ir.Node) -> bool:
     """Whether a node only moves the values of one tensor, or of several on one grid."""
-    return node.op_type in CARRYING and OPS[node.op_type].accepts(graph, node)
+    if node.op_type not in CARRYING or not OPS[node.op_type].accepts(graph, node):
+        return False
+    if node.op_type != "Concat":
+        return True
+    return node.attributes.get_int("axis", 0) % len(graph.shapes[node.outputs[0].name or ""]) == CHANNELS
+
+
+def carried(node: ir.Node) -> list[str]:
+    """Return the names of what a node that reads integers reads of them."""
+    values = node.inputs if node.op_type == "Concat" else node.inputs[:1]
+    return [value.name or "" for value in values if value is not None]
 
 
 class CarriedDomains:
@@ -65,10 +85,8 @@ class CarriedDomains:
         }
         readers: dict[str, list[int]] = {}
         for number, node in enumerate(found):
-            data = node.inputs[:1] if number in self._layers else node.inputs
-            for value in data:
-                if value is not None:
-                    readers.setdefault(value.name or "", []).append(number)
+            for name in carried(node):
+                readers.setdefault(name, []).append(number)
         self._behind = {
             number: [reader for value in node.outputs for reader in readers.get(value.name or "", ())]
             for number, node in enumerate(found)

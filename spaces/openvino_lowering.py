@@ -6,16 +6,15 @@ Which tensors those are, `openvino_domains` says. How weights are stored, `openv
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .convolution import ends, phase_weight, transposed_padding
-from .errors import BuildError
 from .graph import Layer
 from .lowering import Lowering, Quant, quantisation
+from .openvino_domains import carried
 from .openvino_weights import PackedWeights, float_weight, integer_weight, rounded_again
 from .weights import shifted_bias
 
@@ -25,8 +24,22 @@ if TYPE_CHECKING:
     from .candidate import LayerChoice
 
 
+JOINED = 4.0  # times: a range so much larger costs the other tensors two of their eight bits
+
+
 class OpenVinoLowering(Lowering):
     """One candidate being written for OpenVINO."""
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.integer -= {node.name or "" for node in self.graph.model.graph if self._is_coarse(node)}
+
+    def _is_coarse(self, node: ir.Node) -> bool:
+        """Whether a node would join tensors of which one is so much larger that a common grid leaves the others few steps."""
+        if node.name not in self.integer or node.op_type != "Concat":
+            return False
+        widths = [high - low for low, high in map(self.tensor_range, carried(node))]
+        return max(widths) > JOINED * min(widths)
 
     def write(self, node: ir.Node) -> None:
         """Write what a captured node becomes."""
@@ -51,9 +64,9 @@ class OpenVinoLowering(Lowering):
 
     @cached_property
     def _shared(self) -> frozenset[str]:
-        """What is read in integers, by all: not the model's own ends, which are in float anyway."""
+        """What is read in integers, by all: not what the model reads, or layers and sums write as its output, in float anyway."""
         nodes = (node for node in self.graph.model.graph if node.name in self.integer)
-        found = {name for node in nodes for name in _carried(node)}
+        found = {name for node in nodes for name in carried(node)}
         return frozenset(found - self._output_names - {value.name for value in self.graph.model.graph.inputs})
 
     def quantise(self, tensor: str, value: ir.Value) -> None:
@@ -73,7 +86,7 @@ class OpenVinoLowering(Lowering):
         roots: dict[str, str] = {}
         for node in self.graph.model.graph:
             if node.name in self.integer and node.name not in self.graph.layer_of_node:
-                names = [*_carried(node), *(value.name or "" for value in node.outputs)]
+                names = [*carried(node), *(value.name or "" for value in node.outputs)]
                 before = [roots.get(name, name) for name in names]
                 roots |= dict.fromkeys(names, before[0])
                 roots |= {name: before[0] for name, root in roots.items() if root in before}
@@ -86,7 +99,7 @@ class OpenVinoLowering(Lowering):
 
     def _carry(self, node: ir.Node) -> None:
         """Write a node that moves integers: what it gives lies on the grid of what it takes."""
-        data = {name: self.dequantised(name) for name in _carried(node)}
+        data = {name: self.dequantised(name) for name in carried(node)}
         inputs = [
             None if value is None else data.get(value.name or "") or self.any_value(value) for value in node.inputs
         ]
@@ -101,8 +114,6 @@ class OpenVinoLowering(Lowering):
 
     def _layer(self, node: ir.Node, layer: Layer) -> None:
         choice = self.candidate.choice(layer.name)
-        if choice.sparsity:
-            raise BuildError(f"layer {layer.name!r}: OpenVINO folds no weights without their zeros: sparsity must be 0")
         source, target = ends(node)
         x = self.dequantised(source) if choice.integer else self.float_value(source)
         bias = shifted_bias(node, layer, self.rounded(layer.name) if choice.rounded else None)
@@ -155,10 +166,3 @@ class OpenVinoLowering(Lowering):
             bounds = [first for first, _ in crop], [-stop if stop else last for _, stop in crop], [2, 3]
             value = emitter.op("Slice", value, *(emitter.constant(np.array(each, np.int64)) for each in bounds))
         return value
-
-
-def _carried(node: ir.Node) -> Iterator[str]:
-    """Yield the names of what a node that reads integers reads of them."""
-    for value in node.inputs if node.op_type == "Concat" else node.inputs[:1]:
-        if value is not None:
-            yield value.name or ""

@@ -15,6 +15,7 @@ from .domains import Domains, has_integer_kernel
 from .errors import BuildError
 from .graph import Graph, Layer
 from .lowering import Lowering
+from .matrix import has_matrix
 from .openvino_lowering import OpenVinoLowering
 
 
@@ -61,9 +62,15 @@ class Rules:
     lowering: type[Lowering]
     sparse: bool = True
 
+    def can_be_sparse(self, layer: Layer) -> bool:
+        """Whether weights of a layer may be at zero, and are left out of the file where that is smaller."""
+        return self.sparse and has_matrix(layer)
+
     def check(self, graph: Graph, candidate: Candidate) -> None:
-        """Raise `BuildError` where a layer with activation bits 8 has no integer kernel."""
+        """Raise `BuildError` where a layer cannot have what a candidate chooses for it."""
         for name, choice in candidate.layers.items():
+            if choice.sparsity and not self.sparse:
+                raise BuildError(f"layer {name!r}: files for {self.runtime} store all weights: sparsity must be 0")
             if choice.integer and not self.has_integer_kernel(graph, graph.layers[name]):
                 raise no_integer_kernel(graph.layers[name])
 

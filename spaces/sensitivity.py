@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 Tell = Callable[[float], None]
 AnyChange = Change | RoundedTensor
 
-VERSION = 5  # part of the cache key: raise it when results change
+VERSION = 6  # part of the cache key: raise it when results change
 MOST_SAMPLES = 8
 PASSES = (16, 64)  # backward ones, over all samples: from the least for large models to the most for small ones
 PASS_WORK = 5e9  # multiply-adds of a batch, times passes, up to which more passes are made
@@ -130,7 +130,7 @@ def _by_layer(tensors: Sequence[RoundedTensor], errors: Mapping[AnyChange, float
     """Return the errors of tensors by the layers that are why they are rounded, in equal parts."""
     found: dict[str, float] = {}
     for tensor in tensors:
-        for name in tensor.layers:
+        for name in tensor.layers if np.isfinite(errors[tensor]) else ():  # runs do not tell them
             found[name] = found.get(name, 0.0) + errors[tensor] / len(tensor.layers)
     return found
 
@@ -170,7 +170,7 @@ def _errors_of_form(builder: Builder, form: str, changes: Sequence[AnyChange], p
     for rows in _series(changes):
         some = [change for row in rows if isinstance(change := changes[row], Change)]
         if not some:
-            result[rows] = np.nan_to_num(found[rows])  # of runs, which do not tell them
+            result[rows] = found[rows]
             continue
         ratios = some[0].kind == "ratios"
         taken = ratios and bool(np.isfinite(found[rows]).all())
@@ -195,9 +195,10 @@ def _by_passes(builder: Builder, graph: Graph, changes: Sequence[AnyChange], tel
     batches = math.ceil(len(next(iter(samples.values()))) / graph.batch)
     projections = math.ceil(np.clip(PASS_WORK / work, *PASSES) / batches)
     asked = [partial(change.differences, builder) for change in changes]
+    grids = {change.name: change.grid for change in changes if isinstance(change, RoundedTensor)}
     try:
         with one_torch_thread() if work < SMALL_WORK else nullcontext():
-            return output_errors(graph, samples, asked, projections, tell)
+            return output_errors(graph, samples, asked, projections, tell, grids)
     except BuildError:  # an op fails in PyTorch, or a gradient is not finite
         return None
 

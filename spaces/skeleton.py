@@ -22,6 +22,7 @@ from .narrow import kept_inputs, kept_outputs, old_outputs, with_inputs
 from .prune import removed_entries
 from .repaired import FloatLayer, RoundedLayer
 from .rules import ONNX_RUNTIME, Rules
+from .weights import per_channel
 
 SCALE = 0.01
 STORED_BITS = 8
@@ -84,6 +85,7 @@ def skeleton_lowering(
         if not candidate.choice(name).rounded:
             return FloatLayer(np.full(narrow.shape, SCALE, np.float32), shift)
         scale = SCALE * each
-        return RoundedLayer(np.ones(narrow.shape, np.int8), scale, np.zeros(narrow.channels, np.int16), shift)
+        codes = np.broadcast_to(per_channel(narrow, 1 + np.arange(narrow.channels) % 7), narrow.shape).astype(np.int8)
+        return RoundedLayer(codes, scale, np.zeros(narrow.channels, np.int16), shift)
 
     return lowering_of(graph, candidate, removed, repair, tensor_range, rules)

@@ -13,7 +13,6 @@ from .errors import InputError, nearest, some_of
 from .graph import Graph, Layer
 from .groups import channel_groups
 from .held import CHOICE_KEYS, held_choices
-from .matrix import has_matrix
 from .offers import Offer
 from .rules import ONNX_RUNTIME, Rules
 from .widths import STEP, offered_ratios
@@ -188,7 +187,7 @@ def make_space(
             )
         offer = offers.get(name, Offer())
         pairs = (() if offer.integer else tuple(pair for pair in pairs if not pair.integer)) or pairs
-        zeros = sorted(shares) if rules.sparse and has_matrix(layer) else [0.0]
+        zeros = sorted(shares) if rules.can_be_sparse(layer) else [0.0]
         native = tuple(replace(pair, sparsity=value) for value in zeros for pair in pairs)
         choices[name] = native + (_in_forms(native, offer) if vary else ())
     ratios = {
@@ -292,7 +291,7 @@ def uniform(graph: Graph, values: Mapping[str, Any], rules: Rules = ONNX_RUNTIME
         if wanted.activation_bits not in layer_activation_bits(graph, layer, rules):
             layers[name] = replace(layers[name], activation_bits=32)
             floats.append(name)
-        if wanted.sparsity and not has_matrix(layer):
+        if wanted.sparsity and not rules.can_be_sparse(layer):
             layers[name] = replace(layers[name], sparsity=0.0)
             dense.append(name)
     channels = channel_groups(graph)

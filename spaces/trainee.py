@@ -66,7 +66,7 @@ class Trainee(nn.Module):
         for tensor, (scale, zero) in lowering.grids.items():
             name = lowering.grid_name(tensor)
             if name not in shared:
-                shared[name] = self.grids[str(len(shared))] = _Tensor(scale, zero)
+                self.grids[str(len(shared))] = shared[name] = _Tensor(scale, zero)
             self._by_tensor[tensor] = shared[name]
 
     @property

@@ -67,7 +67,7 @@ def given_candidates(study: Study, files: Sequence[Path], uniform: str | None) -
     from ..spaces.space import parse_uniform
     from ..spaces.space import uniform as uniform_candidate
 
-    candidate, notes = uniform_candidate(study.graph, parse_uniform(uniform))
+    candidate, notes = uniform_candidate(study.graph, parse_uniform(uniform), study.rules)
     return [candidate], list(notes)
 
 

@@ -72,7 +72,7 @@ def _lacks(study: Study, layer: Layer) -> list[str]:
     if 8 in table.activation_bits and not rules.has_integer_kernel(study.graph, layer):
         found.append(f"{runtime} has no integer kernel for it: activation_bits is 32")
     if any(table.sparsities) and not rules.sparse:
-        found.append(f"{runtime} folds no file without the weights at zero: sparsity is 0")
+        found.append(f"{runtime} is given all weights, those at zero as well: sparsity is 0")
     return found
 
 

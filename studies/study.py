@@ -407,7 +407,7 @@ class Study:
         _ = self.student_weights, self.student_family
         self._check_training()
         self.warn(*_offer_notes(self.space))
-        if not self.settings.target.saturation_safe and self.settings.target.runtime == ONNX_RUNTIME:
+        if not self.settings.target.saturation_safe:
             self.warn(*saturation_notes(self.space, self.settings.target.provider))
         sets = {"data.calibration": self.calibration, "data.evaluation": self.evaluation.inputs}
         if self.test is not None:

@@ -161,7 +161,7 @@ def compare(facts: Mapping[str, Any], measured: Mapping[str, Any]) -> tuple[list
         then, now = expected["timing"]["speedup"], measured["timing"]["speedup"]
         found = f"{now['value']:.2f} ({now['low']:.2f} to {now['high']:.2f}), at ship {then['value']:.2f}"
         here, there = measured["environment"], facts["environment"]
-        same = all(here.get(key) == there.get(key) for key in ("cpu", "threads", "provider", "runtime"))
+        same = all(here.get(key) == there.get(key) for key in ("cpu", "threads", "provider"))
         if same:
             checks.append(Check("speedup", bool(now["high"] >= SPEED * then["low"]), found))
         else:

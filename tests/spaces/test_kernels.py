@@ -153,7 +153,8 @@ def test_every_convolution_belongs_to_its_layer(candidate, tiny_model, pictures,
 def test_what_the_runtime_puts_in_between_belongs_to_what_stands_before_it():
     def named(node: str, output: str, *read: str) -> Kernel:
         image = f32(1, 4, 8, 8)
-        return Kernel(node, output, "Op", (image,) * len(read), (image,), (False,) * len(read), (), read, (output,))
+        stored = tuple(name in ("w", "codes") for name in read)
+        return Kernel(node, output, "Op", (image,) * len(read), (image,), stored, (), read, (output,))
 
     kernels = [
         *(named("", "t0", "x"), named("a_nchwc", "t1", "t0"), named("", "t2", "t1")),

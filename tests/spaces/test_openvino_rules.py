@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from slimfront.spaces.activations import rounded_tensors
 from slimfront.spaces.build import Builder, Built
 from slimfront.spaces.candidate import Candidate, LayerChoice
-from slimfront.spaces.errors import BuildError
+from slimfront.spaces.errors import BuildError, InputError
 from slimfront.spaces.openvino_domains import CARRYING
 from slimfront.spaces.rules import OPENVINO
+from slimfront.spaces.sensitivity import sensitivity
 from slimfront.spaces.space import make_space, uniform
 
 NETWORK = (
@@ -202,6 +203,81 @@ def test_the_tensors_that_are_rounded_are_known_with_the_layers_that_are_why(bui
     }
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2, 3])
+def test_only_channels_are_joined_in_integers(axis, capture, weight):
+    channels = 8 if axis == 1 else 4
+    text = (
+        f"(float[1,4,8,8] x) => (float[n,c,h,w] y) {{ [a] p = Conv(x, v)\n [j] q = Concat<axis={axis}>(p, p)\n"
+        "[m] r = MaxPool<kernel_shape=[2,2]>(q)\n [k] y = Conv(r, w) }"
+    )
+    graph = capture(text, v=weight(4, 4, 1, 1), w=weight(4, channels, 1, 1, seed=1))
+    assert OPENVINO.has_integer_kernel(graph, graph.layers["k"]) == (axis == 1)
+
+
+def test_a_range_that_is_much_larger_is_not_joined_with_others(capture, weight, noise, run, reference):
+    """What another layer reads of the small tensor stays as fine as it was."""
+    text = (
+        "(float[1,4,8,8] x) => (float[n,c,h,w] y, float[n,d,h,w] z) { [a] p = Conv(x, v)\n [r] q = Relu(p)\n"
+        "[s] t = Mul(x, fifty)\n [j] u = Concat<axis=1>(q, t)\n [b] y = Conv(u, w)\n [c] z = Conv(q, v) }"
+    )
+    weights = {"v": weight(4, 4, 1, 1), "w": weight(4, 8, 1, 1), "fifty": np.float32(50)}
+    graph = capture(text, **weights)
+    lowering = Builder(graph, {"x": noise(4, 4, 8, 8)}, rules=OPENVINO).lower(Candidate({"b": LayerChoice(8, 8)}))
+    lowering.run()
+    assert set(lowering.grids) == {"u"} and "j" not in lowering.integer
+
+
+def test_zeros_are_padded_before_a_tensor_is_rounded(capture, weight, noise, run):
+    """OpenVINO pads with zeros of the integers, whatever the zero point is."""
+    text = (
+        "(float[1,4,8,8] x) => (float[n,c,h,w] y) { [a] p = Conv(x, v)\n [q] q = Pad(p, pads)\n"
+        "[k] y = Conv<pads=[1,1,1,1]>(q, w) }"
+    )
+    pads = np.array([0, 0, 0, 0, 0, 4, 0, 0])
+    graph = capture(text, v=weight(4, 4, 1, 1), w=weight(4, 8, 3, 3), pads=pads)
+    model = built(Builder(graph, {"x": noise(4, 4, 8, 8)}, rules=OPENVINO), layers=("k",))
+    x = noise(1, 4, 8, 8, seed=3)
+    expected = run(model, x, optimize=False)
+    assert np.abs(opened(model).run(None, {"x": x})[0] - expected).max() < 0.02 * np.abs(expected).max()
+
+
+def test_what_a_study_holds_and_uniform_candidates_keep_to_the_rules(builder):
+    candidate, notes = uniform(builder.graph, {"weight_bits": 4, "sparsity": 0.5}, OPENVINO)
+    assert not any(choice.sparsity for choice in candidate.layers.values())
+    assert notes == [f"no sparse form, so sparsity is 0: {', '.join(ALL)}"]
+    with pytest.raises(InputError, match=r"'body'.*sparsity must be 0"):
+        make_space(builder.graph, fixed={"body": {"weight_bits": 4, "sparsity": 0.5}}, rules=OPENVINO)
+    with pytest.raises(BuildError, match="sparsity must be 0"):
+        builder.skeleton(Candidate({"body": LayerChoice(8, 8, 0.5)}))
+
+
+@pytest.mark.parametrize("layer", ALL)
+def test_what_rounding_a_layers_inputs_costs_is_what_a_run_shows(layer, capture, weight, noise, run):
+    """Every tensor is read by one layer: all else in float, the output is off by what the sensitivities say."""
+    found = _apart(capture, weight, noise)
+    candidate = Candidate({layer: LayerChoice(8, 8)})
+    x = found.calibration["x"]
+    exact = np.concatenate([run(found.build(Candidate({layer: LayerChoice(8)})), each[None]) for each in x])
+    rounded = np.concatenate([run(found.build(candidate), each[None], optimize=False) for each in x])
+    space = make_space(found.graph, rules=OPENVINO)
+    told = sensitivity(found, space).activations[layer]
+    assert told == pytest.approx(float(np.mean((rounded - exact) ** 2)), rel=0.5)
+
+
+def _apart(capture, weight, noise) -> Builder:
+    """A chain of the layers' names, of convolutions and an activation that is smooth."""
+    steps, read = [], "x"
+    for name in ALL:
+        steps.append(
+            f"[{name}] {name}_a = Conv<pads=[1,1,1,1]>({read}, {name}_w)\n [{name}_s] {name}_b = Sigmoid({name}_a)"
+        )
+        read = f"{name}_b"
+    shapes = {name: (6, 3 if name == ALL[0] else 6, 3, 3) for name in ALL}
+    text = f"(float[1,3,10,10] x) => (float[n,c,h,w] y) {{ {' '.join(steps)} y = Identity({read}) }}"
+    weights = {f"{name}_w": weight(*shape, seed=number) for number, (name, shape) in enumerate(shapes.items())}
+    return Builder(capture(text, **weights), {"x": noise(6, 3, 10, 10)}, rules=OPENVINO)
+
+
 # --- what OpenVINO makes of it ---------------------------------------------------------------------------------------
 
 
@@ -209,9 +285,7 @@ def test_the_tensors_that_are_rounded_are_known_with_the_layers_that_are_why(bui
 def test_openvino_runs_all_of_it_in_integers_at_any_width(bits, builder, noise, run):
     model = built(builder, bits)
     session = opened(model)
-    from slimfront.objectives.openvino import integer_products
-
-    assert model.fallbacks(integer_products(session.compiled(), session.tensors)) == []
+    assert model.fallbacks(session.integer_products()) == []
     x = noise(1, 3, 12, 12, seed=4)
     expected = run(model, x, optimize=False)
     assert np.abs(session.run(None, {"x": x})[0] - expected).max() < 0.02 * np.abs(expected).max()
@@ -221,10 +295,8 @@ def test_openvino_runs_all_of_it_in_integers_at_any_width(bits, builder, noise, 
 def test_openvino_unpacks_weights_once_when_it_opens_a_file(bits, builder):
     """No kernel works on what is stored: the same kernels as without compression."""
     pytest.importorskip("openvino")
-    from slimfront.objectives.openvino import read_kernels
-
     ops = [
-        Counter(kernel.short_op for kernel in read_kernels(opened(model).compiled()))
+        Counter(kernel.short_op for kernel in opened(model).kernels())
         for model in (builder.build(Candidate()), built(builder, bits, activation_bits=32))
     ]
     assert ops[0] == ops[1]
@@ -234,11 +306,9 @@ def test_openvino_unpacks_weights_once_when_it_opens_a_file(bits, builder):
 @pytest.mark.parametrize("bits", [4, 8])
 def test_a_skeleton_runs_the_kernels_of_the_real_file(layers, bits, builder):
     pytest.importorskip("openvino")
-    from slimfront.objectives.openvino import read_kernels
-
     candidate = Candidate({name: LayerChoice(bits, 8) for name in layers})
     real, bare = (
-        Counter(kernel.key for kernel in read_kernels(opened(model).compiled()))
+        Counter(kernel.key for kernel in opened(model).kernels())
         for model in (builder.build(candidate), builder.skeleton(candidate))
     )
     assert real == bare

@@ -187,11 +187,11 @@ def test_a_candidate_that_gives_nan_is_a_record(study, tmp_path, monkeypatch):
     infer = protocol.infer
     calls = []
 
-    def broken(session, inputs, batch):
+    def broken(session, inputs, *more):
         calls.append(1)
         if len(calls) == 2:
             raise BuildError("the model's output has NaN or infinite values")
-        return infer(session, inputs, batch)
+        return infer(session, inputs, *more)
 
     monkeypatch.setattr(protocol, "infer", broken)
     run = search(study, trials=3, run_dir=tmp_path / "run")
@@ -200,7 +200,7 @@ def test_a_candidate_that_gives_nan_is_a_record(study, tmp_path, monkeypatch):
 
 
 def test_a_reference_that_fails_is_the_users_to_mend(study, tmp_path, monkeypatch):
-    def broken(session, inputs, batch):
+    def broken(session, inputs, *more):
         raise BuildError("the model's output has NaN or infinite values")
 
     monkeypatch.setattr("slimfront.objectives.protocol.infer", broken)

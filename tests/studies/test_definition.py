@@ -34,6 +34,7 @@ def test_defaults_are_those_of_the_design():
     assert settings.space.activation_bits == (8, 32)
     assert settings.data.range == settings.data.input_range == (0.0, 1.0)
     assert settings.target.model_dump() == {
+        "runtime": "onnxruntime",
         "provider": "CPUExecutionProvider",
         "threads": 1,
         "saturation_safe": False,

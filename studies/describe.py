@@ -37,9 +37,9 @@ def describe_space(study: Study) -> dict[str, Any]:
                 "activation_bits": sorted({choice.activation_bits for choice in choices}),
                 "sparsities": sorted({choice.sparsity for choice in choices}),
                 "forms": list(dict.fromkeys(choice.form for choice in choices)),
-                "lacks": _lacks(study, layer),
             }
         )
+        frozen += [{"name": name, "reason": reason} for reason in _lacks(study, layer)]
         if len(choices) == 1:
             frozen.append({"name": name, "reason": _why_fixed(study, name)})
     frozen += [{"name": name, "reason": reason} for name, reason in study.graph.frozen]
@@ -66,7 +66,7 @@ def describe_space(study: Study) -> dict[str, Any]:
 
 
 def _lacks(study: Study, layer: Layer) -> list[str]:
-    """Return what the target cannot do for a layer that the study asks for."""
+    """Return what the study asks for and the target cannot do for a layer."""
     rules, table, runtime = study.rules, study.settings.space, study.target.runtime
     found = []
     if 8 in table.activation_bits and not rules.has_integer_kernel(study.graph, layer):

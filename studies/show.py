@@ -53,7 +53,7 @@ def studies_table(studies: Sequence[Row]) -> RenderableType:
 
 
 def space_table(space: Row) -> RenderableType:
-    """Layers and their choices, then what is frozen, and what the target lacks."""
+    """Layers and their choices, then what is frozen."""
     from rich.console import Group
 
     keys = ["weight_bits", "activation_bits"]
@@ -74,12 +74,6 @@ def space_table(space: Row) -> RenderableType:
     for frozen in space["frozen"]:
         names.setdefault(frozen["reason"], []).append(frozen["name"])
     lines += [f"frozen: {', '.join(of)}: {reason}" for reason, of in names.items()]
-    lacking: dict[str, list[str]] = {}
-    for layer in space["layers"]:
-        for reason in layer["lacks"]:
-            lacking.setdefault(reason, []).append(layer["name"])
-    every = len(space["layers"])
-    lines += [f"{'all layers' if len(of) == every else ', '.join(of)}: {reason}" for reason, of in lacking.items()]
     return Group(*lines)
 
 

@@ -104,9 +104,10 @@ def test_a_bundle_says_how_it_is_run_and_holds(run, tmp_path):
 
 
 def test_what_the_target_cannot_do_is_said_of_each_layer(run):
-    layers = describe_space(run.load())["layers"]
-    assert all(layer["sparsities"] == [0.0] for layer in layers)
-    assert all(any("at zero" in lacking for lacking in layer["lacks"]) for layer in layers)
+    space = describe_space(run.load())
+    assert all(layer["sparsities"] == [0.0] for layer in space["layers"])
+    told = {item["name"] for item in space["frozen"] if "sparsity is 0" in item["reason"]}
+    assert told == {layer["name"] for layer in space["layers"]}
 
 
 def test_where_the_time_goes_is_explained(run):

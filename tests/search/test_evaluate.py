@@ -91,6 +91,7 @@ def test_one_that_cannot_be_built_keeps_no_other_from_being_timed_again(run, mak
     """The file of the second is gone, and what it is built from as well."""
     first, second, third = run.trials[1:]
     evaluator = make_evaluator(watched())
+    assert len(evaluator.time_again([first, third])) == 2, "their files are there, or made again"
     evaluator.path(second.candidate).unlink(missing_ok=True)
     monkeypatch.setattr(evaluator.study.builder, "build", lambda _: (_ for _ in ()).throw(BuildError("gone")))
     assert [trial.number for trial, _ in evaluator.time_again([second, first, third])] == [1, 3]

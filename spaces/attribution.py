@@ -74,7 +74,7 @@ def working_for(kernels: Sequence[Kernel], built: Built, graph: Graph) -> list[s
 
 def stored_bytes(built: Built, graph: Graph) -> dict[str, int]:
     """Return the bytes that the file stores for each layer: packed weights, scales and biases; shared ones count once."""
-    sizes = dict.fromkeys(graph.layers, 0)
+    sizes = {name: built.shared_bytes.get(name, 0) for name in graph.layers}
     seen: set[int] = set()
     for node in built.model.graph:
         owner = built.owners.get(node.outputs[0].name or "", "")

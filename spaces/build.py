@@ -6,7 +6,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -53,12 +53,14 @@ class Built:
         owners: by name of a node's first output, the name of the captured node it was written for.
         integer_tensors: for each convolution and matrix product that has to run in integers, the captured node it was
             written for and the tensor that its kernel is known by: its weights, or what it writes.
+        shared_bytes: by layer, the part that it has of weights which several layers are stored in.
     """
 
     candidate: Candidate
     model: ir.Model
     owners: Mapping[str, str]
     integer_tensors: tuple[tuple[str, str], ...]
+    shared_bytes: Mapping[str, int] = field(default_factory=dict)
 
     @cached_property
     def _file(self) -> tuple[int, str, bytes | None]:
@@ -422,7 +424,7 @@ def _built(candidate: Candidate, lowering: Lowering) -> Built:
         node.outputs[0].name or "": lowering.emitter.owners.get(id(node), "") for node in model.graph if node.outputs
     }
     tensors = tuple((node, value.name or "") for node, value in lowering.integer_tensors)
-    return Built(candidate, model, owners, tensors)
+    return Built(candidate, model, owners, tensors, lowering.shared_bytes)
 
 
 def _integer_error(reference: Graph, statistics: Statistics, rounding: Rounding, rules: Rules) -> float:

@@ -98,6 +98,7 @@ class Lowering:
         self.grids: dict[str, tuple[float, int]] = {}
         self.integer_products: set[str] = set()
         self.integer_tensors: list[tuple[str, ir.Value]] = []
+        self.shared_bytes: dict[str, int] = {}  # by layer, what it has of weights that several layers are stored in
 
     def run(self) -> ir.Model:
         """Write all nodes and return the model."""

@@ -7,6 +7,7 @@ where they are stored as int8, or are rounded by a QuantizeLinear of their own.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from .candidate import LayerChoice
 from .graph import Layer
-from .packing import pack, planes
+from .packing import pack, packed_bytes, planes
 from .rounding import Grid
 from .weights import per_channel, stored_floats
 
@@ -60,8 +61,10 @@ class PackedWeights:
     def _unpacked(self, bits: int, layers: Sequence[Layer]) -> Mapping[str, ir.Value]:
         """Return ``step * u`` of layers' codes by name, float32 and flat."""
         emitter = self._lowering.emitter
+        emitter.owner, asked_by = "", emitter.owner  # no layer's alone
         steps = []
         for layer in layers:
+            self._lowering.shared_bytes[layer.name] = packed_bytes(math.prod(layer.shape), bits)
             rounded = self._lowering.rounded(layer.name)
             codes = rounded.codes.astype(np.int16) + per_channel(layer, rounded.zero)
             steps.append((codes // Grid(bits).step).astype(np.uint8).reshape(-1))
@@ -71,6 +74,7 @@ class PackedWeights:
             part = emitter.op("Mul", self._plane(plane, width), emitter.constant(np.float32(Grid(bits).step << low)))
             joined = part if joined is None else emitter.op("Add", joined, part)
         assert joined is not None
+        emitter.owner = asked_by
         sizes = [len(part) for part in steps]
         sizes += [filled] if (filled := -sum(sizes) % 8) else []
         if len(sizes) == 1:

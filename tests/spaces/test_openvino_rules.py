@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slimfront.spaces.activations import rounded_tensors
+from slimfront.spaces.attribution import stored_bytes
 from slimfront.spaces.build import Builder, Built
 from slimfront.spaces.candidate import Candidate, LayerChoice
 from slimfront.spaces.errors import BuildError, InputError
@@ -124,6 +125,14 @@ def _torch(x):
 def test_files_shrink_with_the_bits(builder):
     sizes = [built(builder, bits).size_bytes for bits in (2, 4, 8)]
     assert sizes == sorted(set(sizes))
+
+
+@pytest.mark.parametrize("bits", [3, 4, 8])
+def test_the_bytes_of_each_layer_go_with_its_weights(bits, builder):
+    found = stored_bytes(built(builder, bits), builder.graph)
+    for name, layer in builder.graph.layers.items():
+        weights = layer.parameters * bits / 8
+        assert weights - 40 <= found[name] <= weights + 700, "scales, biases and shapes"
 
 
 def test_all_that_a_concat_joins_lies_on_one_grid(builder):

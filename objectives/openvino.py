@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ APART = "/WithoutBiases"  # ends the name of a convolution whose bias is added b
 OTHERS = {"Pooling": "MaxPool"}
 GEOMETRY = ("strides", "dilations", "kernel", "mode", "block_size")  # of an op, beside its shapes
 INTEGERS = ("u8", "i8")
+MOVING = ("Reorder", "Transpose", "Reshape", "Convert")  # what may stand between stored weights and their kernel
 NO_KERNELS = ("Const", "Input", "Output", "Parameter", "Result", "Reshape", "MemoryInput")
 TYPES = {"f32": 1, "u8": 2, "i8": 3, "i32": 6, "i64": 7, "boolean": 9, "f16": 10, "f64": 11, "bf16": 16}  # as in ONNX
 
@@ -125,13 +126,8 @@ class OpenVinoSession:
 
     def kernels(self, shapes: Mapping[str, tuple[int, ...]] | None = None) -> list[Kernel]:
         """Return the kernels of the compiled model, for these shapes where some are free, in the order of the graph."""
-        written = {name: op for op in self._model.get_ops() for name in _names(op)}
-        found = []
-        for node in self.compiled(shapes).get_runtime_model().get_ordered_ops():
-            facts = _facts(node)
-            if facts["layerType"] not in NO_KERNELS:
-                found.append(_kernel(node, facts, written))
-        return found
+        nodes = self._nodes(shapes)
+        return [_kernel(node, facts, self._ops) for node, facts in nodes if facts["layerType"] not in NO_KERNELS]
 
     def integer_products(self, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Counter[str]:
         """Return how many convolutions and matrix products in integers are known by each tensor of the file that they write.
@@ -139,11 +135,9 @@ class OpenVinoSession:
         Those that OpenVINO named after none of them count under `UNNAMED`. A kernel that several nodes were made one of counts
         for each of them, where it reads stored integers.
         """
-        tensors = {name for op in self._model.get_ops() for name in _names(op)}
         found: Counter[str] = Counter()
-        for node in self.compiled(shapes).get_runtime_model().get_ordered_ops():
-            facts = _facts(node)
-            named = [name for name in _written(node, facts) if name in tensors]
+        for node, facts in self._nodes(shapes):
+            named = [name for name in _written(node, facts) if name in self._ops]
             if facts["layerType"] in PRODUCTS and _type(node.inputs()[0]) in INTEGERS:
                 found.update(named or [UNNAMED])
             elif facts["layerType"] == "Subgraph" and any(
@@ -152,6 +146,20 @@ class OpenVinoSession:
             ):
                 found.update(named)
         return found
+
+    @cached_property
+    def _ops(self) -> Mapping[str, Any]:
+        """The file's ops by their own names, and by those of the tensors that they write."""
+        return {
+            name: op
+            for op in self._model.get_ops()
+            for name in (op.get_friendly_name(), *(name for port in op.outputs() for name in port.get_names()))
+        }
+
+    def _nodes(self, shapes: Mapping[str, tuple[int, ...]] | None) -> Iterator[tuple[Any, dict[str, str]]]:
+        """Yield the nodes of the graph that OpenVINO made of the file, with what it says of them."""
+        for node in self.compiled(shapes).get_runtime_model().get_ordered_ops():
+            yield node, {key: _text(value) for key, value in node.get_rt_info().items()}
 
     def compiled(self, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Any:
         """Return the compiled model, for these shapes where some are free."""
@@ -202,42 +210,36 @@ class _Profiled:
         return KernelProfile(self.kernels, np.array(self._times)[first:], np.array(self._whole)[first:])
 
 
-def _names(op: Any) -> list[str]:
-    """Return the names that an op of the file, and the tensors that it writes, have."""
-    return [op.get_friendly_name(), *(name for port in op.outputs() for name in port.get_names())]
-
-
 def _written(node: Any, facts: Mapping[str, str]) -> list[str]:
     """Return the names of the tensors that a kernel writes, its own first, then those of what was fused into it."""
     names = (node.get_friendly_name(), *facts["originalLayersNames"].split(","))
     return [name for name in dict.fromkeys(name.removesuffix(APART) for name in names) if name]
 
 
-def _kernel(node: Any, facts: Mapping[str, str], written: Mapping[str, Any]) -> Kernel:
-    """Return a kernel; ``written`` has the file's ops by name."""
-    kind = facts["layerType"]
-    made_of = [written[name] for name in _written(node, facts) if name in written]
+def _kernel(node: Any, facts: Mapping[str, str], ops: Mapping[str, Any]) -> Kernel:
+    """Return a kernel; ``ops`` are the file's, by name."""
+    kind, written = facts["layerType"], _written(node, facts)
+    made_of = [ops[name] for name in written if name in ops]
     inputs = list(node.inputs())
     stored = [_stored_name(port) for port in inputs]
     tensors = [_tensor(port) for port in inputs]
     attributes: dict[str, Any] = {"made_of": " ".join(dict.fromkeys(op.get_type_name() for op in made_of))}
     for op in made_of:
         attributes |= {key: _plain(value) for key, value in op.get_attributes().items() if key in GEOMETRY}
-    if kind in PRODUCTS and stored[1:2] != [""] and "onvolution" in kind:
+    if "onvolution" in kind and stored[1]:
         tensors[1], window = _as_in_onnx(tensors[1], len(tensors[0].shape or ()))
         attributes |= window
     names = [port.get_source_output().get_node().get_friendly_name() for port in inputs]
-    own = _written(node, facts)
     return Kernel(
         node=node.get_friendly_name(),
-        output=own[0],
-        op=f"{facts['primitiveType']}.{PRODUCTS.get(kind) or OTHERS.get(kind, kind)}",
+        output=written[0],
+        op=f"{facts['primitiveType']}.{(PRODUCTS | OTHERS).get(kind, kind)}",
         inputs=tuple(tensors),
         outputs=tuple(_tensor(port) for port in node.outputs()),
         constants=tuple(bool(name) for name in stored),
         attributes=tuple(sorted(attributes.items())),
         input_names=tuple(stored_name or name for stored_name, name in zip(stored, names, strict=True)),
-        output_names=(node.get_friendly_name(), *own),
+        output_names=(node.get_friendly_name(), *written),
     )
 
 
@@ -253,9 +255,9 @@ def _as_in_onnx(weight: Tensor, axes: int) -> tuple[Tensor, dict[str, Any]]:
 def _stored_name(port: Any) -> str:
     """Return the name of the constant that an input comes from, moved or not; "" where it is computed."""
     node = port.get_source_output().get_node()
-    while len(node.inputs()) and _facts(node)["layerType"] in ("Reorder", "Transpose", "Reshape", "Convert"):
+    while (kind := _text(node.get_rt_info()["layerType"])) in MOVING and len(node.inputs()):
         node = node.inputs()[0].get_source_output().get_node()
-    return str(node.get_friendly_name()) if _facts(node)["layerType"] == "Const" else ""
+    return str(node.get_friendly_name()) if kind == "Const" else ""
 
 
 def _tensor(port: Any) -> Tensor:
@@ -269,10 +271,6 @@ def _type(port: Any) -> str:
 
 def _plain(value: Any) -> Any:
     return value if isinstance(value, str | int | float | bool) else tuple(int(each) for each in value)
-
-
-def _facts(node: Any) -> dict[str, str]:
-    return {key: _text(value) for key, value in node.get_rt_info().items()}
 
 
 def _text(value: Any) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from ..spaces.rules import ONNX_RUNTIME, OPENVINO
 from ..spaces.session import CPU
 from . import openvino
 from .target import OnnxRuntime, Target
 
-ONNX_RUNTIME = "onnxruntime"
+DEFAULT_RUNTIME = ONNX_RUNTIME.runtime  # of a study that names none
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,8 @@ class Runtime:
 
 
 RUNTIMES: Mapping[str, Runtime] = {
-    ONNX_RUNTIME: Runtime(OnnxRuntime, lambda: ""),  # an environment tells its version anyway
-    "openvino": Runtime(lambda machine, threads, _: openvino.OpenVino(machine, threads), openvino.version),
+    DEFAULT_RUNTIME: Runtime(OnnxRuntime, lambda: ""),  # an environment tells its version anyway
+    OPENVINO.runtime: Runtime(lambda machine, threads, _: openvino.OpenVino(machine, threads), openvino.version),
 }
 
 

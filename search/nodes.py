@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..objectives.runtimes import ONNX_RUNTIME
+from ..objectives.runtimes import DEFAULT_RUNTIME
 from ..spaces.errors import InputError
 from ..spaces.session import CPU
 from ..studies.run_folder import writing_to
@@ -67,7 +67,9 @@ class Questions:
         shared: folders of which is asked whether nodes share them.
     """
 
-    def __init__(self, provider: str, threads: int, runtime: str = ONNX_RUNTIME, shared: Sequence[Path] = ()) -> None:
+    def __init__(
+        self, provider: str, threads: int, runtime: str = DEFAULT_RUNTIME, shared: Sequence[Path] = ()
+    ) -> None:
         self._study = provider, threads, runtime
         self._shared = shared
         self._asked: dict[Any, tuple[dict[str, Any], str, float]] = {}  # by answer: the node, its name, since when

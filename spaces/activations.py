@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from .build import Builder
     from .lowering import Lowering
 
-KIND = "activations"
-
 
 @dataclass(frozen=True)
 class RoundedTensor:
@@ -32,7 +30,7 @@ class RoundedTensor:
     scale: float
     zero: int
     layers: tuple[str, ...]
-    kind: str = KIND
+    kind: str = "activations"
     form: str = NATIVE
 
     @property
@@ -41,8 +39,8 @@ class RoundedTensor:
         return self.scale
 
     def differences(self, builder: Builder) -> Differences:
-        """Return what it adds: what is off the grid, of each value."""
-        return Differences({}, {}, {self.name: self.grid})
+        """Return what it adds: nothing to any weight."""
+        return Differences({}, {}, (self.name,))
 
     @property
     def grid(self) -> tuple[float, int]:

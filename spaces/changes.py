@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,12 +29,12 @@ class Differences:
     Attributes:
         weights: by initializer, in its stored layout.
         shifts: by layer, to its outputs ``[O]``.
-        grids: by tensor, scale and zero point of the 8-bit grid that its values are moved to.
+        on_grids: tensors whose values are moved to their 8-bit grids.
     """
 
     weights: Mapping[str, np.ndarray]
     shifts: Mapping[str, np.ndarray]
-    grids: Mapping[str, tuple[float, int]] = field(default_factory=dict)
+    on_grids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

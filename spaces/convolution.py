@@ -18,6 +18,7 @@ from .weights import integer_bias, integer_weight, safe_scale, shifted_bias
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from .emit import Emitter
     from .lowering import Lowering
 
 INPUTS = 4  # the integer kernel wants input channels in steps of this,
@@ -65,11 +66,17 @@ def integer_transposed(lowering: Lowering, node: ir.Node, layer: Layer, choice: 
         ]
         shape = [sizes[0], phases * layer.channels, *blocks]
         value = nhwc.depth_to_space(emitter, value, shape, (layer.strides[0], layer.strides[1]))
-    if any(any(pair) for pair in crop):
-        starts = emitter.constant(np.array([first for first, _ in crop], np.int64))
-        stops = emitter.constant(np.array([-last if last else np.iinfo(np.int64).max for _, last in crop], np.int64))
-        value = emitter.op("Slice", value, starts, stops, emitter.constant(np.array([2, 3], np.int64)))
+    value = cropped(emitter, value, crop)
     lowering.set_quantised(target, replace(lowering.quantised(target), value=value))
+
+
+def cropped(emitter: Emitter, value: ir.Value, crop: Sequence[tuple[int, int]]) -> ir.Value:
+    """Return an image ``[N, C, H, W]`` without what is to go at the two ends of each spatial axis."""
+    if not any(any(pair) for pair in crop):
+        return value
+    starts = emitter.constant(np.array([first for first, _ in crop], np.int64))
+    stops = emitter.constant(np.array([-last if last else np.iinfo(np.int64).max for _, last in crop], np.int64))
+    return emitter.op("Slice", value, starts, stops, emitter.constant(np.array([2, 3], np.int64)))
 
 
 def _convolution(

@@ -50,7 +50,7 @@ def output_errors(
         changes: each returns what is added to weights, outputs and tensors; called now and again.
         projections: random vectors for each batch of samples.
         progress: told the part that is done.
-        grids: all those that changes move tensors to.
+        grids: by tensor that a change moves to its grid, the scale and zero point of that.
 
     Raises:
         BuildError: an op has no form in PyTorch here or fails, or a gradient is not finite.
@@ -76,7 +76,7 @@ def _moved(slopes: Slopes, differences: Differences) -> np.ndarray:
     """Return how far a change moves the output along each random vector ``[passes]``."""
     added = [(name, array) for name, array in differences.weights.items()]
     added += [(_shift(name), array) for name, array in differences.shifts.items()]
-    added += [(_grid(name), np.ones(1, np.float32)) for name in differences.grids]
+    added += [(_grid(name), np.ones(1, np.float32)) for name in differences.on_grids]
     return np.sum([slopes[name] @ array.reshape(-1) for name, array in added], axis=0)
 
 

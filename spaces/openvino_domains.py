@@ -44,8 +44,8 @@ def _joined_elsewhere(graph: Graph, node: ir.Node, product: bool) -> bool:
     if writer is None or writer.op_type not in MOVING:
         return False
     if writer.op_type == "Concat":
-        rank = len(graph.shapes[writer.outputs[0].name or ""])
-        return writer.attributes.get_int("axis", 0) % rank != CHANNELS or (product and rank > 2)
+        many_axes = len(graph.shapes[writer.outputs[0].name or ""]) > 2
+        return not _joins_channels(graph, writer) or (product and many_axes)
     return _joined_elsewhere(graph, writer, product)
 
 
@@ -53,9 +53,12 @@ def carries(graph: Graph, node: ir.Node) -> bool:
     """Whether a node only moves the values of one tensor, or of several on one grid."""
     if node.op_type not in CARRYING or not OPS[node.op_type].accepts(graph, node):
         return False
-    if node.op_type != "Concat":
-        return True
-    return node.attributes.get_int("axis", 0) % len(graph.shapes[node.outputs[0].name or ""]) == CHANNELS
+    return node.op_type != "Concat" or _joins_channels(graph, node)
+
+
+def _joins_channels(graph: Graph, node: ir.Node) -> bool:
+    """Whether a Concat is along the axis of the channels."""
+    return bool(node.attributes.get_int("axis", 0) % len(graph.shapes[node.outputs[0].name or ""]) == CHANNELS)
 
 
 def carried(node: ir.Node) -> list[str]:

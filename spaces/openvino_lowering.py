@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .convolution import ends, phase_weight, transposed_padding
+from .convolution import cropped, ends, phase_weight, transposed_padding
 from .graph import Layer
 from .lowering import Lowering, Quant, quantisation
 from .openvino_domains import carried
@@ -161,8 +161,4 @@ class OpenVinoLowering(Lowering):
         self._told(self.candidate.choice(layer.name), value)
         if phases > 1:
             value = emitter.op("DepthToSpace", value, blocksize=layer.strides[0], mode="DCR")
-        if any(any(pair) for pair in crop):
-            last = np.iinfo(np.int64).max
-            bounds = [first for first, _ in crop], [-stop if stop else last for _, stop in crop], [2, 3]
-            value = emitter.op("Slice", value, *(emitter.constant(np.array(each, np.int64)) for each in bounds))
-        return value
+        return cropped(emitter, value, crop)

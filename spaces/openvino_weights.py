@@ -17,7 +17,7 @@ from .candidate import LayerChoice
 from .graph import Layer
 from .packing import pack, packed_bytes, planes
 from .rounding import Grid
-from .weights import per_channel, stored_floats
+from .weights import grid_steps, per_channel, shared_zero, stored_floats
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -52,11 +52,9 @@ class PackedWeights:
         if layer.name not in self._steps:
             # rounded down, which changes nothing: integers that are only scaled OpenVINO would keep, and scale at every inference
             return emitter.op("Floor", emitter.op("Cast", emitter.constant(rounded.codes, shared=False), to=FLOAT))
-        zero = per_channel(layer, rounded.zero)
-        zero = zero.flat[0] if np.all(zero == zero.flat[0]) else zero
         shape = emitter.constant(np.array(layer.shape, np.int64))
         steps = emitter.op("Reshape", self._steps[layer.name], shape)
-        return emitter.op("Sub", steps, emitter.constant(np.asarray(zero, np.float32)))
+        return emitter.op("Sub", steps, emitter.constant(shared_zero(layer, rounded).astype(np.float32)))
 
     def _unpacked(self, bits: int, layers: Sequence[Layer]) -> Mapping[str, ir.Value]:
         """Return ``step * u`` of layers' codes by name, float32 and flat."""
@@ -65,9 +63,7 @@ class PackedWeights:
         steps = []
         for layer in layers:
             self._lowering.shared_bytes[layer.name] = packed_bytes(math.prod(layer.shape), bits)
-            rounded = self._lowering.rounded(layer.name)
-            codes = rounded.codes.astype(np.int16) + per_channel(layer, rounded.zero)
-            steps.append((codes // Grid(bits).step).astype(np.uint8).reshape(-1))
+            steps.append(grid_steps(layer, self._lowering.rounded(layer.name), bits)[0].reshape(-1))
         joined, low = None, bits
         for plane, width in zip(pack(np.concatenate(steps), bits), planes(bits), strict=True):
             low -= width

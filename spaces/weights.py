@@ -79,15 +79,24 @@ def _stored_codes(lowering: Lowering, layer: Layer, choice: LayerChoice, rounded
         if sparse:
             return emitter.unpack_sparse(bits, pack_sparse(codes != 0, codes, bits), layer.shape)
         return emitter.constant(codes, shared=False)
-    zero = per_channel(layer, rounded.zero)
-    steps, off_grid = np.divmod(codes.astype(np.int16) + zero, Grid(bits).step)
-    if np.all(zero == zero.flat[0]):
-        zero = zero.flat[0]
-    zero = np.asarray(zero, np.uint8)
+    steps, off_grid = grid_steps(layer, rounded, bits)
+    zero = shared_zero(layer, rounded)
     # a grid without 0 was chosen for the whole layer: channels that were removed since may have been those with the zeros
     if sparse or (choice.sparsity and off_grid.any()):
         return emitter.unpack_sparse(bits, pack_sparse(codes != 0, steps, bits), layer.shape, zero)
     return emitter.unpack(bits, pack(steps, bits), layer.shape, zero)
+
+
+def grid_steps(layer: Layer, rounded: RoundedLayer, bits: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return u of each code ``step * u - zero`` of a layer below 8 bits, and how far codes are off the grid."""
+    steps, off_grid = np.divmod(rounded.codes.astype(np.int16) + per_channel(layer, rounded.zero), Grid(bits).step)
+    return steps, off_grid
+
+
+def shared_zero(layer: Layer, rounded: RoundedLayer) -> np.ndarray:
+    """Return the grid's offset, uint8: one number where all channels have the same, else to be broadcast over the weight."""
+    zero = per_channel(layer, rounded.zero)
+    return np.asarray(zero.flat[0] if np.all(zero == zero.flat[0]) else zero, np.uint8)
 
 
 def _without_zeros(choice: LayerChoice, stored: np.ndarray) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..objectives.openvino import PRECISION
-from ..objectives.runtimes import ONNX_RUNTIME
+from ..objectives.runtimes import DEFAULT_RUNTIME
 from ..spaces.candidate import NATIVE, Candidate
 from ..spaces.graph import EXTERNAL_ABOVE_BYTES
 from .bundle import MODEL_FILE
@@ -31,7 +31,7 @@ def card(row: Row, facts: Row, study: Study) -> str:
         study: it was made of.
     """
     environment = facts["environment"]
-    speaks = RUNTIMES[facts.get("runtime", ONNX_RUNTIME)]
+    speaks = RUNTIMES[facts.get("runtime", DEFAULT_RUNTIME)]
     threads = "1 thread" if environment["threads"] == 1 else f"{environment['threads']} threads"
     versus = "the targets" if study.evaluation.target is not None else "the reference's own output"
     return f"""# {_plain(facts["study"]["name"])}, trial {facts["trial"]}
@@ -103,7 +103,7 @@ def _openvino_needs(facts: Row) -> str:
 
 
 RUNTIMES = {
-    ONNX_RUNTIME: _Runtime(_onnxruntime_code, _onnxruntime_needs),
+    DEFAULT_RUNTIME: _Runtime(_onnxruntime_code, _onnxruntime_needs),
     "openvino": _Runtime(_openvino_code, _openvino_needs),
 }
 

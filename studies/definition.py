@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from ..objectives.runtimes import ONNX_RUNTIME, RUNTIMES
+from ..objectives.runtimes import DEFAULT_RUNTIME, RUNTIMES
 from ..spaces.candidate import ACTIVATION_BITS, FORM_NAMES, WEIGHT_BITS, share
 from ..spaces.errors import InputError, nearest
 from ..spaces.session import CPU
@@ -275,7 +275,7 @@ class ConstraintsTable(Table):
 class TargetTable(Table):
     """``[target]``: what runs the model. The execution provider is ONNX Runtime's."""
 
-    runtime: str = ONNX_RUNTIME
+    runtime: str = DEFAULT_RUNTIME
     provider: str = CPU
     threads: Positive = 1
     saturation_safe: bool = False
@@ -289,7 +289,7 @@ class TargetTable(Table):
 
     @model_validator(mode="after")
     def _provider_of_its_own(self) -> TargetTable:
-        if self.runtime != ONNX_RUNTIME and self.provider != CPU:
+        if self.runtime != DEFAULT_RUNTIME and self.provider != CPU:
             raise ValueError(
                 f"provider {self.provider!r} is ONNX Runtime's, but runtime is {self.runtime!r}: leave it out"
             )
@@ -298,7 +298,7 @@ class TargetTable(Table):
     @property
     def defined(self) -> dict[str, Any]:
         """What a study's digest is of: older runs know no runtime."""
-        return {key: value for key, value in self.model_dump().items() if (key, value) != ("runtime", ONNX_RUNTIME)}
+        return {key: value for key, value in self.model_dump().items() if (key, value) != ("runtime", DEFAULT_RUNTIME)}
 
 
 class SearchTable(Table):

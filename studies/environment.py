@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..objectives.runtimes import ONNX_RUNTIME, RUNTIMES
+from ..objectives.runtimes import DEFAULT_RUNTIME, RUNTIMES
 from ..spaces.cache import content_hash
 
 
@@ -43,7 +43,7 @@ class Environment:
         return {key: value for key, value in vars(self).items() if (key, value) != ("runtime", "")}
 
 
-def current_environment(provider: str, threads: int, runtime: str = ONNX_RUNTIME) -> Environment:
+def current_environment(provider: str, threads: int, runtime: str = DEFAULT_RUNTIME) -> Environment:
     """Return the environment of this process, for a study's provider, threads and runtime.
 
     Raises:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..objectives.layer_speed import layer_offers
 from ..objectives.predictor import Predictor
-from ..objectives.runtimes import ONNX_RUNTIME, RUNTIMES, make_target
+from ..objectives.runtimes import DEFAULT_RUNTIME, RUNTIMES, make_target
 from ..objectives.samples import Samples
 from ..objectives.target import Target
 from ..objectives.widths import kernel_step
@@ -117,7 +117,7 @@ class Study:
         training: Mapping[str, Any] | None = None,
         fixed: Mapping[str, Mapping[str, Any]] | None = None,
         constraints: Mapping[str, Any] | None = None,
-        runtime: str = ONNX_RUNTIME,
+        runtime: str = DEFAULT_RUNTIME,
         provider: str = CPU,
         threads: int = 1,
         saturation_safe: bool = False,

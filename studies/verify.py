@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..objectives.protocol import OpenModel, Subject
 from ..objectives.quality import Quality, psnr_db
-from ..objectives.runtimes import ONNX_RUNTIME, make_target
+from ..objectives.runtimes import DEFAULT_RUNTIME, make_target
 from ..objectives.target import Target
 from ..objectives.timing import Timing
 from ..spaces.build import file_hash
@@ -195,7 +195,7 @@ def _target(facts: Mapping[str, Any]) -> Target:
 
 
 def _runtime(facts: Mapping[str, Any]) -> str:
-    return str(facts.get("runtime", ONNX_RUNTIME))  # older bundles name none
+    return str(facts.get("runtime", DEFAULT_RUNTIME))  # older bundles name none
 
 
 def _values(readings: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from ..spaces.candidate import Candidate
 from ..spaces.errors import BuildError
 from ..spaces.space import Space
 from ..spaces.statistics import Progress
-from .kernel_profile import FIRST_RUNS, KernelProfile
+from .kernel_profile import FIRST_RUNS, KernelProfile, Rounds
 from .predictor import Prediction, Predictor
 from .protocol import Reading
 from .ratio import Z
@@ -109,7 +109,7 @@ def _profile(
     for candidate, path in zip(candidates, paths, strict=True):
         predictor.save_model(candidate, path)
     counted = ROUNDS - FIRST_RUNS
-    reference, *profiles = predictor.target.profiles(paths, feed, least=counted, most=counted)
+    reference, *profiles = predictor.target.profiles(paths, feed, Rounds(counted, counted))
     first = not all(predictor.times.knows(kernel.key) for kernel in reference.kernels)  # predicted from nothing
     slowed = predictor.slowed(reference)
     predictor.add(reference, slowed)

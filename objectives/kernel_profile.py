@@ -43,6 +43,21 @@ class KernelProfile:
         return np.asarray(np.median(self.times_ms, axis=0))
 
 
+@dataclass(frozen=True)
+class Rounds:
+    """How often models are run in turn.
+
+    Attributes:
+        least: runs of each that count, after the first ones; always made.
+        most: never exceeded.
+        seconds: or they end when they have taken this long.
+    """
+
+    least: int
+    most: int
+    seconds: float = math.inf
+
+
 class ProfiledModel(Protocol):
     """An open model that keeps the times of its kernels (`profile_in_turn`)."""
 
@@ -115,10 +130,7 @@ class Profiled:
 def profile_in_turn(
     opened: Callable[[Path], ProfiledModel],
     models: Sequence[Path],
-    *,
-    least: int,
-    most: int,
-    seconds: float = math.inf,
+    rounds: Rounds,
     progress: Progress | None = None,
 ) -> list[KernelProfile]:
     """Run models in turn, so that drift hits all, and return the times of their kernels; other timings wait meanwhile.
@@ -126,10 +138,8 @@ def profile_in_turn(
     Args:
         opened: opens a model, ready to be run on a batch.
         models: ONNX files.
-        least: runs of each that count, after the first ones; always made.
-        most: never exceeded.
-        seconds: or they end when they have taken this long.
-        progress: told the part of ``most`` that is done.
+        rounds: how often each is run.
+        progress: told the part of the most rounds that is done.
 
     Raises:
         BuildError: the runtime refuses a model or fails while running it.
@@ -137,11 +147,11 @@ def profile_in_turn(
     with machine_to_itself():
         profiled = [opened(model) for model in models]
         begun = time.perf_counter()
-        for done in range(FIRST_RUNS + most):
-            if done >= FIRST_RUNS + least and time.perf_counter() - begun >= seconds:
+        for done in range(FIRST_RUNS + rounds.most):
+            if done >= FIRST_RUNS + rounds.least and time.perf_counter() - begun >= rounds.seconds:
                 break
             for each in profiled:
                 each.run()
             if progress is not None:
-                progress("profile", (done + 1) / (FIRST_RUNS + most))
+                progress("profile", (done + 1) / (FIRST_RUNS + rounds.most))
         return [each.close() for each in profiled]

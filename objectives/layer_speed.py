@@ -26,7 +26,7 @@ from ..spaces.kernels import QUANTISING
 from ..spaces.offers import FormOffer, Offer
 from ..spaces.single import NEIGHBOUR, single_layer
 from ..spaces.skeleton import skeleton_lowering
-from .kernel_profile import KernelProfile
+from .kernel_profile import KernelProfile, Rounds
 
 if TYPE_CHECKING:
     from .target import Target
@@ -131,7 +131,7 @@ def _whole_ratios(
         paths = [Path(folder) / f"{number}.onnx" for number in range(len(candidates))]
         for candidate, path in zip(candidates, paths, strict=True):
             save_model(skeleton_lowering(graph, candidate, lambda _: (-1.0, 1.0), target.rules).run(), path)
-        profiles = target.profiles(paths, feed, least=LEAST_ROUNDS, most=MOST_ROUNDS, seconds=WHOLE_SECONDS)
+        profiles = target.profiles(paths, feed, Rounds(LEAST_ROUNDS, MOST_ROUNDS, WHOLE_SECONDS))
     integer, plain, only, none = (profile.whole_ms for profile in profiles)
     return [float(np.median(integer / plain)), float(np.median(only / none))]
 
@@ -162,7 +162,7 @@ def _times(single: Graph, target: Target) -> dict[Way, WayTime]:
         for (form, activation_bits), path in zip(ways, paths, strict=True):
             candidate = Candidate({layer.name: LayerChoice(8, activation_bits, form=form)})
             save_model(skeleton_lowering(single, candidate, lambda _: (-1.0, 1.0), target.rules).run(), path)
-        profiles = target.profiles(paths, feed, least=LEAST_ROUNDS, most=MOST_ROUNDS, seconds=SECONDS)
+        profiles = target.profiles(paths, feed, Rounds(LEAST_ROUNDS, MOST_ROUNDS, SECONDS))
     return {way: _way_time(profile) for way, profile in zip(ways, profiles, strict=True)}
 
 

@@ -6,7 +6,6 @@ number format, not the compression. So the precision is pinned, for the referenc
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +22,7 @@ from ..spaces.kernel_shapes import Tensor
 from ..spaces.kernels import Kernel
 from ..spaces.rules import OPENVINO, Rules
 from ..spaces.statistics import Progress
-from .kernel_profile import FIRST_RUNS, KernelProfile, profile_in_turn
+from .kernel_profile import FIRST_RUNS, KernelProfile, Rounds, profile_in_turn
 
 PRECISION = "f32"
 # Kernels by the names that ops have in ONNX: products (`kernels.FLOAT`), and others that are looked for; the rest keep their own.
@@ -73,18 +72,11 @@ class OpenVino:
         return self.open(model).kernels(inputs)
 
     def profiles(
-        self,
-        models: Sequence[Path],
-        feed: Mapping[str, np.ndarray],
-        *,
-        least: int,
-        most: int,
-        seconds: float = math.inf,
-        progress: Progress | None = None,
+        self, models: Sequence[Path], feed: Mapping[str, np.ndarray], rounds: Rounds, progress: Progress | None = None
     ) -> list[KernelProfile]:
         """Run models in turn with OpenVINO's performance counters."""
         opened = partial(_Profiled, feed=feed, threads=self.threads)
-        return profile_in_turn(opened, models, least=least, most=most, seconds=seconds, progress=progress)
+        return profile_in_turn(opened, models, rounds, progress)
 
 
 class OpenVinoSession:

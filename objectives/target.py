@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,7 @@ from ..spaces.kernels import Kernel, integer_reads, read_kernels
 from ..spaces.rules import ONNX_RUNTIME, Rules
 from ..spaces.session import CPU, open_session
 from ..spaces.statistics import Progress
-from .kernel_profile import KernelProfile, Profiled, profile_in_turn
+from .kernel_profile import KernelProfile, Profiled, Rounds, profile_in_turn
 
 INSPECTED_BYTES = 500_000_000  # a larger file's optimised graph is not written out to be looked at
 
@@ -83,24 +82,15 @@ class Target(Protocol):
         ...
 
     def profiles(
-        self,
-        models: Sequence[Path],
-        feed: Mapping[str, np.ndarray],
-        *,
-        least: int,
-        most: int,
-        seconds: float = math.inf,
-        progress: Progress | None = None,
+        self, models: Sequence[Path], feed: Mapping[str, np.ndarray], rounds: Rounds, progress: Progress | None = None
     ) -> list[KernelProfile]:
         """Run models in turn and return the times of their kernels (`kernel_profile.profile_in_turn`).
 
         Args:
             models: ONNX files with the same inputs.
             feed: one batch, arrays by input name.
-            least: runs of each that count, after the first ones; always made.
-            most: never exceeded.
-            seconds: or they end when they have taken this long.
-            progress: told the part of ``most`` that is done.
+            rounds: how often each is run.
+            progress: told the part of the most rounds that is done.
 
         Raises:
             BuildError: the runtime refuses a model or fails while running it.
@@ -148,18 +138,11 @@ class OnnxRuntime:
             return read_kernels(optimized, inputs)
 
     def profiles(
-        self,
-        models: Sequence[Path],
-        feed: Mapping[str, np.ndarray],
-        *,
-        least: int,
-        most: int,
-        seconds: float = math.inf,
-        progress: Progress | None = None,
+        self, models: Sequence[Path], feed: Mapping[str, np.ndarray], rounds: Rounds, progress: Progress | None = None
     ) -> list[KernelProfile]:
         """Run models in turn with ONNX Runtime's per-node profile."""
         opened = partial(Profiled, feed=feed, threads=self.threads, provider=self.provider)
-        return profile_in_turn(opened, models, least=least, most=most, seconds=seconds, progress=progress)
+        return profile_in_turn(opened, models, rounds, progress)
 
 
 STOCK = OnnxRuntime()

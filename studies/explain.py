@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..objectives.kernel_profile import KernelProfile
+from ..objectives.kernel_profile import KernelProfile, Rounds
 from ..spaces.attribution import Place, attribute, stored_bytes
 from ..spaces.errors import InputError
 from ..spaces.prune import pruned
@@ -91,14 +91,8 @@ def _profiles(study: Study, reference: Built, built: Built, progress: Progress |
         paths = [Path(folder) / "reference.onnx", Path(folder) / "candidate.onnx"]
         for model, path in zip((reference, built), paths, strict=True):
             model.save(path)
-        return study.target.profiles(
-            paths,
-            study.feed,
-            least=LEAST_ROUNDS,
-            most=MOST_ROUNDS,
-            seconds=SECONDS,
-            progress=progress,
-        )
+        rounds = Rounds(LEAST_ROUNDS, MOST_ROUNDS, SECONDS)
+        return study.target.profiles(paths, study.feed, rounds, progress)
 
 
 def _measured(profile: KernelProfile, places: list[Place]) -> Measured:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..objectives.kernel_profile import KernelProfile
+from ..objectives.kernel_profile import KernelProfile, Rounds
 from ..objectives.quality import CAP_DB
 from ..spaces.attribution import attribute
 from ..spaces.candidate import Candidate
@@ -54,7 +54,7 @@ def profile(study: Study, progress: Progress | None = None) -> dict[str, Any]:
         built = study.builder.build(Candidate())
         built.save(model)
         latency_ms = _latency_ms(model, feed, study)
-        [profiled] = study.target.profiles([model], feed, least=LEAST_RUNS, most=MOST_RUNS, seconds=SECONDS)
+        [profiled] = study.target.profiles([model], feed, Rounds(LEAST_RUNS, MOST_RUNS, SECONDS))
     curves, groups = sensitivity_curves(study, progress)
     times = layer_times(profiled, built, graph)
     total = sum(times.values())

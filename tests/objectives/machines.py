@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from slimfront.objectives.kernel_profile import KernelProfile
+from slimfront.objectives.kernel_profile import KernelProfile, Rounds
 from slimfront.objectives.predictor import Predictor
 from slimfront.objectives.target import OnnxRuntime
 from slimfront.spaces.build import Builder
@@ -42,7 +42,7 @@ class Machine:
         return self._runtime.kernels(model, inputs)
 
     def profiles(
-        self, models: Sequence[Path], feed: Mapping[str, np.ndarray], *, least: int, most: int, **_: object
+        self, models: Sequence[Path], feed: Mapping[str, np.ndarray], rounds: Rounds, progress: object = None
     ) -> list[KernelProfile]:
         self.profiled += len(models)
         shapes = {name: array.shape for name, array in feed.items()}
@@ -50,7 +50,7 @@ class Machine:
         slower = 1.2 + 0.2 * math.sin(self.profiled / 7)
         profiles = []
         for kernels in found:
-            noise = np.exp(NOISE * self._random.standard_normal((least, len(kernels))))
+            noise = np.exp(NOISE * self._random.standard_normal((rounds.least, len(kernels))))
             times = slower * noise * np.array([true_ms(kernel) for kernel in kernels])
             profiles.append(KernelProfile(kernels, times, times.sum(axis=1) + slower * self.link_ms * len(kernels)))
         return profiles

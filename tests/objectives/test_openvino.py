@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from slimfront.objectives.agreement import LEAST_DB, Agreement
+from slimfront.objectives.kernel_profile import Rounds
 from slimfront.objectives.protocol import OpenModel, Subject
 from slimfront.objectives.runtimes import RUNTIMES, make_target
 from slimfront.objectives.samples import Samples
@@ -79,7 +80,7 @@ def test_the_precision_is_pinned(model):
 def test_a_profile_has_the_kernels_of_the_graph(threads, model):
     target = OpenVino("here", threads)
     feed = {"x": pictures(1, 4, 32, 32)}
-    [profile] = target.profiles([model], feed, least=3, most=3)
+    [profile] = target.profiles([model], feed, Rounds(3, 3))
     expected = target.kernels(model, {"x": (1, 4, 32, 32)})
     assert [kernel.key for kernel in profile.kernels] == [kernel.key for kernel in expected]
     assert profile.times_ms.shape == (3, len(expected)) and (profile.whole_ms > 0).all()

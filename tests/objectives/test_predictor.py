@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from slimfront.objectives.calibration import calibrate, draw
-from slimfront.objectives.kernel_profile import FIRST_RUNS, Profiled
+from slimfront.objectives.kernel_profile import FIRST_RUNS, Profiled, Rounds
 from slimfront.objectives.predictor import LEAST_JUDGED, LEAST_LEARNED, LEAST_WHOLE, Outcome, Prediction, Predictor
 from slimfront.objectives.protocol import Reading
 from slimfront.objectives.target import OnnxRuntime
@@ -166,7 +166,7 @@ def test_a_profile_has_the_kernels_of_the_graph_and_leaves_the_first_runs_out(th
     builder, _, feed = parts
     path = tmp_path / "model.onnx"
     builder.build(Candidate({"a": LayerChoice(8, 8)}, {"b": 0.5})).save(path)
-    [profile] = OnnxRuntime("here", threads).profiles([path], feed, least=3, most=3)
+    [profile] = OnnxRuntime("here", threads).profiles([path], feed, Rounds(3, 3))
     expected = OnnxRuntime("here", threads).kernels(path, {"x": (1, 3, 16, 16)})
     assert [kernel.key for kernel in profile.kernels] == [kernel.key for kernel in expected]
     assert profile.times_ms.shape == (3, len(expected)) and profile.whole_ms.shape == (3,)
@@ -187,7 +187,7 @@ def test_models_are_profiled_in_turn(parts, tmp_path):
     paths = [tmp_path / name for name in ("a.onnx", "b.onnx")]
     for path, candidate in zip(paths, (Candidate(), Candidate({"a": LayerChoice(8, 8)})), strict=True):
         builder.build(candidate).save(path)
-    profiles = OnnxRuntime("here").profiles(paths, feed, least=3, most=3)
+    profiles = OnnxRuntime("here").profiles(paths, feed, Rounds(3, 3))
     assert [len(profile.whole_ms) for profile in profiles] == [4 - FIRST_RUNS] * 2
     assert len(profiles[1].kernels) > len(profiles[0].kernels)
 

@@ -18,18 +18,22 @@ class Runtime:
     """What a study file's ``target.runtime`` names.
 
     Attributes:
+        package: that it comes in.
         target: makes it of a machine's fingerprint, threads and an execution provider.
         version: says what is installed, and in which precision it runs, where a record has to tell; raises `InputError`, with
             what to install, where it is missing.
     """
 
+    package: str
     target: Callable[[str, int, str], Target]
     version: Callable[[], str]
 
 
 RUNTIMES: Mapping[str, Runtime] = {
-    DEFAULT_RUNTIME: Runtime(OnnxRuntime, lambda: ""),  # an environment tells its version anyway
-    OPENVINO.runtime: Runtime(lambda machine, threads, _: openvino.OpenVino(machine, threads), openvino.version),
+    DEFAULT_RUNTIME: Runtime("onnxruntime", OnnxRuntime, lambda: ""),  # an environment tells its version anyway
+    OPENVINO.runtime: Runtime(
+        "openvino", lambda machine, threads, _: openvino.OpenVino(machine, threads), openvino.version
+    ),
 }
 
 

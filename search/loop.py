@@ -139,7 +139,7 @@ def _crew(workers: int | None, ray: str | None, settings: Settings, deadline: fl
     limit = settings.search.stage_seconds
     with cluster.connected(workers, ray, settings.target.threads):
         if ray is not None:
-            nodes.check_all(cluster.alive())
+            nodes.check_all(cluster.alive(), settings.target.runtime)
         yield Crew(
             lambda evaluator, reference: ray_pool.RayPool(evaluator, reference, workers, limit, deadline),
             race.Race(workers),

@@ -148,13 +148,19 @@ class Questions:
         self._marks = {}
 
 
-def check_all(nodes: Sequence[Mapping[str, Any]]) -> None:
+def check_all(nodes: Sequence[Mapping[str, Any]], runtime: str = DEFAULT_RUNTIME) -> None:
     """Check that all nodes can work for a search. Those that are gone, and which Ray lists for a while, count for nothing.
 
+    Args:
+        nodes: Ray's descriptions of them.
+        runtime: of the study.
+
     Raises:
-        InputError: slimfront does not run on one of them, or they have other versions of packages than this process.
+        InputError: slimfront, or the runtime, does not run on one of them, or they have other versions of packages than this
+            process.
     """
-    questions = Questions(CPU, 1)
+    own = remote.versions(runtime)
+    questions = Questions(CPU, 1, runtime)
     by_id = {node["NodeID"]: node for node in nodes}
     questions.ask(nodes, by_id)
     found: list[Node] = []
@@ -165,19 +171,19 @@ def check_all(nodes: Sequence[Mapping[str, Any]]) -> None:
                     continue
                 raise InputError(
                     f"the node {answer.host} cannot work for this search: {answer.why}; "
-                    f"is slimfront {remote.versions()['slimfront']} installed there?"
+                    f"is slimfront {own['slimfront']} installed there?"
                 )
             found.append(answer)
-    listed = [f"{node.host}: {', '.join(others)}" for node in found if (others := differing(node))]
+    listed = [f"{node.host}: {', '.join(others)}" for node in found if (others := differing(node, own))]
     if listed:
-        own = ", ".join(f"{name} {version}" for name, version in remote.versions().items())
+        here = ", ".join(f"{name} {version}" for name, version in own.items())
         raise InputError(
-            f"nodes of the cluster have other versions than this process ({own}): {'; '.join(listed)}. "
+            f"nodes of the cluster have other versions than this process ({here}): {'; '.join(listed)}. "
             "Install the same ones everywhere: files and readings depend on them"
         )
 
 
-def differing(node: Node) -> list[str]:
+def differing(node: Node, own: Mapping[str, str]) -> list[str]:
     """Return the packages of a node whose versions are not this process's."""
     there = node.facts["versions"]
-    return [f"{name} {there.get(name)}" for name, version in remote.versions().items() if there.get(name) != version]
+    return [f"{name} {there.get(name)}" for name, version in own.items() if there.get(name) != version]

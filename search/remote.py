@@ -16,6 +16,7 @@ from typing import Any
 
 from ..objectives.predictor import Predictor
 from ..objectives.predictor_file import take_predictor, write_predictor
+from ..objectives.runtimes import RUNTIMES
 from ..spaces.cache import cache_folder
 from ..spaces.candidate import Candidate
 from ..studies.holdings import TRAINED_SUFFIX, WEIGHTS_FOLDER, RunHoldings
@@ -76,9 +77,18 @@ class Step:
     files: dict[str, bytes] = field(default_factory=dict)
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that files and readings depend on."""
-    return {"python": ".".join(map(str, sys.version_info[:3]))} | {name: metadata.version(name) for name in PACKAGES}
+def versions(runtime: str) -> dict[str, str]:
+    """Return the versions of Python and of what files and readings depend on.
+
+    Args:
+        runtime: of the study.
+
+    Raises:
+        InputError: the runtime is not installed.
+    """
+    RUNTIMES[runtime].version()  # says what to install
+    packages = dict.fromkeys((*PACKAGES, RUNTIMES[runtime].package))
+    return {"python": ".".join(map(str, sys.version_info[:3]))} | {name: metadata.version(name) for name in packages}
 
 
 def about(marks: dict[str, str], provider: str, threads: int, runtime: str) -> dict[str, Any]:
@@ -101,7 +111,7 @@ def about(marks: dict[str, str], provider: str, threads: int, runtime: str) -> d
     environment = current_environment(provider, threads, runtime)
     return {
         "host": socket.gethostname(),
-        "versions": versions(),
+        "versions": versions(runtime),
         "environment": environment.to_json(),
         "digest": environment.digest,
         "cache": str(cache_folder()),

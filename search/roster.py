@@ -46,6 +46,7 @@ class Roster:
         target = study.settings.target
         self.threads = target.threads
         self._connection = cluster.Connection()
+        self._versions = remote.versions(target.runtime)
         self._questions = Questions(target.provider, target.threads, target.runtime, [models, cache_folder()])
         self._sent: dict[Any, tuple[Node, float]] = {}  # by answer, nodes that are being sent the study; since when
         self._refused: set[str] = set()
@@ -120,7 +121,7 @@ class Roster:
     def _meet(self, node: Node) -> None:
         """Take a node that has told what it is, or leave it out."""
         self.notes += self._notes(node)
-        if node.cpus < self.threads or differing(node):
+        if node.cpus < self.threads or differing(node, self._versions):
             self._refused.add(node.id)
         elif node.shares(cache_folder()):
             if not parcel.is_here(self.digest):
@@ -171,7 +172,7 @@ class Roster:
     def _notes(self, node: Node) -> Iterator[str]:
         """Say what a node cannot do."""
         own = self.study.environment
-        if found := differing(node):
+        if found := differing(node, self._versions):
             yield f"the node {node.host} is left out: it has {', '.join(found)}"
         elif node.cpus < self.threads:
             yield f"the node {node.host} is left out: it has fewer processors than target.threads asks for"

@@ -1,6 +1,7 @@
 """Searches on a real Ray cluster: three nodes on loopback, workers that die, hang and eat memory, nodes that go away."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -79,7 +80,7 @@ def apart(monkeypatch, by_value):
     """Nodes that share no folder with this process; those with a fault in their environment have it."""
     about, unpack, name = remote.about, remote.unpack, FAULT
 
-    def faulty_about(marks, provider, threads):
+    def faulty_about(marks, *study):
         import os
         import time
 
@@ -87,7 +88,7 @@ def apart(monkeypatch, by_value):
             raise RuntimeError("it fails")
         if os.environ.get(name) == "is silent":
             time.sleep(1000)
-        return {**about({}, provider, threads), "shares": []}
+        return {**about({}, *study), "shares": []}
 
     def faulty_unpack(digest, packed):
         import os
@@ -325,9 +326,20 @@ def test_without_a_node_like_this_one_timings_are_made_here(nodes, pools, study_
 
 
 def test_other_versions_on_a_node_are_refused_with_the_difference(nodes, study_folder, tmp_path, monkeypatch):
-    here = remote.versions() | {"onnxruntime": "0.1"}
-    monkeypatch.setattr(cluster.remote, "versions", lambda: here)
+    here = remote.versions("onnxruntime") | {"onnxruntime": "0.1"}
+    monkeypatch.setattr(cluster.remote, "versions", lambda runtime: here)
     with pytest.raises(InputError, match=r"onnxruntime .* Install the same ones"):
+        search(load_study(study_folder), trials=3, run_dir=tmp_path / "run", ray=nodes.address)
+    assert not ray.is_initialized()
+
+
+def test_another_version_of_the_runtime_of_a_study_is_refused(nodes, study_folder, tmp_path, monkeypatch):
+    there = remote.versions("openvino")["openvino"]
+    here = remote.versions("openvino") | {"openvino": "2024.0"}
+    monkeypatch.setattr(cluster.remote, "versions", lambda runtime: here)
+    text = (study_folder / "study.toml").read_text() + '[target]\nruntime = "openvino"\n'
+    (study_folder / "study.toml").write_text(text)
+    with pytest.raises(InputError, match=f"openvino {re.escape(there)}.*Install the same ones"):
         search(load_study(study_folder), trials=3, run_dir=tmp_path / "run", ray=nodes.address)
     assert not ray.is_initialized()
 

@@ -387,26 +387,41 @@ def ship(
     min_speedup: MinSpeedup = None,
     min_preference: MinPreference = None,
     prefer: PreferOption = Prefer.knee,
+    bundle: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Ship N spread members of the front, with a loader that chooses on the device."),
+    ] = None,
     why: Annotated[
         str, typer.Option(metavar="TEXT", help="The reason, kept in the run and in the bundle's card.")
     ] = "",
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write a candidate as a bundle, measured again in a fresh process."""
+    """Write a candidate as a bundle, measured again in a fresh process; or several, with a loader that chooses on the device."""
+    from .studies.limits import given_limits
     from .studies.pick import choice_notes
     from .studies.run import open_run
     from .studies.ship import choose, shipped, shipped_notes
     from .studies.ship import ship as ship_trial
-    from .studies.show import candidate_view
+    from .studies.shipment import ship_spread, shipped_members
+    from .studies.show import candidate_view, members_view
 
     screen = Screen(json, quiet)
     opened = open_run(run)
-    chosen = choose(opened, trial, max_size, max_latency, min_psnr, max_drop, min_speedup, prefer.value, min_preference)
+    limits = (max_size, max_latency, min_psnr, max_drop, min_speedup)
+    hint = f"shipped to {output}; check it anywhere with: slimfront verify {shlex.quote(str(output))}"
+    if bundle is not None:
+        if trial is not None or min_preference is not None or prefer is not Prefer.knee:
+            raise InputError("--bundle takes limits only: leave --trial, --prefer and --min-preference out")
+        folder = ship_spread(opened, bundle, output, given_limits(*limits), screen.hint, why)
+        screen.result({"members": shipped_members(folder)}, members_view)
+        screen.hint(hint)
+        return
+    chosen = choose(opened, trial, *limits, prefer.value, min_preference)
     row = shipped(ship_trial(opened, chosen, output, screen.hint, why))
     screen.note(*choice_notes(opened, chosen), *shipped_notes(chosen, row))
     screen.result(row, candidate_view)
-    screen.hint(f"shipped to {output}; check it anywhere with: slimfront verify {shlex.quote(str(output))}")
+    screen.hint(hint)
 
 
 @app.command(epilog="Example: slimfront verify bundle")

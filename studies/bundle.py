@@ -5,6 +5,8 @@ candidate.json   the candidate and its measured numbers
 card.md          the same for people
 bundle.json      what verify needs: checksum, study, environment, expected readings
 check.npz        a few inputs, the model's own outputs for them, and targets where there are some
+
+A shipment of several members (`shipment`) has a bundle for each, what its loader reads (shipment.json), and the loader (load.py).
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ CANDIDATE_FILE = "candidate.json"
 CARD_FILE = "card.md"
 BUNDLE_FILE = "bundle.json"
 CHECK_FILE = "check.npz"
+SHIPMENT_FILE = "shipment.json"
+LOADER_FILE = "load.py"
 VERSION = 1
 
 CHECK_SAMPLES = 4
@@ -66,6 +70,16 @@ def read_bundle(folder: Path) -> dict[str, Any]:
     """Return a bundle's facts. Raises `InputError` where the folder is no bundle."""
     missing = f"{folder} is no bundle: it has no {BUNDLE_FILE}; `slimfront ship` makes one"
     return read_document(folder / BUNDLE_FILE, "bundle", VERSION, missing)
+
+
+def is_shipment(folder: Path) -> bool:
+    """Whether a folder holds several members."""
+    return (folder / SHIPMENT_FILE).exists()
+
+
+def read_shipment(folder: Path) -> dict[str, Any]:
+    """Return what a shipment's loader reads. Raises `InputError` where the folder is none, or it is damaged."""
+    return read_document(folder / SHIPMENT_FILE, "shipment", VERSION, f"{folder} is no shipment: no {SHIPMENT_FILE}")
 
 
 def few_samples(samples: Samples, output_bytes: int, batch: int) -> Samples:

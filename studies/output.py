@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..spaces.errors import InputError
@@ -35,6 +37,31 @@ def write_output(path: Path, content: bytes) -> None:
     except OSError as error:
         part.unlink(missing_ok=True)
         raise cannot_write(path, error) from error
+
+
+@contextmanager
+def new_folder(folder: Path, what: str) -> Iterator[Path]:
+    """Give an empty folder to fill; when all is in it, it becomes ``folder``, so that nothing is there half-written.
+
+    Args:
+        folder: absent or empty.
+        what: it will be, for people.
+
+    Raises:
+        InputError: the folder holds something, or cannot be written.
+    """
+    folder = folder.absolute()
+    try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise InputError(f"{folder} is there already and no empty folder: {what} needs a folder of its own")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as making:
+            part = Path(making) / folder.name
+            part.mkdir()
+            yield part
+            part.replace(folder)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
 
 
 def cannot_write(path: Path, error: OSError) -> InputError:

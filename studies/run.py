@@ -327,6 +327,22 @@ class Run:
 
         return ship(self, self.trial(trial) if isinstance(trial, int) else trial, Path(folder), why=why)
 
+    def ship_spread(self, count: int, folder: str | Path, why: str = "", **limits: Any) -> Path:
+        """Ship members of the front that stand for all of it, with a loader that chooses among them on the device.
+
+        Args:
+            count: how many.
+            folder: of the shipment, new or empty; it is returned.
+            why: the reason for the choice.
+            limits: that all keep: max_size, max_latency, min_psnr, max_drop, min_speedup, as `pick` takes them.
+
+        Raises:
+            InputError: there are fewer such members, or a limit cannot be read.
+        """
+        from .shipment import ship_spread
+
+        return ship_spread(self, count, Path(folder), given_limits(**limits), why=why)
+
     def load(self) -> Study:
         """Return the study that the run was made of.
 

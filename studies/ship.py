@@ -18,7 +18,7 @@ from ..spaces.errors import InputError, SlimfrontError, last_line
 from . import bundle
 from .card import card
 from .neighbours import neighbours
-from .output import cannot_write
+from .output import new_folder
 from .review import Decision, Review, now, somebody
 from .verify import compare, save_data
 
@@ -52,7 +52,16 @@ def ship(run: Run, trial: Trial, folder: Path, note: Note | None = None, why: st
         raise InputError(f"trial {trial.number} cannot be shipped, it is not measured: {trial.reason or trial.state}")
     folder = folder.absolute()
     tell = note or (lambda text: None)
-    decision = Decision(
+    decision = decide(run, trial, folder, why, who)
+    with new_folder(folder, "a bundle") as part:
+        fill(run, trial, part, decision, tell)
+    keep(run, decision, tell)
+    return folder
+
+
+def decide(run: Run, trial: Trial, folder: Path, why: str = "", who: str | None = None) -> Decision:
+    """Return the decision for a trial as a run keeps it; see `ship`."""
+    return Decision(
         who=somebody() if who is None else who,
         when=now(),
         trial=trial.number,
@@ -61,22 +70,14 @@ def ship(run: Run, trial: Trial, folder: Path, note: Note | None = None, why: st
         against=tuple(one.trial.number for one in neighbours(run, trial)),
         bundle=str(folder),
     )
-    try:
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise InputError(f"{folder} is there already and no empty folder: a bundle needs a folder of its own")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as making:
-            part = Path(making) / "bundle"
-            part.mkdir()
-            _fill(run, trial, part, decision, tell)
-            part.replace(folder)
-    except OSError as error:
-        raise cannot_write(folder, error) from error
+
+
+def keep(run: Run, decision: Decision, tell: Note) -> None:
+    """Keep a decision in its run."""
     try:
         Review(run.folder).add(decision)
     except InputError as error:  # of a run that may only be read
         tell(f"the decision is in the bundle's card alone: {error}")
-    return folder
 
 
 def shipped(folder: Path) -> dict[str, Any]:
@@ -119,7 +120,13 @@ def choose(
     return run.trial(trial)
 
 
-def _fill(run: Run, trial: Trial, part: Path, decision: Decision, tell: Note) -> None:
+def fill(run: Run, trial: Trial, part: Path, decision: Decision, tell: Note) -> None:
+    """Fill an empty folder with a trial's bundle.
+
+    Raises:
+        InputError: the study is gone.
+        SlimfrontError: the file does not load in a fresh process, or does not hold what was measured.
+    """
     study = run.load()
     study.check()
     tell("writing the model")

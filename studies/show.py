@@ -200,6 +200,20 @@ def candidate_view(row: Row) -> RenderableType:
     return table
 
 
+def members_view(document: Row) -> RenderableType:
+    """The members of a shipment, a line for each."""
+    table = _table(">trial", ">size", ">speedup", ">latency", ">PSNR")
+    for row in document["members"]:
+        table.add_row(
+            str(row["trial"]),
+            size_text(row["size_bytes"]),
+            f"{_times(row['speedup'])} ({interval_text(row['speedup_low'], row['speedup_high'])})",
+            time_text(row["latency_ms"]),
+            f"{number_text(row['psnr_db'])} dB",
+        )
+    return table
+
+
 def checks_view(verified: Row) -> RenderableType:
     """What was verified of a bundle, line by line."""
     table = _table("", "check", "found")

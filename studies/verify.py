@@ -24,7 +24,17 @@ from ..objectives.timing import Timing
 from ..spaces.build import file_hash
 from ..spaces.candidate import Candidate
 from ..spaces.errors import BuildError, InputError, SlimfrontError
-from .bundle import CANDIDATE_FILE, CHECK_FILE, MODEL_FILE, load_samples, read_bundle, save_samples
+from .bundle import (
+    CANDIDATE_FILE,
+    CHECK_FILE,
+    LOADER_FILE,
+    MODEL_FILE,
+    is_shipment,
+    load_samples,
+    read_bundle,
+    read_shipment,
+    save_samples,
+)
 from .environment import current_environment
 
 if TYPE_CHECKING:
@@ -53,6 +63,8 @@ class Check:
 def verify(folder: Path | str) -> dict[str, Any]:
     """Measure a bundle again.
 
+    Of a shipment of several members each is measured; its name stands before those of the checks, and by it are readings told.
+
     Returns:
         ``bundle``, ``holds``, ``failed`` (names), ``checks`` (name, holds, found), ``measured`` (readings by set of
         data) and ``notes``.
@@ -61,6 +73,8 @@ def verify(folder: Path | str) -> dict[str, Any]:
         InputError: the folder is no bundle.
     """
     folder = Path(folder)
+    if is_shipment(folder):
+        return _verify_members(folder)
     facts = read_bundle(folder)
     checks = [*check_candidate(folder, facts), *check_file(folder, facts)]
     measured: dict[str, Any] = {}
@@ -77,6 +91,10 @@ def verify(folder: Path | str) -> dict[str, Any]:
             found, more = compare(facts, measured)
             checks += found
             notes += more
+    return _verified(folder, checks, measured, notes)
+
+
+def _verified(folder: Path, checks: list[Check], measured: dict[str, Any], notes: list[str]) -> dict[str, Any]:
     return {
         "bundle": str(folder),
         "holds": all(check.holds for check in checks),
@@ -85,6 +103,29 @@ def verify(folder: Path | str) -> dict[str, Any]:
         "measured": measured,
         "notes": notes,
     }
+
+
+def _verify_members(folder: Path) -> dict[str, Any]:
+    document = read_shipment(folder)
+    checks, measured, notes = [_check_loader(folder, document["loader"])], {}, []
+    for name in (facts["name"] for facts in document["members"]):
+        try:
+            found = verify(folder / name)
+        except InputError as error:
+            checks.append(Check(name, False, str(error)))
+            continue
+        checks += [Check(f"{name}: {check['name']}", check["holds"], check["found"]) for check in found["checks"]]
+        measured[name] = found["measured"]
+        notes += [f"{name}: {note}" for note in found["notes"]]
+    return _verified(folder, checks, measured, notes)
+
+
+def _check_loader(folder: Path, sha256: str) -> Check:
+    path = folder / LOADER_FILE
+    if not path.exists():
+        return Check("loader", False, f"{LOADER_FILE} is missing")
+    now = file_hash(path)
+    return Check("loader", now == sha256, "as shipped" if now == sha256 else f"sha256 {now}, at ship {sha256}")
 
 
 def check_candidate(folder: Path, facts: Mapping[str, Any]) -> list[Check]:

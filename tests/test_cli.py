@@ -420,6 +420,16 @@ def test_ship_then_verify_then_a_damaged_file(run_cli: Cli, run: Path, tmp_path:
     assert "sha256" in damaged.err
 
 
+def test_several_are_shipped_and_verified_and_wrong_flags_are_refused(run_cli: Cli, run: Path, tmp_path: Path):
+    refused = run_cli("ship", run, "--bundle", 2, "--trial", 1, "-o", tmp_path / "several")
+    assert (refused.status, refused.out) == (2, "")
+    assert "leave --trial" in refused.err
+    members = run_cli("ship", run, "--bundle", 2, "-o", tmp_path / "several", "--json").json["members"]
+    assert [set(row) for row in members] == [CANDIDATE_KEYS | {"reference", "test"}] * 2
+    assert len({row["sha256"] for row in members}) == 2
+    assert run_cli("verify", tmp_path / "several", "--json").json["holds"]
+
+
 def test_ship_refuses_a_folder_that_holds_something(run_cli: Cli, run: Path, tmp_path: Path):
     (tmp_path / "mine.txt").write_text("mine")
     done = run_cli("ship", run, "--trial", 1, "-o", tmp_path)

@@ -8,6 +8,7 @@ Blankevoort and Welling, arXiv:1906.04721; ours takes the ranges from calibratio
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,25 +20,45 @@ from .statistics import activations
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-VERSION = 3  # part of the cache key: raise it when results change
-STRENGTH = 0.4  # 1: all channels get the same root mean square; 0: nothing changes
+VERSION = 4  # part of the cache key: raise it when results change
 LEAST = 1 / 64  # smallest factor: nearly dead channels stay nearly dead
 
 HOMOGENEOUS = ("Relu", "LeakyRelu", "PRelu", "MaxPool", "AveragePool", "GlobalAveragePool", "Identity")
 SUMS = ("Add", "Sub")
 
 
-def equalised(graph: Graph, calibration: Mapping[str, np.ndarray]) -> Graph:
+@dataclass(frozen=True)
+class Way:
+    """How channels are made alike.
+
+    Attributes:
+        size: of a channel: "rms", its root mean square, or "extreme", its largest magnitude; both are means over batches.
+        strength: 1: all channels get the same size; 0: nothing changes.
+    """
+
+    size: str
+    strength: float
+
+
+WAYS = (Way("rms", 0.4), Way("extreme", 0.6))
+SIZES = {
+    "rms": lambda array: np.sqrt(np.square(array).mean(axis=(0, 2, 3), dtype=np.float64)),
+    "extreme": lambda array: np.abs(array).max(axis=(0, 2, 3)).astype(np.float64),
+}
+
+
+def equalised(graph: Graph, calibration: Mapping[str, np.ndarray], way: Way = WAYS[0]) -> Graph:
     """Return a graph that computes the same function (to float accuracy) with inner channels of like range.
 
     Args:
         graph: the captured reference.
         calibration: inputs by name, [N, ...].
+        way: how they are made alike.
     """
     groups = _groups(graph)
     if not groups:
         return graph
-    factors = _factors(graph, calibration, groups)
+    factors = _factors(graph, calibration, groups, way)
     return _rescaled(graph, factors)
 
 
@@ -115,7 +136,7 @@ def _spatial(graph: Graph, node: ir.Node) -> bool:
 
 
 def _factors(
-    graph: Graph, calibration: Mapping[str, np.ndarray], groups: Mapping[str, list[str]]
+    graph: Graph, calibration: Mapping[str, np.ndarray], groups: Mapping[str, list[str]], way: Way
 ) -> dict[str, np.ndarray]:
     """Return the factor [C] by which each tensor's channels are divided, by tensor name."""
     readers: dict[str, list[str]] = {}
@@ -129,28 +150,29 @@ def _factors(
         for root, names in groups.items()
     }
     names = sorted({name for found in watched.values() for name in found})
-    sizes = _sizes(graph, calibration, names)
+    sizes = {name: kinds[way.size] for name, kinds in _sizes(graph, calibration, names).items()}
     result = {}
     for root, found in watched.items():
         size = np.sqrt(np.mean([np.square(sizes[name]) for name in found], axis=0))
         if not size.max() > 0:
             continue
-        factor = np.maximum(size / size.max(), LEAST) ** STRENGTH
+        factor = np.maximum(size / size.max(), LEAST) ** way.strength
         result.update({name: factor.astype(np.float32) for name in groups[root]})
     return result
 
 
-def _sizes(graph: Graph, calibration: Mapping[str, np.ndarray], names: list[str]) -> dict[str, np.ndarray]:
-    """Return each channel's root mean square [C] over the batches, from the cache where it is there."""
+def _sizes(graph: Graph, calibration: Mapping[str, np.ndarray], names: list[str]) -> dict[str, dict[str, np.ndarray]]:
+    """Return each channel's sizes [C] by kind, sums over the batches, from the cache where they are there."""
     store = Store(content_hash(VERSION, graph.digest, *(calibration[key] for key in sorted(calibration))))
     stored = store.arrays("sizes")
     if stored is None:
-        sums: dict[str, np.ndarray] = {}
+        sums: dict[tuple[str, str], np.ndarray] = {}
         for _, name, array in activations(graph, calibration, names):
-            sums[name] = sums.get(name, 0) + np.sqrt(np.square(array).mean(axis=(0, 2, 3), dtype=np.float64))
-        stored = {str(i): sums[name] for i, name in enumerate(names)}
+            for kind, size in SIZES.items():
+                sums[name, kind] = sums.get((name, kind), 0) + size(array)
+        stored = {f"{i} {kind}": sums[name, kind] for i, name in enumerate(names) for kind in SIZES}
         store.put_arrays("sizes", stored)
-    return {name: stored[str(i)] for i, name in enumerate(names)}
+    return {name: {kind: stored[f"{i} {kind}"] for kind in SIZES} for i, name in enumerate(names)}
 
 
 def _rescaled(graph: Graph, factors: Mapping[str, np.ndarray]) -> Graph:

@@ -13,7 +13,18 @@ from ..objectives.runtimes import DEFAULT_RUNTIME
 from ..spaces.candidate import NATIVE, Candidate
 from ..spaces.graph import EXTERNAL_ABOVE_BYTES
 from .bundle import MODEL_FILE
-from .texts import change_text, interval_text, number_text, ratio_text, runtime_text, size_text, student_text, time_text
+from .criteria import readings_of
+from .texts import (
+    change_text,
+    interval_text,
+    number_text,
+    ratio_text,
+    reading_text,
+    runtime_text,
+    size_text,
+    student_text,
+    time_text,
+)
 
 if TYPE_CHECKING:
     from ..spaces.graph import Graph, Port
@@ -174,9 +185,11 @@ def _table(row: Row, study: Study) -> str:
         ("size", size_text(reference["size_bytes"]), size_text(row["size_bytes"]), f"{small} smaller"),
         ("time", time_text(reference["latency_ms"]), time_text(row["latency_ms"]), f"{fast}× ({interval})"),
         *_quality("evaluation data", reference, row, study.evaluation.target is not None),
+        *_further("evaluation data", reference, row, study),
     ]
     if row["test"] is not None and study.test is not None:
         lines += _quality("test data", row["test"]["reference"], row["test"], study.test.target is not None)
+        lines += _further("test data", row["test"]["reference"], row["test"], study)
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -191,6 +204,20 @@ def _quality(data: str, reference: Row, row: Row, has_target: bool) -> list[tupl
     if has_target:
         lines.append((f"fidelity, {data}", "", f"{number_text(row['fidelity_db'])} dB", ""))
     return lines
+
+
+def _further(data: str, reference: Row, row: Row, study: Study) -> list[tuple[str, str, str, str]]:
+    """Return a line for each reading of a further objective that was measured."""
+    return [
+        (
+            f"{about.title}, {data}",
+            reading_text(reference.get(name), about.unit) if name in reference else "",
+            reading_text(row[name], about.unit),
+            "" if name in reference else "as the search measured it",
+        )
+        for name, about in readings_of(study.criteria).items()
+        if row.get(name) is not None
+    ]
 
 
 def _counts(study: Study) -> str:

@@ -94,9 +94,25 @@ def readings_of(criteria: Iterable[Criterion]) -> dict[str, About]:
     return {name: about for criterion in criteria for name, about in criterion.readings.items()}
 
 
+def further(criteria: Iterable[Criterion], stages: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, Reading]]:
+    """Return all readings of further objectives that a trial has, with what each is called and how it was got.
+
+    Args:
+        criteria: of the run.
+        stages: of the trial, as `Trial` has them.
+    """
+    found = []
+    for criterion in criteria:
+        for name, data in stages.get(criterion.name, {}).get("readings", {}).items():
+            about, reading = criterion.readings.get(name), Reading.from_json(data)
+            words = name.removesuffix("_db").replace("_", " ") if about is None else f"{about.title} ({reading.how})"
+            found.append((words, reading))
+    return found
+
+
 def abouts(criteria: Iterable[Criterion]) -> dict[str, dict[str, Any]]:
     """Return what is told of the values of further objectives, by reading, as plain data."""
-    return {criterion.value: asdict(criterion.about) for criterion in criteria}
+    return {criterion.value: {"name": criterion.name, **asdict(criterion.about)} for criterion in criteria}
 
 
 def compared(criteria: Iterable[Criterion]) -> tuple[Criterion, ...]:

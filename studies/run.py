@@ -272,7 +272,7 @@ class Run:
             )
             for trial in self._front
         ]
-        return [trial.number for trial in self._front], np.array(rows).reshape(len(rows), -1)
+        return [trial.number for trial in self._front], np.array(rows, ndmin=2).reshape(len(rows), -1 if rows else 3)
 
     @cached_property
     def corners(self) -> NDArray[np.float64]:

@@ -58,7 +58,12 @@ def about_run(study: Study, storage: str | None = None) -> dict[str, Any]:
         study: what is searched.
         storage: the database that keeps its records, without its password; by default they lie in the folder.
     """
-    about: dict[str, Any] = {"name": study.name, "source": study.source, "digest": study.digest, "definition": study.definition}
+    about: dict[str, Any] = {
+        "name": study.name,
+        "source": study.source,
+        "digest": study.digest,
+        "definition": study.definition,
+    }
     if study.criteria:
         about["objectives"] = [criterion.to_json() for criterion in study.criteria]
     created = datetime.now(UTC).isoformat(timespec="seconds")

@@ -147,8 +147,8 @@ def _standing(front: Row) -> str:
 
 
 def further_readings(front: Row) -> dict[str, Row]:
-    """Return what a front's document tells of the values of further objectives, by reading."""
-    return {one["value"]: one["readings"][one["value"]] for one in front.get("objectives", ())}
+    """Return what a front's document tells of the values of further objectives, by reading (`criteria.abouts`)."""
+    return {one["value"]: {"name": one["name"], **one["readings"][one["value"]]} for one in front.get("objectives", ())}
 
 
 def candidates_table(
@@ -159,9 +159,9 @@ def candidates_table(
     Args:
         rows: the candidates.
         reference: what they are compared with.
-        further: what is told of readings of further objectives, by name, each a column.
+        further: what is told of values of further objectives, by reading (`criteria.abouts`), each a column.
     """
-    columns = {f">{about['title']}": (name, about) for name, about in (further or {}).items()}
+    columns = {f">{about['name'].replace('_', ' ')}": (name, about) for name, about in (further or {}).items()}
     compared = reference is not None
     has_target = reference is not None and reference["psnr_db"] < REFERENCE_CAP_DB
     doubts = any(row.get("front_probability", 1.0) < SURE for row in rows)
@@ -182,7 +182,10 @@ def candidates_table(
             ">change": change_text(reference, row) if reference and has_target else MISSING,
             ">SSIM": number_text(row["ssim"], 4),
             "layers": _layers_text(row["candidate"]),
-            **{header: reading_text(row.get(name), about["unit"]) for header, (name, about) in columns.items()},
+            **{
+                header: reading_text(row.get(name), about["unit"]).removesuffix(" dB")
+                for header, (name, about) in columns.items()
+            },
         }
         table.add_row(*(cells[header] for header in headers))
     return table

@@ -1,6 +1,7 @@
 """Diversity, texture and the worst group against independent computations, their laws, and what they refuse."""
 
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -207,7 +208,7 @@ def test_the_worst_group_is_the_least_of_the_means_and_is_named(digits):
 
 
 def test_groups_that_are_not_there_are_asked_for(digits):
-    with pytest.raises(InputError, match="data.evaluation has no array 'group': add one of 120 whole numbers or texts"):
+    with pytest.raises(InputError, match=r"data\.evaluation has no array 'group': add one of 120 whole numbers or texts"):
         WorstGroup().check(Samples({"x": digits}), "data.evaluation")
 
 
@@ -237,7 +238,7 @@ def test_what_is_no_number_is_refused(returned, error, words, digits):
 def test_an_object_is_asked_under_the_name_that_the_study_gives_it(digits):
     class Energy:
         name = "energy"
-        readings = {"energy_j": About("energy", "J", maximise=False)}
+        readings: ClassVar = {"energy_j": About("energy", "J", maximise=False)}
 
         def measure(self, subject):
             return {"energy_j": Reading(3.0, "J")}

@@ -208,16 +208,14 @@ def _quality(data: str, reference: Row, row: Row, has_target: bool) -> list[tupl
 
 def _further(data: str, reference: Row, row: Row, study: Study) -> list[tuple[str, str, str, str]]:
     """Return a line for each reading of a further objective that was measured."""
-    return [
-        (
-            f"{about.title}, {data}",
-            reading_text(reference.get(name), about.unit) if name in reference else "",
-            reading_text(row[name], about.unit),
-            "" if name in reference else "as the search measured it",
-        )
-        for name, about in readings_of(study.criteria).items()
-        if row.get(name) is not None
-    ]
+    lines = []
+    for name, about in readings_of(study.criteria).items():
+        if row.get(name) is not None:
+            itself = about.unit == "dB" and study.evaluation.target is None  # the reference against its own output
+            base = "" if itself or name not in reference else reading_text(reference[name], about.unit)
+            note = "" if name in reference else "as the search measured it"
+            lines.append((f"{_plain(about.title)}, {data}", base, reading_text(row[name], _plain(about.unit)), note))
+    return lines
 
 
 def _counts(study: Study) -> str:

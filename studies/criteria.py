@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..objectives.protocol import About, FurtherObjective, Reading
 from ..spaces.errors import InputError, nearest
 from .limits import Bound
-from .objective_table import ObjectiveTable
+
+if TYPE_CHECKING:
+    from .objective_table import ObjectiveTable
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,18 @@ def further(criteria: Iterable[Criterion], stages: Mapping[str, Mapping[str, Any
             words = name.removesuffix("_db").replace("_", " ") if about is None else f"{about.title} ({reading.how})"
             found.append((words, reading))
     return found
+
+
+def explained(criteria: Iterable[Criterion]) -> str:
+    """Return what the values of further objectives are, and what is asked of them, as sentences with a space before each."""
+    text = ""
+    for one in criteria:
+        asked = ["on the front"] * one.front + [
+            str(bound).removeprefix(one.about.title).strip() for bound in one.bounds
+        ]
+        what = f": {one.about.explanation}" if one.about.explanation else ""
+        text += f" {one.name.replace('_', ' ').capitalize()} is {one.about.title}{what}; {', '.join(asked) or 'shown only'}."
+    return text
 
 
 def abouts(criteria: Iterable[Criterion]) -> dict[str, dict[str, Any]]:

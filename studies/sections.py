@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..objectives.quality import CAP_DB
 from . import architecture, figures, page, search_section, strip
-from .criteria import further
+from .criteria import explained, further
 from .searched import searched
 from .texts import (
     change_text,
@@ -188,7 +188,8 @@ def _table_section(run: Run, front: Sequence[Trial]) -> str:
     columns = "".join(f'<th scope="col">{name}</th>' for name in head)
     return (
         "<section><h2>Candidates on the front</h2><p class='note'>Smallest first. Latency is the reference's time "
-        "divided by the speedup. On front: the probability that no other dominates it, given the intervals.</p>"
+        "divided by the speedup. On front: the probability that no other dominates it, given the intervals."
+        f"{html.escape(explained(run.criteria))}</p>"
         "<div class='scroll' tabindex='0' role='region' aria-label='Candidates on the front'>"
         f"<table><thead><tr>{columns}</tr></thead><tbody>{rows}</tbody></table></div></section>"
     )

@@ -208,7 +208,9 @@ def test_the_worst_group_is_the_least_of_the_means_and_is_named(digits):
 
 
 def test_groups_that_are_not_there_are_asked_for(digits):
-    with pytest.raises(InputError, match=r"data\.evaluation has no array 'group': add one of 120 whole numbers or texts"):
+    with pytest.raises(
+        InputError, match=r"data\.evaluation has no array 'group': add one of 120 whole numbers or texts"
+    ):
         WorstGroup().check(Samples({"x": digits}), "data.evaluation")
 
 

@@ -91,6 +91,11 @@ class Criterion:
         return cls(data["name"], data["value"], readings, data["front"], data["limits"])
 
 
+def kept_criteria(facts: Mapping[str, Any]) -> tuple[Criterion, ...]:
+    """Return the criteria that the facts of a bundle keep."""
+    return tuple(Criterion.from_json(entry["criterion"]) for entry in facts.get("objectives", {}).values())
+
+
 def readings_of(criteria: Iterable[Criterion]) -> dict[str, About]:
     """Return all that further objectives always read, by name."""
     return {name: about for criterion in criteria for name, about in criterion.readings.items()}

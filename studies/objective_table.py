@@ -84,9 +84,15 @@ class ObjectiveTable(BaseModel):
         return self
 
     @property
+    def functions(self) -> dict[str, str]:
+        """The functions that are given, by key."""
+        given = {"function": self.function, "features": self.features}
+        return {key: source for key, source in given.items() if source is not None}
+
+    @property
     def in_memory(self) -> bool:
         """Whether only the process that made the study can measure it: what it is was given as an object."""
-        return any((source or "").startswith(IN_MEMORY) for source in (self.function, self.features))
+        return any(source.startswith(IN_MEMORY) for source in self.functions.values())
 
     @property
     def limits(self) -> dict[str, float]:

@@ -48,6 +48,10 @@ class Parts(Protocol):
         """Return the file of such a text; None where it stands for an object in memory."""
         ...
 
+    def holds(self, source: str) -> bool:
+        """Whether such a text stands for a file, or for an object that is here."""
+        ...
+
 
 class FileParts:
     """Parts that a study file names; paths are relative to its folder."""
@@ -97,6 +101,10 @@ class FileParts:
     def file_of(self, source: str) -> Path | None:
         """Return its path."""
         return None if source.startswith(IN_MEMORY) else self.folder / source.rpartition(":")[0]
+
+    def holds(self, source: str) -> bool:
+        """Whether it is no object in memory."""
+        return not source.startswith(IN_MEMORY)
 
 
 class MemoryParts:
@@ -159,6 +167,10 @@ class MemoryParts:
     def file_of(self, source: str) -> Path | None:
         """Return its path, which is relative to where the process works."""
         return None if source.startswith(IN_MEMORY) else Path(source.rpartition(":")[0])
+
+    def holds(self, source: str) -> bool:
+        """Whether it was given, or is a file's."""
+        return source in self.objects or not source.startswith(IN_MEMORY)
 
 
 def objects_of(objectives: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

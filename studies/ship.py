@@ -173,13 +173,13 @@ def _facts(run: Run, trial: Trial, study: Study, part: Path) -> dict[str, Any]:
         "runtime": target.runtime,
         "shipped": now(),
         "expected": {"evaluation": {name: trial.value(name) for name in ("psnr_db", "ssim", *trial.further)}},
-        **_objectives(study),
+        **_objectives(run, study),
     }
 
 
-def _objectives(study: Study) -> dict[str, Any]:
+def _objectives(run: Run, study: Study) -> dict[str, Any]:
     """Return the further objectives as a bundle keeps them, to be measured again; nothing where there are none."""
-    pairs = zip(study.criteria, study.settings.further.values(), strict=True)
+    pairs = zip(run.criteria, study.settings.further.values(), strict=True)
     kept = {
         criterion.name: {
             "criterion": criterion.to_json(),

@@ -221,7 +221,10 @@ class Study:
         Raises:
             InputError: a function of one's own is not there.
         """
-        return tuple(make_objective(name, table, self._parts.function) for name, table in self.settings.further.items())
+        return tuple(self._objective(name) for name in self.settings.further)
+
+    def _objective(self, name: str) -> FurtherObjective:
+        return make_objective(name, self.settings.further[name], self._parts.function)
 
     @cached_property
     def criteria(self) -> tuple[Criterion, ...]:
@@ -410,13 +413,13 @@ class Study:
     def _objective_definition(self, name: str, table: ObjectiveTable) -> dict[str, Any]:
         """Return what of a table determines readings, or what is asked of them; functions are known by their file's content."""
         told = table.model_dump(exclude_defaults=True, exclude={"title"})
-        for key in ("function", "features"):
-            if key in told and (file := self._parts.file_of(told[key])) is not None:
+        for key, source in table.functions.items():
+            if (file := self._parts.file_of(source)) is not None:
                 try:
                     content = file.read_text(encoding="utf-8")
                 except (OSError, UnicodeDecodeError) as error:
                     raise InputError(f"objectives.{name}.{key}: {file} cannot be read: {error}") from error
-                told[key] = f"{told[key].rpartition(':')[2]}, {content_hash(content)[:12]}"
+                told[key] = f"{source.rpartition(':')[2]}, {content_hash(content)[:12]}"
         return told
 
     @property
@@ -475,9 +478,11 @@ class Study:
             )
 
     def _check_objectives(self) -> None:
-        """Raise `InputError` where a further objective asks for what the data does not have."""
-        for objective in self.further:
-            check = getattr(objective, "check", None)
+        """Raise `InputError` where a further objective asks for what the data does not have; not of those that are not here."""
+        for name, table in self.settings.further.items():
+            if not all(map(self._parts.holds, table.functions.values())):
+                continue
+            check = getattr(self._objective(name), "check", None)
             for key, samples in (("data.evaluation", self.evaluation), ("data.test", self.test)):
                 if check is not None and samples is not None:
                     check(samples, f"{key} {getattr(self.settings.data, key.split('.')[1])!r}")
@@ -564,11 +569,8 @@ class Study:
 
     def objective_files(self, table: ObjectiveTable) -> dict[str, str]:
         """Return the functions in files that an objective's table names, by key, with their absolute paths."""
-        given = {key: getattr(table, key) for key in ("function", "features")}
         files = {
-            key: (self._parts.file_of(source), source.rpartition(":")[2])
-            for key, source in given.items()
-            if source is not None
+            key: (self._parts.file_of(source), source.rpartition(":")[2]) for key, source in table.functions.items()
         }
         return {key: f"{file.absolute()}:{function}" for key, (file, function) in files.items() if file is not None}
 

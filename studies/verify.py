@@ -26,6 +26,7 @@ from ..spaces.candidate import Candidate
 from ..spaces.capture import load_function
 from ..spaces.errors import BuildError, InputError, SlimfrontError
 from .bundle import CANDIDATE_FILE, CHECK_FILE, MODEL_FILE, load_samples, read_bundle, save_samples
+from .criteria import kept_criteria, readings_of
 from .environment import current_environment
 from .objective_table import ObjectiveTable, make_objective
 
@@ -207,9 +208,8 @@ def _load(source: str, key: str) -> Callable[..., Any]:
 def _further_readings(facts: Mapping[str, Any]) -> list[tuple[str, str, float]]:
     """Return the readings of further objectives that a bundle promises: name, unit, and how far a repetition may be off."""
     return [
-        (reading, about["unit"], PSNR_DB if about["unit"] == "dB" else FURTHER)
-        for entry in facts.get("objectives", {}).values()
-        for reading, about in entry["criterion"]["readings"].items()
+        (reading, about.unit, PSNR_DB if about.unit == "dB" else FURTHER)
+        for reading, about in readings_of(kept_criteria(facts)).items()
     ]
 
 

@@ -46,6 +46,11 @@ class Criterion:
         return self.readings[self.value]
 
     @property
+    def title(self) -> str:
+        """The objective's name as a person writes it, for the heads of columns and axes."""
+        return self.name.replace("_", " ")
+
+    @property
     def bounds(self) -> tuple[Bound, ...]:
         """The limits of its value."""
         about = self.about
@@ -102,7 +107,9 @@ def readings_of(criteria: Iterable[Criterion]) -> dict[str, About]:
 
 
 def further(criteria: Iterable[Criterion], stages: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, Reading]]:
-    """Return all readings of further objectives that a trial has, with what each is called and how it was got.
+    """Return all readings of further objectives that a trial has, with what each is called.
+
+    What stands before a colon in how one was got is told as well: it names the worst group.
 
     Args:
         criteria: of the run.
@@ -112,8 +119,9 @@ def further(criteria: Iterable[Criterion], stages: Mapping[str, Mapping[str, Any
     for criterion in criteria:
         for name, data in stages.get(criterion.name, {}).get("readings", {}).items():
             about, reading = criterion.readings.get(name), Reading.from_json(data)
-            words = name.removesuffix("_db").replace("_", " ") if about is None else f"{about.title} ({reading.how})"
-            found.append((words, reading))
+            words = name.removesuffix("_db").replace("_", " ") if about is None else about.title
+            which, colon, _ = reading.how.partition(": ")
+            found.append((f"{words} ({which})" if colon else words, reading))
     return found
 
 
@@ -125,7 +133,7 @@ def explained(criteria: Iterable[Criterion]) -> str:
             str(bound).removeprefix(one.about.title).strip() for bound in one.bounds
         ]
         what = f": {one.about.explanation}" if one.about.explanation else ""
-        text += f" {one.name.replace('_', ' ').capitalize()} is {one.about.title}{what}; {', '.join(asked) or 'shown only'}."
+        text += f" {one.title.capitalize()} is {one.about.title}{what}; {', '.join(asked) or 'shown only'}."
     return text
 
 

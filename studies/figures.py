@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-    from ..objectives.protocol import About
     from .criteria import Criterion
 
 ACCENT = "#0b6b74"
@@ -58,14 +57,9 @@ def views_with(criteria: Sequence[Criterion]) -> dict[str, tuple[str, str]]:
     return VIEWS | {f"size-{criterion.value}": ("size_bytes", criterion.value) for criterion in criteria}
 
 
-def axis_title(about: About) -> str:
-    """Return the title of an axis of a further objective."""
-    return f"{about.title} ({about.unit})" if about.unit else about.title
-
-
 def axis_titles(criteria: Sequence[Criterion]) -> dict[str, str]:
     """Return the titles of the axes by column, those of further objectives among them."""
-    return AXIS_TITLES | {criterion.value: axis_title(criterion.about) for criterion in criteria}
+    return AXIS_TITLES | {one.value: f"{one.about.title} ({one.about.unit})".removesuffix(" ()") for one in criteria}
 
 
 def front_figures(frame: pd.DataFrame, criteria: Sequence[Criterion] = ()) -> dict[str, go.Figure]:

@@ -68,7 +68,10 @@ def trial_row(run: Run, trial: Trial) -> dict[str, Any]:
         "worst_psnr_db": _reading(trial, "worst_psnr_db"),
         "base": trial.candidate.base,
         "feasible": run.violation(trial) == 0.0,
-        **{name: _reading(trial, name) for name in readings_of(run.criteria)},
+        **{
+            name: math.nan if itself and about.unit == "dB" else _reading(trial, name)
+            for name, about in readings_of(run.criteria).items()
+        },
     }
 
 

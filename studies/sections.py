@@ -45,7 +45,7 @@ def view_titles(criteria: Sequence[Criterion]) -> dict[str, tuple[str, str]]:
     """Return the titles of `figures.views_with`, and which way is better."""
     return VIEW_TITLES | {
         f"size-{one.value}": (
-            f"Size and {one.about.title}",
+            f"Size and {one.title}",
             f"better: {'up' if one.about.maximise else 'down'} and left",
         )
         for one in criteria
@@ -179,7 +179,7 @@ def _table_section(run: Run, front: Sequence[Trial]) -> str:
         "Change",
         "Worst image",
         "SSIM",
-        *(criterion.name.replace("_", " ").capitalize() for criterion in run.criteria),
+        *(criterion.title.capitalize() for criterion in run.criteria),
     )
     reference, sure = run.reference, run.probabilities()
     rows = "".join(_table_row(run, trial, sure.get(trial.number)) for trial in front)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dash import dcc, html
 
 from ..criteria import readings_of
-from ..figures import axis_title, views_with
+from ..figures import views_with
 from ..sections import view_titles
 from ..texts import (
     MISSING,
@@ -151,7 +151,9 @@ def _more(followed: Followed, frame: Any) -> list[Any]:
         "worst_psnr_db": "worst image's PSNR",
         **{name: about.title for name, about in readings_of(followed.run.criteria).items()},
     } | names
-    parallel = PARALLEL | {one.value: axis_title(one.about) for one in followed.run.criteria}
+    parallel = PARALLEL | {
+        one.value: f"{one.title}, {one.about.unit}".removesuffix(", ") for one in followed.run.criteria
+    }
     return [
         html.Div(
             [
@@ -229,7 +231,7 @@ def front_table(boarded: Boarded) -> Any:
             *([_liked(liked.get(trial.candidate.key))] if liked else []),
         ]
         rows.append(html.Tr([html.Td(cell) for cell in cells], **data(trial=str(trial.number))))
-    further = [one.name.replace("_", " ") for one in run.criteria]
+    further = [one.title for one in run.criteria]
     heads = [
         "trial",
         "size",

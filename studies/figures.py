@@ -89,7 +89,7 @@ def view_layout(frame: pd.DataFrame, x: str, y: str, titles: Mapping[str, str] =
     """Return the layout of a scatter of two objectives, for the candidates of a frame."""
     return {
         "font": {"family": FONT, "size": 13, "color": INK},
-        "margin": {"l": 58, "r": 14, "t": 12, "b": 50},
+        "margin": {"l": 58 if y in AXIS_TITLES else 72, "r": 14, "t": 12, "b": 50},
         "height": 360,
         "showlegend": False,
         "hovermode": "closest",
@@ -113,7 +113,7 @@ def _points(rows: pd.DataFrame, x: str, y: str, name: str, color: str) -> go.Sca
         mode="markers",
         name=name,
         customdata=[int(trial) for trial in rows["trial"]],
-        hovertext=[_hover(row) for row in rows.to_dict("records")],
+        hovertext=[_hover(row) + _further(row, y) for row in rows.to_dict("records")],
         hoverinfo="text",
         marker={
             "symbol": [SYMBOLS[kind] for kind in rows["kind"]],
@@ -151,6 +151,12 @@ def _hover(row: dict[Any, Any]) -> str:
         f"<b>trial {row['trial']}</b>{label}<br>{size_text(row['size_bytes'])}"
         f"<br>{number_text(row['speedup'])}× ({interval})<br>{number_text(row['psnr_db'])} dB"
     )
+
+
+def _further(row: dict[Any, Any], column: str) -> str:
+    """Tell the value on an axis of a further objective."""
+    told = column not in AXIS_TITLES and known(row[column])
+    return f"<br>{html.escape(column.replace('_', ' '))} {row[column]:.4g}" if told else ""
 
 
 def _axis(frame: pd.DataFrame, column: str, title: str) -> dict[str, object]:

@@ -139,7 +139,8 @@ def _figures(followed: Followed, frame: Any) -> list[Any]:
         x, y = axes[name]
         plot = html.Div(graph, id=f"{name}-plot", className="plot", **data(margin=margin, view=name, x=x, y=y))
         views.append(html.Figure([html.Figcaption([title, html.Span(better)]), plot]))
-    return [html.Section([html.H2("Front"), html.Div(views, className="views")])]
+    titles = json.dumps({one.value: one.title for one in criteria})
+    return [html.Section([html.H2("Front"), html.Div(views, className="views", **data(further=titles))])]
 
 
 def _more(followed: Followed, frame: Any) -> list[Any]:

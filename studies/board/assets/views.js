@@ -25,8 +25,15 @@
   board.hover = row => {
     const label = row.label ? ` · ${board.escape(row.label)}` : "";
     const speed = row.state === "predicted" ? "predicted" : `${fixed(row.speedup_low, 2)}–${fixed(row.speedup_high, 2)}`;
-    return `<b>trial ${row.trial}</b>${label}<br>${size(row.size_bytes)}<br>${fixed(row.speedup, 2)}× (${speed})<br>${fixed(row.psnr_db, 2)} dB`;
+    return `<b>trial ${row.trial}</b>${label}<br>${size(row.size_bytes)}<br>${fixed(row.speedup, 2)}× (${speed})<br>${fixed(row.psnr_db, 2)} dB${further(row)}`;
   };
+
+  // Returns what is known of a candidate's further objectives, whose titles the page tells.
+  function further(row) {
+    const titles = JSON.parse(document.querySelector(".views[data-further]")?.dataset.further ?? "{}");
+    const known = Object.entries(titles).filter(([name]) => row[name] !== null && row[name] !== undefined);
+    return known.map(([name, title]) => `<br>${board.escape(title)} ${Number(row[name].toPrecision(4))}`).join("");
+  }
 
   const isMarked = row => board.onFront(row) || row.kind === "reference" || row.kind === "uniform";
   const opacity = row => board.able(row) || row.kind === "reference" ? 1 : FAINT;

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable
-from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -48,17 +48,21 @@ MinPreference = Annotated[
 ]
 MinSpeedup = Annotated[float | None, typer.Option(help="Least speedup against the reference.")]
 
-
-class Prefer(StrEnum):
-    """What decides among the candidates that keep the limits."""
-
-    knee = "knee"
-    size = "size"
-    latency = "latency"
-    psnr = "psnr"
-
-
-PreferOption = Annotated[Prefer, typer.Option(help="What decides among those that keep the limits.")]
+Least = Annotated[
+    list[str] | None,
+    typer.Option("--min", metavar="NAME=VALUE", help="Least value of a further objective; may be repeated."),
+]
+Most = Annotated[
+    list[str] | None,
+    typer.Option("--max", metavar="NAME=VALUE", help="Largest value of a further objective; may be repeated."),
+]
+PreferOption = Annotated[
+    str,
+    typer.Option(
+        metavar="[knee|size|latency|psnr|NAME]",
+        help="What decides among those that keep the limits; NAME is a further objective's.",
+    ),
+]
 
 
 def main() -> None:
@@ -302,7 +306,9 @@ def pick(
     max_drop: MaxDrop = None,
     min_speedup: MinSpeedup = None,
     min_preference: MinPreference = None,
-    prefer: PreferOption = Prefer.knee,
+    min: Least = None,
+    max: Most = None,
+    prefer: PreferOption = "knee",
     propose: Annotated[
         bool, typer.Option("--propose", help="Also look among candidates that were not measured; measure the best.")
     ] = False,
@@ -310,12 +316,14 @@ def pick(
     quiet: Quiet = False,
 ) -> None:
     """Choose one candidate of a run by what it must keep."""
+    from .studies.criteria import abouts, limits_of_texts
     from .studies.pick import choice_notes
     from .studies.run import open_run
     from .studies.show import candidate_view
 
     screen = Screen(json, quiet)
     opened = open_run(run)
+    bounds = limits_of_texts(min or (), "--min"), limits_of_texts(max or (), "--max")
     limits = (max_size, max_latency, min_psnr, max_drop, min_speedup)
     if propose and min_preference is not None:
         raise InputError("give either --propose or --min-preference: nobody has judged what was not measured")
@@ -323,12 +331,12 @@ def pick(
         from .search.propose import propose as find
 
         with screen.steps() as progress:
-            chosen, notes = find(opened, *limits, prefer.value, progress)
+            chosen, notes = find(opened, *limits, prefer, progress, *bounds)
         screen.note(*notes)
         opened = open_run(run)
     else:
-        chosen = opened.pick(*limits, prefer.value, min_preference)
-    screen.result(chosen.row(), candidate_view)
+        chosen = opened.pick(*limits, prefer, min_preference, *bounds)
+    screen.result(chosen.row(), partial(candidate_view, further=abouts(opened.criteria)))
     screen.note(*choice_notes(opened, chosen))
     screen.hint(f"next: slimfront ship {shlex.quote(str(run))} --trial {chosen.number} -o bundle")
 
@@ -347,14 +355,16 @@ def polish(
     Interrupted, the same command goes on.
     """
     from .search.polish import polish as train
+    from .studies.criteria import abouts
     from .studies.run import open_run
     from .studies.show import candidate_view
 
     screen = Screen(json, quiet)
+    opened = open_run(run)
     with screen.steps() as progress:
-        found, notes = train(open_run(run), trial, steps, seed, progress)
+        found, notes = train(opened, trial, steps, seed, progress)
     screen.note(*notes)
-    screen.result(found.row(), candidate_view)
+    screen.result(found.row(), partial(candidate_view, further=abouts(opened.criteria)))
     screen.hint(f"next: slimfront front {shlex.quote(str(run))}")
 
 
@@ -386,7 +396,9 @@ def ship(
     max_drop: MaxDrop = None,
     min_speedup: MinSpeedup = None,
     min_preference: MinPreference = None,
-    prefer: PreferOption = Prefer.knee,
+    min: Least = None,
+    max: Most = None,
+    prefer: PreferOption = "knee",
     bundle: Annotated[
         int | None,
         typer.Option(metavar="N", help="Ship N spread members of the front, with a loader that chooses on the device."),
@@ -398,7 +410,7 @@ def ship(
     quiet: Quiet = False,
 ) -> None:
     """Write a candidate as a bundle, measured again in a fresh process; or several, with a loader that chooses on the device."""
-    from .studies.limits import given_limits
+    from .studies.criteria import abouts, limits_of_texts
     from .studies.pick import choice_notes
     from .studies.run import open_run
     from .studies.ship import choose, shipped, shipped_notes
@@ -408,19 +420,20 @@ def ship(
 
     screen = Screen(json, quiet)
     opened = open_run(run)
+    bounds = limits_of_texts(min or (), "--min"), limits_of_texts(max or (), "--max")
     limits = (max_size, max_latency, min_psnr, max_drop, min_speedup)
     hint = f"shipped to {output}; check it anywhere with: slimfront verify {shlex.quote(str(output))}"
     if bundle is not None:
-        if trial is not None or min_preference is not None or prefer is not Prefer.knee:
+        if trial is not None or min_preference is not None or prefer != "knee":
             raise InputError("--bundle takes limits only: leave --trial, --prefer and --min-preference out")
-        folder = ship_spread(opened, bundle, output, given_limits(*limits), screen.hint, why)
+        folder = ship_spread(opened, bundle, output, opened.wanted(*limits, *bounds), screen.hint, why)
         screen.result({"members": shipped_members(folder)}, members_view)
         screen.hint(hint)
         return
-    chosen = choose(opened, trial, *limits, prefer.value, min_preference)
+    chosen = choose(opened, trial, *limits, prefer, min_preference, *bounds)
     row = shipped(ship_trial(opened, chosen, output, screen.hint, why))
     screen.note(*choice_notes(opened, chosen), *shipped_notes(chosen, row))
-    screen.result(row, candidate_view)
+    screen.result(row, partial(candidate_view, further=abouts(opened.criteria)))
     screen.hint(hint)
 
 
@@ -472,9 +485,13 @@ def evaluate(
 ) -> None:
     """Build and measure candidates, outside any run."""
     from .search.evaluate import evaluate as measure
+    from .studies.criteria import abouts
     from .studies.show import candidates_table
 
-    _of_candidates(study, candidates, uniform, Screen(json, quiet), measure, candidates_table)
+    def table(rows: list[dict[str, Any]], loaded: Any) -> Any:
+        return candidates_table(rows, further=abouts(loaded.criteria))
+
+    _of_candidates(study, candidates, uniform, Screen(json, quiet), measure, table)
 
 
 @app.command(epilog="Example: slimfront predict painting --uniform weight_bits=8,activation_bits=8")
@@ -485,7 +502,7 @@ def predict(
     from .studies.predict import predict as foresee
     from .studies.show import predictions_table
 
-    _of_candidates(study, candidates, uniform, Screen(json, quiet), foresee, predictions_table)
+    _of_candidates(study, candidates, uniform, Screen(json, quiet), foresee, lambda rows, _: predictions_table(rows))
 
 
 def _of_candidates(
@@ -507,7 +524,7 @@ def _of_candidates(
     screen.note(*told)
     with screen.steps() as progress:
         rows = work(loaded, chosen, progress)
-    screen.result(rows, view)
+    screen.result(rows, lambda found: view(found, loaded))
     screen.note(*(note for note in loaded.warnings if note not in told))
 
 

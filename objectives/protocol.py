@@ -2,15 +2,19 @@
 
 class Energy:
     name = "energy"
+    readings = {"energy_j": About("energy of a batch", "J", maximise=False)}
 
     def measure(self, subject: Subject) -> dict[str, Reading]:
         joules = my_meter(subject.model.session)
         return {"energy_j": Reading(joules, "J", how="power meter")}
+
+study = sf.Study(…, objectives={"energy": {"objective": Energy(), "front": True}})
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -145,4 +149,42 @@ class Objective(Protocol):
         Raises:
             BuildError: the model does not load or run, or gives values that are not finite.
         """
+        ...
+
+
+@dataclass(frozen=True)
+class About:
+    """What people are told of a reading, and which way is better.
+
+    Attributes:
+        title: what it is called, in small letters.
+        unit: as of `Reading`.
+        maximise: whether more is better.
+        explanation: one sentence, with its source.
+    """
+
+    title: str
+    unit: str = ""
+    maximise: bool = True
+    explanation: str = ""
+
+    def minimised(self, value: float) -> float:
+        """Return a value so that less is better."""
+        return -value if self.maximise else value
+
+
+class FurtherObjective(Objective, Protocol):
+    """An objective beside size, speed and quality, which a study's ``[objectives]`` asks for.
+
+    One of its readings is its value, which can join the front and be limited. It is measured after quality and before
+    timing, on the outputs that quality was measured on. One that asks something of the data has a method ``check`` as well,
+    which is given the samples and the study's key of them, and raises `InputError` where they lack it.
+
+    Attributes:
+        readings: what it always reads, by name; the first is its value, where the study names no other.
+    """
+
+    @property
+    def readings(self) -> Mapping[str, About]:
+        """What it always reads."""
         ...

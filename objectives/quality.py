@@ -41,7 +41,7 @@ def ssim(images: NDArray, targets: NDArray, low: float, high: float) -> tuple[ND
     """
     from skimage.metrics import structural_similarity
 
-    pictures = [_planes(array) for array in (images, targets)]
+    pictures = [planes(array) for array in (images, targets)]
     smallest = min(pictures[0].shape[-2:])
     window = min(SSIM_WINDOW, smallest - 1 + smallest % 2)
     values = [
@@ -64,11 +64,17 @@ def ssim(images: NDArray, targets: NDArray, low: float, high: float) -> tuple[ND
     return np.array(values), window
 
 
-def _planes(images: NDArray) -> NDArray:
+def planes(images: NDArray) -> NDArray:
     """Return ``[N, planes, H, W]``; what has fewer axes is one row of pixels."""
     if images.ndim < 3:
         return images.reshape(len(images), 1, 1, -1)
     return images.reshape(len(images), -1, *images.shape[-2:])
+
+
+def judged_against(subject: Subject) -> tuple[NDArray[np.float32], str]:
+    """Return the pictures that a model's are compared with ``[N, ...]``, and what they are called."""
+    target = subject.model.samples.target
+    return (subject.reference.outputs, "the reference's output") if target is None else (target, "the target")
 
 
 class Quality:
@@ -85,8 +91,7 @@ class Quality:
         samples = subject.model.samples
         outputs = subject.model.outputs
         reference = subject.reference.outputs
-        target = reference if samples.target is None else samples.target
-        against = "the reference's output" if samples.target is None else "the target"
+        target, against = judged_against(subject)
         psnr = psnr_db(outputs, target, samples.low, samples.high)
         fidelity = psnr_db(outputs, reference, samples.low, samples.high)
         similarity, window = ssim(outputs, target, samples.low, samples.high)

@@ -20,12 +20,14 @@ class Samples:
         target: float32 ``[N, C, H, W]`` in ``low..high``, or None where there is no truth.
         low: black in the model's output.
         high: white in the model's output.
+        group: what each sample belongs to, whole numbers or texts ``[N]`` (a style, a class); None where nothing is known.
     """
 
     inputs: dict[str, NDArray]
     target: NDArray[np.float32] | None = None
     low: float = 0.0
     high: float = 1.0
+    group: NDArray | None = None
 
     @property
     def count(self) -> int:
@@ -35,7 +37,8 @@ class Samples:
     def first(self, count: int) -> Samples:
         """Return the first few samples."""
         target = None if self.target is None else self.target[:count]
-        return Samples({name: array[:count] for name, array in self.inputs.items()}, target, self.low, self.high)
+        group = None if self.group is None else self.group[:count]
+        return Samples({name: array[:count] for name, array in self.inputs.items()}, target, self.low, self.high, group)
 
     def glanced(self, batch: int) -> int:
         """Return how many samples are looked at before all others, in whole batches; 0 where they are most of them."""

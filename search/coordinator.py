@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from ..objectives.predictor_file import write_predictor
 from ..spaces.candidate import Candidate
 from ..spaces.errors import InputError
 from ..studies.reading_notes import environment_notes, reading_notes
-from ..studies.records import DONE, FAILED
+from ..studies.records import DONE, FAILED, PREDICTED
 from ..studies.run import Run
 from ..studies.run_folder import PREDICTOR_FILE, keep_environment, writing_to
 from ..studies.standing import Standing
-from ..studies.trial import QUALITY, REFERENCE_LABEL, STAGES, Trial
+from ..studies.trial import QUALITY, REFERENCE_LABEL, Trial, stages_with
 from .agenda import TRIES, Agenda
 from .evaluate import TIMING, Evaluator, StageResult
 from .mirror import Mirror
@@ -262,7 +263,9 @@ class Coordinator:
         """Decide whether a trial that was built and judged is timed now."""
         before = work.trials[0]
         trial = self.run.any_trial(before.number)
-        if QUALITY not in trial.stages and trial.state != FAILED:  # the time was over, or it was others' meanwhile
+        if (
+            not trial.judged_by(self.study.criteria) and trial.state != FAILED
+        ):  # the time was over, or it was others' meanwhile
             return
         if trial.judged and not before.judged:  # what a glance has ended, or was judged before, is no measure
             (self.pace.candidates if trial.candidate.repair == "static" else self.pace.twins).append(seconds)
@@ -276,13 +279,10 @@ class Coordinator:
 
     def _is_done(self, work: Work) -> bool:
         """Whether all that a piece of work was to find is on record: its worker ended when it had told of it."""
-        last = QUALITY if work.kind is Kind.JUDGE else TIMING
+        stages = stages_with(self.study.criteria)
         now = [self.run.any_trial(trial.number).stages for trial in work.trials]
         before = [trial.stages for trial in work.trials]
-        return all(
-            stages.get(last, {}).get("state") not in (None, FAILED) and stages[last] != known.get(last)
-            for stages, known in zip(now, before, strict=True)
-        )
+        return all(_is_news(work.kind, stages, *pair) for pair in zip(now, before, strict=True))
 
     def _take_lost(self, told: Told) -> None:
         """Give work whose worker ended to another; a candidate that does so again and again has failed."""
@@ -299,7 +299,8 @@ class Coordinator:
             return
         if work.kind is Kind.TIME_AGAIN:
             return
-        stage = next((stage for stage in STAGES if trial.stages.get(stage, {}).get("state") != DONE), TIMING)
+        stages = stages_with(self.study.criteria)
+        stage = next((stage for stage in stages if trial.stages.get(stage, {}).get("state") != DONE), TIMING)
         tries = TRIES if self._tries[number] >= TRIES else self._losses[number]
         result = StageResult(stage, FAILED, trial.sha256, reason=f"{told.lost}, in each of {tries} tries")
         self._finished(self.recorded.add([(number, result)]))
@@ -343,3 +344,16 @@ class Coordinator:
         pending = len(self.recorded.left_to_others())
         if pending:
             self.progress.note(f"other processes are still evaluating {pending} candidates of the run")
+
+
+def _is_news(kind: Kind, stages: Sequence[str], now: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
+    """Whether the last stage that a piece of work is to find was found since.
+
+    Args:
+        kind: of the work.
+        stages: of the study, in their order.
+        now, before: what is known of a trial's stages, by stage.
+    """
+    estimated = now.get(QUALITY, {}).get("state") == PREDICTED
+    last = TIMING if kind is not Kind.JUDGE else QUALITY if estimated else stages[-2]
+    return now.get(last, {}).get("state") not in (None, FAILED) and now[last] != before.get(last)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ..objectives.protocol import Reading
 from ..objectives.ratio import spread
 from ..studies import front
+from ..studies.criteria import Criterion, compared, coordinates
 from ..studies.run import Run
 from ..studies.trial import Trial
 
@@ -26,34 +27,44 @@ class Bar:
 
     Attributes:
         numbers: the trials of the front.
-        rows: their sizes, drops and slowest times ``[F, 3]``.
+        rows: their sizes, drops, slowest times and further objectives ``[F, 3 + K]``.
         best_db: PSNR of the reference.
         has_target: whether the evaluation data has targets.
+        criteria: the further objectives that dominance compares.
+        best: what the reference has of their readings.
     """
 
     numbers: Sequence[int]
     rows: NDArray[np.float64]
     best_db: float
     has_target: bool
+    criteria: Sequence[Criterion] = ()
+    best: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, run: Run) -> Bar | None:
         """Return a run's bar; None where nothing is measured yet."""
         numbers, rows = run.bar
-        return cls(numbers, rows, run.reference.value("psnr_db"), run.has_target) if numbers else None
+        if not numbers:
+            return None
+        return cls(numbers, rows, run.reference.value("psnr_db"), run.has_target, compared(run.criteria), run.best)
 
     def dominator(self, readings: Mapping[str, Reading]) -> int | None:
         """Return a trial that is no larger, no worse, and at its slowest no slower than a candidate at its best.
 
+        None as well where a further objective that is compared was not measured yet: in that it may be the best.
+
         Args:
-            readings: size, quality and predicted speedup, of which the high ends of their intervals count.
+            readings: size, quality, predicted speedup and further objectives; the high ends of intervals count.
         """
-        needed = ("predicted_speedup", "size_bytes", "psnr_db", "fidelity_db")
+        values = [criterion.value for criterion in self.criteria]
+        needed = ("predicted_speedup", "size_bytes", "psnr_db", "fidelity_db", *values)
         if any(name not in readings for name in needed):
             return None
         speedup, psnr, fidelity = (_highest(readings[name]) for name in ("predicted_speedup", "psnr_db", "fidelity_db"))
         drop = front.drop_db(psnr, fidelity, self.best_db, self.has_target)
-        own = np.array([readings["size_bytes"].value, drop, 1.0 / speedup])
+        further = coordinates(self.criteria, readings, self.best)
+        own = np.array([readings["size_bytes"].value, drop, 1.0 / speedup, *further])
         found = np.flatnonzero((self.rows <= own).all(axis=1) & (self.rows != own).any(axis=1))
         return self.numbers[found[0]] if len(found) else None
 

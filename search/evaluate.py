@@ -23,6 +23,7 @@ from ..spaces.build import Built, built_hash
 from ..spaces.candidate import Candidate
 from ..spaces.errors import BuildError, InputError
 from ..spaces.statistics import Progress
+from ..studies.criteria import readings_of
 from ..studies.reading_notes import reading_notes
 from ..studies.records import DONE, FAILED, PREDICTED
 from ..studies.run_folder import save_model_file
@@ -72,7 +73,7 @@ class Evaluator:
         self.study = study
         self.models = models
         self.predictor = predictor
-        self.objectives = tuple(objectives) or default_objectives(study.target)
+        self.objectives = tuple(objectives) or default_objectives(study.target, study.further)
         self.reference_times = ReferenceTimes(study.environment.machine, study.graph.digest)
         self._latest: tuple[str, OpenModel] | None = None  # judged last, often timed next
 
@@ -273,10 +274,15 @@ class Evaluator:
         return OpenModel(path, self.study.evaluation, self.study.graph.batch, self.study.target)
 
 
-def default_objectives(target: Target) -> tuple[Objective, ...]:
-    """Return what is measured after building; of another runtime also whether it computes what ONNX Runtime does."""
+def default_objectives(target: Target, further: Sequence[Objective] = ()) -> tuple[Objective, ...]:
+    """Return what is measured after building; of another runtime also whether it computes what ONNX Runtime does.
+
+    Args:
+        target: what candidates run on.
+        further: a study's further objectives, each a stage between quality and timing.
+    """
     agreement = () if isinstance(target, OnnxRuntime) else (Agreement(),)
-    return (*agreement, Quality(), Timing())
+    return (*agreement, Quality(), *further, Timing())
 
 
 def evaluate(study: Study, candidates: Sequence[Candidate], progress: Progress | None = None) -> list[dict[str, Any]]:
@@ -298,7 +304,15 @@ def evaluate(study: Study, candidates: Sequence[Candidate], progress: Progress |
         rows = []
         for candidate in candidates:
             sha256, readings = _measure(evaluator, candidate)
-            trial = Trial(-1, candidate, "measured", sha256=sha256, readings=readings, reference_ms=reference_ms)
+            trial = Trial(
+                -1,
+                candidate,
+                "measured",
+                sha256=sha256,
+                readings=readings,
+                reference_ms=reference_ms,
+                further=tuple(readings_of(study.criteria)),
+            )
             rows.append({**trial.row(), "trial": None})
             timings.append(readings)
     study.warn(*reading_notes(timings))

@@ -249,7 +249,7 @@ class Logged:
 
 
 def _metrics(trial: Trial, hypervolume: float) -> dict[str, float]:
-    known = {name: trial.value(name) for name in READINGS if name in trial.readings}
+    known = {name: trial.value(name) for name in (*READINGS, *trial.further) if name in trial.readings}
     return {**known, "hypervolume": hypervolume}
 
 

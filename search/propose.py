@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from ..objectives.predictor import Predictor
 from ..spaces.candidate import Candidate
 from ..spaces.errors import BuildError, InputError
 from ..spaces.statistics import Progress
+from ..studies.criteria import bounds_of
 from ..studies.front import full_drop_db
 from ..studies.limits import Limits, given_limits
 from ..studies.pick import check_preference, pick, preferred
@@ -43,6 +44,8 @@ def propose(
     min_speedup: float | None = None,
     prefer: str = "knee",
     progress: Progress | None = None,
+    min: Mapping[str, float] | None = None,
+    max: Mapping[str, float] | None = None,
 ) -> tuple[Trial, list[str]]:
     """Return the candidate that keeps the limits and suits best, of those measured and of all others.
 
@@ -51,8 +54,10 @@ def propose(
 
     Args:
         run: with its reference measured; the study that it was made of has to be there.
-        max_size, max_latency, min_psnr, max_drop, min_speedup, prefer: as for `Run.pick`.
+        max_size, max_latency, min_psnr, max_drop, min_speedup, prefer: as for `Run.pick`; the model tells size, time and drop
+            alone, so that no further objective can be preferred.
         progress: told what is being done, and the part of it that is done.
+        min, max: as for `Run.pick`; the model does not know of them, but what it finds is measured and has to keep them.
 
     Returns:
         The trial, and notes: a line for each candidate that was evaluated, or why none was.
@@ -63,7 +68,8 @@ def propose(
             ones included.
     """
     check_preference(prefer)
-    wanted = given_limits(max_size, max_latency, min_psnr, max_drop, min_speedup).over(run.limits)
+    bounds = bounds_of(run.criteria, min, max)
+    wanted = given_limits(max_size, max_latency, min_psnr, max_drop, min_speedup, bounds).over(run.limits)
     with adding_to(run) as addition:
         _propose(addition, wanted, prefer, progress)
     try:
@@ -138,7 +144,7 @@ def best_unmeasured(
     keeping = order[scores[order] < BROKEN]
     together = np.concatenate([np.array(kept), points[keeping] + BETTER * np.ptp(solved.centre, axis=0)])
     quality = -together[:, 2] * full_drop_db(run.has_target)
-    best = preferred(together, quality.tolist(), prefer) - len(kept)
+    best = preferred(together, {"psnr": (-quality).tolist()}, prefer) - len(kept)
     return candidates[keeping[best]] if best >= 0 else None
 
 

@@ -17,7 +17,7 @@ from ..spaces.errors import InputError
 from ..studies.holdings import trained_path
 from ..studies.records import DONE
 from ..studies.standing import Doing
-from ..studies.trial import STAGES, Trial
+from ..studies.trial import Trial, stages_with
 from . import cluster, remote
 from .evaluate import TIMING, Evaluator
 from .nodes import Node
@@ -78,7 +78,7 @@ class RayPool:
         self.most = most
         self.limits = {
             stage: stage_seconds or max(least, FACTOR * reference.stages[stage]["seconds"])
-            for stage, least in LEAST_SECONDS.items()
+            for stage, least in self._least_seconds.items()
         }
         self.environment = self.study.environment
         self.roster = Roster(self.study, self.models)
@@ -400,8 +400,15 @@ class RayPool:
         """Return the stage that a task is at."""
         if task.work.kind is not Kind.JUDGE:
             return "timing"
-        left = [stage for stage in ("prediction", *STAGES[:-1]) if stage not in task.work.trials[0].stages]
-        return left[min(task.stages, len(left) - 1)] if left else STAGES[-2]
+        stages = stages_with(self.study.criteria)[:-1]
+        left = [stage for stage in ("prediction", *stages) if stage not in task.work.trials[0].stages]
+        return left[min(task.stages, len(left) - 1)] if left else stages[-1]
+
+    @property
+    def _least_seconds(self) -> dict[str, float]:
+        """What each stage may always take; a further objective's as quality's."""
+        further = (criterion.name for criterion in self.study.criteria)
+        return LEAST_SECONDS | dict.fromkeys(further, LEAST_SECONDS["quality"])
 
     def _limit(self, task: _Task, stage: str) -> float:
         if not task.began:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
+import numpy as np
+
 from ..studies.front import nondominated
 from ..studies.records import PREDICTED
 from ..studies.run import Run
@@ -11,6 +13,8 @@ from ..studies.trial import QUALITY, Trial
 from .doubt import POSTPONED, doubtful, hopeless, sure_enough
 from .evaluate import TIMING, StageResult
 from .recorded import RecordedRun
+
+UNKNOWN = -1e300  # of a further objective that was not measured: it may be the best
 
 
 class TimingQueue:
@@ -74,8 +78,8 @@ class TimingQueue:
                 found.append(trial)
         if not found:
             return []
-        points = [*(self.run.point(trial) for trial in found), *self.run.corners]
-        promising = nondominated(points)[: len(found)]
+        points = [*(self.run.coordinates(trial) for trial in found), *self.run.edge]
+        promising = nondominated(np.nan_to_num(points, nan=UNKNOWN))[: len(found)]
         return [t for _, t in sorted(zip(~promising, found, strict=True), key=lambda pair: (pair[0], pair[1].number))]
 
     def take_due(self, most: int) -> list[Trial]:

@@ -95,6 +95,8 @@ def save_samples(path: Path, samples: Samples, outputs: NDArray | None = None) -
     arrays["range"] = np.array([samples.low, samples.high])
     if samples.target is not None:
         arrays["target"] = samples.target
+    if samples.group is not None:
+        arrays["group"] = samples.group
     if outputs is not None:
         arrays["output"] = outputs
     np.savez_compressed(path, **arrays)
@@ -106,10 +108,11 @@ def load_samples(path: Path) -> tuple[Samples, NDArray | None]:
         with np.load(path, allow_pickle=False) as stored:
             inputs = {key.removeprefix("input:"): stored[key] for key in stored.files if key.startswith("input:")}
             target = stored["target"] if "target" in stored.files else None
+            group = stored["group"] if "group" in stored.files else None
             output = stored["output"] if "output" in stored.files else None
             low, high = map(float, stored["range"])
     except FileNotFoundError:
         raise InputError(f"{path.parent} is no whole bundle: it has no {path.name}") from None
     except Exception as error:  # zipfile, zlib and numpy each raise their own
         raise InputError(f"{path} is damaged: {error}") from error
-    return Samples(inputs, target, low, high), output
+    return Samples(inputs, target, low, high, group), output

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,18 @@ from ..objectives.runtimes import DEFAULT_RUNTIME
 from ..spaces.candidate import NATIVE, Candidate
 from ..spaces.graph import EXTERNAL_ABOVE_BYTES
 from .bundle import MODEL_FILE
-from .texts import change_text, interval_text, number_text, ratio_text, runtime_text, size_text, student_text, time_text
+from .criteria import Criterion, kept_criteria, readings_of
+from .texts import (
+    change_text,
+    interval_text,
+    number_text,
+    ratio_text,
+    reading_text,
+    runtime_text,
+    size_text,
+    student_text,
+    time_text,
+)
 
 if TYPE_CHECKING:
     from ..spaces.graph import Graph, Port
@@ -40,7 +51,7 @@ def card(row: Row, facts: Row, study: Study) -> str:
 
 | | reference | this model | |
 |---|---:|---:|---|
-{_table(row, study)}
+{_table(row, study, kept_criteria(facts))}
 
 The speedup is the median of the ratios to the reference, timed in turn with it: a batch of {facts["batch"]} on
 {threads}; in brackets its 95 % interval. PSNR and SSIM are means over {_counts(study)},
@@ -166,7 +177,7 @@ def _summary(candidate: Candidate, study: Study) -> str:
     )
 
 
-def _table(row: Row, study: Study) -> str:
+def _table(row: Row, study: Study, criteria: Sequence[Criterion]) -> str:
     reference = row["reference"]
     interval = interval_text(row["speedup_low"], row["speedup_high"])
     small, fast = ratio_text(reference["size_bytes"], row["size_bytes"]), number_text(row["speedup"])
@@ -174,9 +185,11 @@ def _table(row: Row, study: Study) -> str:
         ("size", size_text(reference["size_bytes"]), size_text(row["size_bytes"]), f"{small} smaller"),
         ("time", time_text(reference["latency_ms"]), time_text(row["latency_ms"]), f"{fast}× ({interval})"),
         *_quality("evaluation data", reference, row, study.evaluation.target is not None),
+        *_further("evaluation data", reference, row, criteria, study.evaluation.target is not None),
     ]
     if row["test"] is not None and study.test is not None:
         lines += _quality("test data", row["test"]["reference"], row["test"], study.test.target is not None)
+        lines += _further("test data", row["test"]["reference"], row["test"], criteria, study.test.target is not None)
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -190,6 +203,20 @@ def _quality(data: str, reference: Row, row: Row, has_target: bool) -> list[tupl
     lines.append((f"SSIM, {data}", base, number_text(row["ssim"], 4), ""))
     if has_target:
         lines.append((f"fidelity, {data}", "", f"{number_text(row['fidelity_db'])} dB", ""))
+    return lines
+
+
+def _further(
+    data: str, reference: Row, row: Row, criteria: Sequence[Criterion], has_target: bool
+) -> list[tuple[str, str, str, str]]:
+    """Return a line for each reading of a further objective that was measured."""
+    lines = []
+    for name, about in readings_of(criteria).items():
+        if row.get(name) is not None:
+            itself = about.unit == "dB" and not has_target  # the reference against its own output
+            base = "" if itself or name not in reference else reading_text(reference[name], about.unit)
+            note = "" if name in reference else "as the search measured it"
+            lines.append((f"{_plain(about.title)}, {data}", base, reading_text(row[name], _plain(about.unit)), note))
     return lines
 
 

@@ -17,6 +17,7 @@ from ..spaces.errors import InputError, nearest, one_line
 from ..spaces.graph import Graph, Port
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+GROUP = "group"  # what each sample belongs to
 ACCEPTED = "give an array [N, ...], a dict of arrays by input name, or a pair of inputs and target"
 Range = tuple[float, float]
 Arrays = dict[str, NDArray]
@@ -73,7 +74,7 @@ def as_inputs(arrays: Mapping[str, Any], graph: Graph, key: str) -> Arrays:
             wanted = "'input'" if len(graph.inputs) == 1 else f"{port.name!r}"
             raise InputError(f"{key} must hold {wanted}, but has {', '.join(map(repr, arrays)) or 'nothing'}")
         inputs[port.name] = _as_input(arrays[name], port, f"{key}: {name}")
-    known = [*inputs, "input", "target"] if len(inputs) == 1 else [*inputs, "target"]
+    known = [*inputs, *(["input"] if len(inputs) == 1 else []), "target", GROUP]
     unread = [name for name in arrays if name not in known]
     if unread:
         raise InputError(
@@ -96,7 +97,19 @@ def as_samples(arrays: Mapping[str, Any], graph: Graph, key: str, value_range: R
     if target is not None:
         count = len(next(iter(inputs.values())))
         target = _as_target(_as_array(target, f"{key}: target"), graph.outputs[0], count, f"{key}: target", value_range)
-    return Samples(inputs, target, *value_range)
+    return Samples(inputs, target, *value_range, _group_of(arrays, inputs, f"{key}: {GROUP}"))
+
+
+def _group_of(arrays: Mapping[str, Any], inputs: Arrays, what: str) -> NDArray | None:
+    """Return what each sample belongs to ``[N]``; None where nothing is said of it."""
+    if GROUP not in arrays or GROUP in inputs:
+        return None
+    group, count = _as_array(arrays[GROUP], what), len(next(iter(inputs.values())))
+    if group.dtype.kind not in "iuU":
+        raise InputError(f"{what} must hold whole numbers or texts, one a sample, but got {group.dtype.name}")
+    if group.shape != (count,):
+        raise InputError(f"{what} must have shape {[count]}, one value a sample, but got {list(group.shape)}")
+    return group
 
 
 def check_distinct(sets: Mapping[str, Arrays]) -> None:

@@ -11,7 +11,6 @@ from typing import Annotated, Any
 
 from pydantic import (
     BaseModel,
-    ConfigDict,
     Discriminator,
     Field,
     Tag,
@@ -27,6 +26,7 @@ from ..spaces.errors import InputError, nearest
 from ..spaces.session import CPU
 from ..spaces.student import BLOCKS, UPSAMPLINGS
 from .limits import Limits, parse_time
+from .objective_table import STRICT, ObjectiveEntry, ObjectiveTable, check_objectives
 
 SAMPLERS = ("frontier", "tpe", "nsga2", "gp", "random")
 DEFAULT_WEIGHT_BITS = (2, 3, 4, 5, 6, 8, 32)
@@ -70,7 +70,7 @@ def _choices(values: tuple[int, ...], allowed: tuple[int, ...]) -> tuple[int, ..
 class Table(BaseModel):
     """A table of the study file: no key but these, no value of another type."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+    model_config = STRICT
 
 
 class ModelTable(Table):
@@ -380,6 +380,7 @@ class Settings(Table):
         pruning_ratios=DEFAULT_PRUNING_RATIOS,
     )
     constraints: ConstraintsTable = ConstraintsTable()
+    objectives: dict[str, ObjectiveEntry] = {}
     target: TargetTable = TargetTable()
     search: SearchTable = SearchTable()
     training: TrainingTable = TrainingTable()
@@ -390,6 +391,17 @@ class Settings(Table):
         if not value or value in (".", "..") or any(letter in value for letter in "/\\\0\n"):
             raise ValueError(f"must be a plain name, such as 'taef2', but got {value!r}")
         return value
+
+    @field_validator("objectives")
+    @classmethod
+    def _known_objectives(cls, value: dict[str, bool | ObjectiveTable]) -> dict[str, bool | ObjectiveTable]:
+        check_objectives(value)
+        return value
+
+    @property
+    def further(self) -> dict[str, ObjectiveTable]:
+        """The further objectives that are asked for, by name."""
+        return check_objectives(self.objectives)
 
     @property
     def limits(self) -> Limits:
@@ -438,22 +450,28 @@ def parse_settings(data: Mapping[str, Any]) -> Settings:
     return settings
 
 
-def in_one_folder(settings: Settings, student_weights: bool = False) -> Settings:
+def in_one_folder(
+    settings: Settings, student_weights: bool = False, objectives: Mapping[str, ObjectiveTable] | None = None
+) -> Settings:
     """Return the settings of a study whose captured model and samples lie beside its study file.
 
     Args:
         settings: of the study.
+        objectives: the further ones, where their files lie there.
         student_weights: whether the students' weights lie there as well, as `STUDENTS_WEIGHTS`.
     """
     model = settings.model.model_copy(update={"file": "model.onnx", "weights": None})
     samples = {"calibration": "calibration.npz", "evaluation": "evaluation.npz"}
     data = settings.data.model_copy(update=samples | ({"test": "test.npz"} if settings.data.test else {}))
+    update: dict[str, Any] = {"model": model, "data": data}
+    if objectives:
+        update["objectives"] = dict(objectives)
     students = settings.students
     if students is None:
-        return settings.model_copy(update={"model": model, "data": data})
+        return settings.model_copy(update=update)
     students = students.model_copy(update={"weights": STUDENTS_WEIGHTS if student_weights else None, "family": None})
     space = settings.space.model_copy(update={"students": students})
-    return settings.model_copy(update={"model": model, "data": data, "space": space})
+    return settings.model_copy(update=update | {"space": space})
 
 
 def to_toml(settings: Settings) -> str:
@@ -481,7 +499,7 @@ def _explain(error: ValidationError) -> str:
     """Return one line for the first error: the key, the value, what is allowed, the nearest spelling."""
     first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")  # a misspelt key explains a missing one
     loc = [str(part) for part in first["loc"] if isinstance(part, str)]
-    if loc[:2] in (["space", "students"], ["model", "input_shape"]):
+    if loc[:2] in (["space", "students"], ["model", "input_shape"]) or (loc[:1] == ["objectives"] and len(loc) > 2):
         del loc[2:3]  # pydantic's name of the alternative
     key = ".".join(loc)
     if first["type"] == "extra_forbidden":
@@ -527,5 +545,7 @@ def _keys_at(loc: list[str]) -> list[str]:
         return list(FixedChoice.model_fields)
     if loc[:2] == ["space", "students"]:
         return list(StudentsTable.model_fields)
+    if loc[:1] == ["objectives"]:
+        return list(ObjectiveTable.model_fields)
     table: Any = Settings.model_fields[loc[0]].annotation if loc else Settings
     return list(table.model_fields)

@@ -9,8 +9,12 @@ from typing import TYPE_CHECKING, Any
 from .texts import interval_text, known, number_text, size_text
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     import pandas as pd
     import plotly.graph_objects as go
+
+    from .criteria import Criterion
 
 ACCENT = "#0b6b74"
 INK = "#1c2430"
@@ -48,13 +52,24 @@ AXIS_TITLES = {"size_bytes": "size on disk", "speedup": "speedup (×)", "psnr_db
 RING_TRACE = 2  # the trace that marks the selected candidate; the page moves it
 
 
-def front_figures(frame: pd.DataFrame) -> dict[str, go.Figure]:
-    """Return one figure for each of `VIEWS`. ``frame`` has `COLUMNS`; missing numbers are NaN."""
-    return {name: view_figure(frame, x, y) for name, (x, y) in VIEWS.items()}
+def views_with(criteria: Sequence[Criterion]) -> dict[str, tuple[str, str]]:
+    """Return the views of a front whose study has these further objectives: `VIEWS`, and each of them over size."""
+    return VIEWS | {f"size-{criterion.value}": ("size_bytes", criterion.value) for criterion in criteria}
 
 
-def view_figure(frame: pd.DataFrame, x: str, y: str) -> go.Figure:
-    """Return the scatter of two objectives.
+def axis_titles(criteria: Sequence[Criterion]) -> dict[str, str]:
+    """Return the titles of the axes by column, those of further objectives among them."""
+    return AXIS_TITLES | {one.value: f"{one.about.title} ({one.about.unit})".removesuffix(" ()") for one in criteria}
+
+
+def front_figures(frame: pd.DataFrame, criteria: Sequence[Criterion] = ()) -> dict[str, go.Figure]:
+    """Return one figure for each of `views_with`. ``frame`` has `COLUMNS` and the criteria's values; missing numbers are NaN."""
+    titles = axis_titles(criteria)
+    return {name: view_figure(frame, x, y, titles) for name, (x, y) in views_with(criteria).items()}
+
+
+def view_figure(frame: pd.DataFrame, x: str, y: str, titles: Mapping[str, str] = AXIS_TITLES) -> go.Figure:
+    """Return the scatter of two objectives, whose axes have titles by column.
 
     Three traces in this order: dominated candidates, the front with its intervals, and an empty ring for the selected
     one. ``customdata`` of each point is its trial number.
@@ -66,15 +81,15 @@ def view_figure(frame: pd.DataFrame, x: str, y: str) -> go.Figure:
     figure.add_trace(_points(frame[frame["on_front"]], x, y, "front", ACCENT))
     ring = {"symbol": "circle-open", "size": 21, "color": INK, "line": {"width": 2.5}}
     figure.add_trace(go.Scatter(x=[], y=[], mode="markers", marker=ring, hoverinfo="skip", name="selected"))
-    figure.update_layout(view_layout(frame, x, y))
+    figure.update_layout(view_layout(frame, x, y, titles))
     return figure
 
 
-def view_layout(frame: pd.DataFrame, x: str, y: str) -> dict[str, Any]:
+def view_layout(frame: pd.DataFrame, x: str, y: str, titles: Mapping[str, str] = AXIS_TITLES) -> dict[str, Any]:
     """Return the layout of a scatter of two objectives, for the candidates of a frame."""
     return {
         "font": {"family": FONT, "size": 13, "color": INK},
-        "margin": {"l": 58, "r": 14, "t": 12, "b": 50},
+        "margin": {"l": 58 if y in AXIS_TITLES else 72, "r": 14, "t": 12, "b": 50},
         "height": 360,
         "showlegend": False,
         "hovermode": "closest",
@@ -82,8 +97,8 @@ def view_layout(frame: pd.DataFrame, x: str, y: str) -> dict[str, Any]:
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "hoverlabel": {"bgcolor": "white", "bordercolor": GREY, "font": {"family": FONT, "size": 13, "color": INK}},
-        "xaxis": _axis(frame, x),
-        "yaxis": _axis(frame, y),
+        "xaxis": _axis(frame, x, titles[x]),
+        "yaxis": _axis(frame, y, titles[y]),
     }
 
 
@@ -98,7 +113,7 @@ def _points(rows: pd.DataFrame, x: str, y: str, name: str, color: str) -> go.Sca
         mode="markers",
         name=name,
         customdata=[int(trial) for trial in rows["trial"]],
-        hovertext=[_hover(row) for row in rows.to_dict("records")],
+        hovertext=[_hover(row) + _further(row, y) for row in rows.to_dict("records")],
         hoverinfo="text",
         marker={
             "symbol": [SYMBOLS[kind] for kind in rows["kind"]],
@@ -138,9 +153,15 @@ def _hover(row: dict[Any, Any]) -> str:
     )
 
 
-def _axis(frame: pd.DataFrame, column: str) -> dict[str, object]:
+def _further(row: dict[Any, Any], column: str) -> str:
+    """Tell the value on an axis of a further objective."""
+    told = column not in AXIS_TITLES and known(row[column])
+    return f"<br>{html.escape(column.replace('_', ' '))} {row[column]:.4g}" if told else ""
+
+
+def _axis(frame: pd.DataFrame, column: str, title: str) -> dict[str, object]:
     axis: dict[str, object] = {
-        "title": {"text": AXIS_TITLES[column], "standoff": 8},
+        "title": {"text": html.escape(title, quote=False), "standoff": 8},
         "gridcolor": GRID,
         "linecolor": GREY,
         "zeroline": False,

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from ..spaces.candidate import REFERENCE
+from .criteria import readings_of
 from .figures import COLUMNS, SYMBOLS
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ def run_frame(run: Run) -> pd.DataFrame:
 
     Where there are no targets the reference's PSNR is against itself, hence no number.
     """
-    return as_frame(trial_row(run, trial) for trial in run.trials if trial.measured).assign(on_front=_on_front(run))
+    rows = (trial_row(run, trial) for trial in run.trials if trial.measured)
+    return as_frame(rows, readings_of(run.criteria)).assign(on_front=_on_front(run))
 
 
 def as_frame(rows: Iterable[dict[str, Any]], more: Iterable[str] = ()) -> pd.DataFrame:
@@ -66,6 +68,10 @@ def trial_row(run: Run, trial: Trial) -> dict[str, Any]:
         "worst_psnr_db": _reading(trial, "worst_psnr_db"),
         "base": trial.candidate.base,
         "feasible": run.violation(trial) == 0.0,
+        **{
+            name: math.nan if itself and about.unit == "dB" else _reading(trial, name)
+            for name, about in readings_of(run.criteria).items()
+        },
     }
 
 

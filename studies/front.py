@@ -1,6 +1,8 @@
 """The one place of dominance: the points that are compared, which of them are not dominated, and the hypervolume.
 
-A point is (size / reference size, 1 / speedup, drop), all minimised; the reference itself lies at (1, 1, 0).
+A point is (size / reference size, 1 / speedup, drop), all minimised; the reference itself lies at (1, 1, 0). Dominance compares
+the study's further objectives as well, which stand behind them (`criteria.Criterion.coordinate`); the hypervolume is of these
+three.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+TIME = 1  # the column of 1 / speedup
 WORST = (1.0, 1.0, 1.0)  # the reference point of the hypervolume
 FULL_DROP_DB = 3.0  # a drop of this many decibels counts as 1, where there is a target
 FULL_FIDELITY_DB = 50.0  # without a target: a fidelity from which nothing counts as lost
@@ -38,13 +41,13 @@ def point(size_ratio: float, speedup: float, drop: float, has_target: bool) -> t
 
 
 def nondominated(points: ArrayLike) -> NDArray[np.bool_]:
-    """Return a mask ``[N]`` of the rows of ``points [N, 3]`` (minimised) that no other row dominates.
+    """Return a mask ``[N]`` of the rows of ``points [N, D]`` (minimised) that no other row dominates.
 
     A row dominates another where it is nowhere worse and somewhere better; of equal rows all are kept.
     """
     import moocore
 
-    rows = np.asarray(points, dtype=float).reshape(-1, 3)
+    rows = _rows(points)
     if not len(rows):
         return np.zeros(0, dtype=bool)
     return np.asarray(moocore.is_nondominated(rows, keep_weakly=True), dtype=bool)
@@ -54,15 +57,14 @@ def surely_dominated(points: ArrayLike, fastest: ArrayLike, slowest: ArrayLike) 
     """Return a mask ``[N]`` of the rows that another dominates whatever their times are within the intervals.
 
     Args:
-        points: ``[N, 3]``, minimised; of size and drop only.
+        points: ``[N, 3 + K]``, minimised; of size, drop and further objectives only.
         fastest: the low ends of the times ``[N]``.
         slowest: the high ends of the times ``[N]``.
     """
-    rows = np.asarray(points, dtype=float).reshape(-1, 3)
+    rows = _rows(points)
     low, high = np.asarray(fastest, float), np.asarray(slowest, float)
-    pairs = [
-        (by[:, None], which[None]) for by, which in ((rows[:, 0], rows[:, 0]), (rows[:, 2], rows[:, 2]), (high, low))
-    ]
+    exact = [column for place, column in enumerate(rows.T) if place != TIME]
+    pairs = [(by[:, None], which[None]) for by, which in (*((column, column) for column in exact), (high, low))]
     no_worse = np.logical_and.reduce([by <= which for by, which in pairs])  # [by whom, which]
     better = np.logical_or.reduce([by < which for by, which in pairs])
     return np.asarray((no_worse & better).any(axis=0))
@@ -72,24 +74,30 @@ def membership(points: ArrayLike, spreads: ArrayLike, samples: int = 400) -> NDA
     """Return the probability ``[N]`` that a row is on the front, times uncertain by log-normal errors.
 
     Args:
-        points: ``[N, 3]``, minimised.
+        points: ``[N, 3 + K]``, minimised.
         spreads: standard deviations of the logarithms of the times ``[N]``.
         samples: drawn, always the same.
     """
-    rows = np.asarray(points, dtype=float).reshape(-1, 3)
+    rows = _rows(points)
     noise = np.random.default_rng(0).standard_normal((samples, len(rows)))
     counts = np.zeros(len(rows))
     for errors in noise:
         drawn = rows.copy()
-        drawn[:, 1] *= np.exp(np.asarray(spreads, float) * errors)
+        drawn[:, TIME] *= np.exp(np.asarray(spreads, float) * errors)
         counts += nondominated(drawn)
     return counts / samples
 
 
+def _rows(points: ArrayLike) -> NDArray[np.float64]:
+    """Return points as a matrix ``[N, D]``, D at least 3; none are ``[0, 3]``."""
+    rows = np.asarray(points, dtype=float)
+    return rows.reshape(len(rows), -1) if rows.size else np.zeros((0, 3))
+
+
 def hypervolume(points: ArrayLike, worst: ArrayLike = WORST) -> float:
-    """Return the volume that ``points [N, 3]`` dominate below ``worst``: 0 to 1 for the unit cube; larger is better."""
+    """Return the volume that ``points [N, d]`` dominate below ``worst [d]``: 0 to 1 for the unit cube; larger is better."""
     import moocore
 
-    rows = np.asarray(points, dtype=float).reshape(-1, 3)
+    rows = np.asarray(points, dtype=float).reshape(-1, len(np.asarray(worst)))
     rows = rows[(rows < np.asarray(worst)).all(axis=1)]  # others dominate no volume
     return float(moocore.hypervolume(rows, ref=worst)) if len(rows) else 0.0

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -47,11 +48,57 @@ def _parse(value: str | float, units: Mapping[str, float], what: str, example: s
 
 
 @dataclass(frozen=True)
+class Bound:
+    """A limit on a reading of a further objective.
+
+    Attributes:
+        reading: its name.
+        kind: "min", "max", or "max_drop": by how much it may be worse than the reference's.
+        limit: the value.
+        unit: of the reading.
+        maximise: whether more is better.
+        title: what the reading is called.
+    """
+
+    reading: str
+    kind: str
+    limit: float
+    unit: str = ""
+    maximise: bool = True
+    title: str = ""
+
+    def excess(self, value: Any, best: float) -> Any:
+        """Return by how much the limit is broken, below 0 where it is kept; 1 where the value is missing (NaN).
+
+        In parts of 3 dB where the reading is in decibels, else of the limit.
+
+        Args:
+            value: of a candidate, or of several ``[N]``.
+            best: of the reference, from which a drop counts.
+        """
+        over = {
+            "min": self.limit - value,
+            "max": value - self.limit,
+            "max_drop": (best - value if self.maximise else value - best) - self.limit,
+        }[self.kind]
+        scale = 3.0 if self.unit == "dB" else abs(self.limit) or 1.0
+        return np.where(np.isnan(over), 1.0, np.asarray(over) / scale)
+
+    def __str__(self) -> str:
+        words = {"min": "at least", "max": "at most", "max_drop": "worse than the reference by at most"}[self.kind]
+        return f"{self.title or self.reading} {words} {self.limit:g}{f' {self.unit}' if self.unit else ''}"
+
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
 class Limits:
     """What a candidate must keep; None is no limit.
 
     Attributes:
         max_size: bytes. max_latency: milliseconds. min_psnr, max_drop: decibels. min_speedup: times the reference.
+        bounds: of further objectives.
     """
 
     max_size: float | None = None
@@ -59,6 +106,7 @@ class Limits:
     min_psnr: float | None = None
     max_drop: float | None = None
     min_speedup: float | None = None
+    bounds: tuple[Bound, ...] = ()
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], where: str = "") -> Limits:
@@ -67,7 +115,7 @@ class Limits:
         Raises:
             InputError: a value of the wrong kind, named with ``where`` in front of its key.
         """
-        parsed: dict[str, float] = {}
+        parsed: dict[str, Any] = {}
         for key, value in values.items():
             if value is None:
                 continue
@@ -84,30 +132,70 @@ class Limits:
         return cls(**parsed)
 
     def given(self) -> dict[str, float]:
-        """Return the limits that are set."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
+        """Return the limits that are set, but for those of further objectives."""
+        return {name: value for name in GIVEN if (value := getattr(self, name)) is not None}
 
     def over(self, other: Limits) -> Limits:
         """Return these limits, and those of ``other`` where these have none."""
-        return Limits(**(other.given() | self.given()))
+        own = {(bound.reading, bound.kind) for bound in self.bounds}
+        bounds = (*self.bounds, *(bound for bound in other.bounds if (bound.reading, bound.kind) not in own))
+        given: dict[str, Any] = other.given() | self.given()
+        return Limits(**given, bounds=bounds)
+
+    def each(self) -> dict[str, Limits]:
+        """Return each limit that is set alone, by its name; of further objectives by what it says."""
+        given: dict[str, Any] = self.given()
+        alone = {key: Limits(**{key: value}) for key, value in given.items()}
+        return alone | {str(bound): Limits(bounds=(bound,)) for bound in self.bounds}
 
     def violation(
-        self, *, size_bytes: float, latency_ms: float, psnr_db: float, drop_db: float, speedup: float
+        self,
+        *,
+        size_bytes: float,
+        latency_ms: float,
+        psnr_db: float,
+        drop_db: float,
+        speedup: float,
+        readings: Mapping[str, float] = NOTHING,
+        best: Mapping[str, float] = NOTHING,
     ) -> float:
-        """Return by how much a candidate breaks the limits: the sum of relative excesses, 0 where it is feasible."""
-        return sum(max(0.0, excess) for excess in self._excesses(size_bytes, latency_ms, psnr_db, drop_db, speedup))
+        """Return by how much a candidate breaks the limits: the sum of relative excesses, 0 where it is feasible.
+
+        Args:
+            size_bytes, latency_ms, psnr_db, drop_db, speedup: of the candidate.
+            readings: of further objectives, by name; one that is missing keeps no limit that asks for it.
+            best: the same of the reference, from which a drop counts.
+        """
+        excesses = self._excesses(size_bytes, latency_ms, psnr_db, drop_db, speedup)
+        return sum(max(0.0, float(excess)) for excess in [*excesses, *self._beyond(readings, best)])
 
     def kept(
-        self, *, size_bytes: Values, latency_ms: Values, psnr_db: Values, drop_db: Values, speedup: Values
+        self,
+        *,
+        size_bytes: Values,
+        latency_ms: Values,
+        psnr_db: Values,
+        drop_db: Values,
+        speedup: Values,
+        readings: Mapping[str, Values] = NOTHING,
+        best: Mapping[str, float] = NOTHING,
     ) -> NDArray[np.bool_]:
         """Return a mask ``[N]`` of the candidates that break no limit; each argument has a value of every one ``[N]``.
 
-        A value that is missing (NaN) keeps no limit that asks for it.
+        A value that is missing (NaN) keeps no limit that asks for it; ``best`` as of `violation`.
         """
         kept = np.ones(len(size_bytes), bool)
-        for excess in self._excesses(size_bytes, latency_ms, psnr_db, drop_db, speedup):
+        excesses = self._excesses(size_bytes, latency_ms, psnr_db, drop_db, speedup)
+        for excess in [*excesses, *self._beyond(readings, best)]:
             kept &= excess <= 0.0
         return kept
+
+    def _beyond(self, readings: Mapping[str, Any], best: Mapping[str, float]) -> list[Any]:
+        """Return by how much each limit of a further objective is broken."""
+        return [
+            bound.excess(readings.get(bound.reading, math.nan), best.get(bound.reading, math.nan))
+            for bound in self.bounds
+        ]
 
     def _excesses(self, size_bytes: Any, latency_ms: Any, psnr_db: Any, drop_db: Any, speedup: Any) -> list[Any]:
         """Return by how much each given limit is broken, below 0 where it is kept; of numbers or of arrays of them."""
@@ -151,7 +239,11 @@ class Limits:
             "max_drop": "drop at most {:g} dB",
             "min_speedup": "speedup at least {:g}",
         }
-        return ", ".join(shown[key].format(value) for key, value in self.given().items()) or "no limit"
+        told = [shown[key].format(value) for key, value in self.given().items()]
+        return ", ".join([*told, *map(str, self.bounds)]) or "no limit"
+
+
+GIVEN = ("max_size", "max_latency", "min_psnr", "max_drop", "min_speedup")  # in the order in which they are told
 
 
 def given_limits(
@@ -160,9 +252,10 @@ def given_limits(
     min_psnr: float | None = None,
     max_drop: float | None = None,
     min_speedup: float | None = None,
+    bounds: tuple[Bound, ...] = (),
 ) -> Limits:
     """Return limits as flags or a Python call give them. Raises `InputError` where one cannot be read."""
-    return Limits.parse(
+    limits = Limits.parse(
         {
             "max_size": max_size,
             "max_latency": max_latency,
@@ -171,3 +264,4 @@ def given_limits(
             "min_speedup": min_speedup,
         }
     )
+    return replace(limits, bounds=bounds)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..spaces.errors import InputError, nearest
 from .front import nondominated
-from .limits import Limits
+from .limits import Bound, Limits
 from .texts import preference_text
 from .trial import Trial
 
 if TYPE_CHECKING:
+    from .criteria import Criterion
     from .run import Run
 
 PREFERENCES = ("knee", "size", "latency", "psnr")
@@ -26,23 +27,28 @@ def pick(run: Run, limits: Limits, prefer: str = "knee", min_preference: float |
     Args:
         run: a run with at least its reference measured.
         limits: what it must keep.
-        prefer: "size", "latency" and "psnr" take the best of that kind (of equal ones the better in the others);
-            "knee" the one nearest to the ideal corner, each objective scaled to its span among those that qualify.
+        prefer: "size", "latency", "psnr", and a further objective's name take the best of that kind (of equal ones the better in
+            the others); "knee" the one nearest to the ideal corner, each objective scaled to its span among those that qualify.
         min_preference: how often people prefer it to the reference at least, 0 to 1 (`preference`); who was not judged does
             not qualify.
 
     Raises:
         InputError: no such preference, or no candidate keeps the limits; the message says what comes closest.
     """
-    check_preference(prefer)
+    check_preference(prefer, run.criteria)
     measured = [trial for trial in run.trials if trial.measured]
     fitting = [trial for trial in measured if run.violation(trial, limits) == 0.0]
     if not fitting:
         raise InputError(f"no measured candidate keeps {limits}; {_closest(run, measured, limits)}")
     if min_preference is not None:
         fitting = _liked(run, fitting, limits, min_preference)
-    points = np.array([run.point(trial) for trial in fitting])
-    return fitting[preferred(points, [trial.value("psnr_db") for trial in fitting], prefer)]
+    points = np.array([run.coordinates(trial) for trial in fitting])
+    best = {
+        criterion.name: [criterion.about.minimised(trial.value(criterion.value)) for trial in fitting]
+        for criterion in run.criteria
+    }
+    best["psnr"] = [-trial.value("psnr_db") for trial in fitting]
+    return fitting[preferred(points, best, prefer)]
 
 
 def _liked(run: Run, fitting: list[Trial], limits: Limits, least: float) -> list[Trial]:
@@ -67,29 +73,29 @@ def _liked(run: Run, fitting: list[Trial], limits: Limits, least: float) -> list
     )
 
 
-def preferred(points: np.ndarray, psnr_db: Sequence[float], prefer: str) -> int:
-    """Return the row of ``points [N, 3]``, minimised, that is best by a preference (see `pick`).
+def preferred(points: np.ndarray, best: Mapping[str, Sequence[float]], prefer: str) -> int:
+    """Return the row of ``points [N, D]``, minimised, that is best by a preference (see `pick`).
 
     Args:
         points: at least one.
-        psnr_db: of each row; without targets all fidelities above 50 dB count as one in a point, so that the best of them
-            may look dominated.
-        prefer: one of `PREFERENCES`.
+        best: by preference, values of each row, minimised, that a point does not tell: "psnr" (without targets all
+            fidelities above 50 dB count as one in a point) and further objectives; the best of them may look dominated.
+        prefer: one of `PREFERENCES`, or of ``best``.
     """
-    rows = np.flatnonzero(nondominated(points)) if prefer != "psnr" else np.arange(len(points))
+    rows = np.flatnonzero(nondominated(points)) if prefer not in best else np.arange(len(points))
     kept = points[rows]
     span = np.ptp(kept, axis=0)
     distance = np.linalg.norm((kept - kept.min(axis=0)) / np.where(span > 0, span, 1.0), axis=1)
-    first = {"knee": distance, "size": kept[:, 0], "latency": kept[:, 1], "psnr": -np.array(psnr_db)[rows]}[prefer]
+    known = {"knee": distance, "size": kept[:, 0], "latency": kept[:, 1]}
+    first = known[prefer] if prefer in known else np.array(best[prefer])[rows]
     return int(rows[np.lexsort((distance, first))[0]])
 
 
-def check_preference(prefer: str) -> None:
-    """Raise `InputError` where there is no such preference."""
-    if prefer not in PREFERENCES:
-        raise InputError(
-            f"prefer must be one of {', '.join(PREFERENCES)}, but got {prefer!r}{nearest(prefer, PREFERENCES)}"
-        )
+def check_preference(prefer: str, criteria: Sequence[Criterion] = ()) -> None:
+    """Raise `InputError` where there is no such preference: of `PREFERENCES`, or the name of a further objective."""
+    known = (*PREFERENCES, *(criterion.name for criterion in criteria))
+    if prefer not in known:
+        raise InputError(f"prefer must be one of {', '.join(known)}, but got {prefer!r}{nearest(prefer, known)}")
 
 
 def choice_notes(run: Run, chosen: Trial) -> list[str]:
@@ -118,5 +124,12 @@ def _closest(run: Run, measured: list[Trial], limits: Limits) -> str:
         "max_drop": lambda: f"a drop of {run.drop_db(best):.2f} dB",
         "min_speedup": lambda: f"a speedup of {best.value('speedup'):.2f}",
     }
-    broken = [key for key, value in limits.given().items() if run.violation(best, Limits(**{key: value}))]
-    return f"trial {best.number} comes closest with {' and '.join(shown[key]() for key in broken)}"
+    broken = [key for key, alone in limits.each().items() if run.violation(best, alone)]
+    told = [shown[key]() for key in broken if key in shown]
+    told += [_reading_text(best, bound) for bound in limits.bounds if str(bound) in broken]
+    return f"trial {best.number} comes closest with {' and '.join(told)}"
+
+
+def _reading_text(trial: Trial, bound: Bound) -> str:
+    value = f"{trial.value(bound.reading):.4g}{f' {bound.unit}' if bound.unit else ''}"
+    return f"{bound.title or bound.reading} {value}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -18,10 +19,12 @@ from ..spaces.candidate import Candidate
 from ..spaces.errors import InputError, SlimfrontError
 from . import front
 from .artifacts import fetch
+from .criteria import Criterion, bounds_of, compared, coordinates, readings_of
 from .holdings import RunHoldings
 from .limits import Limits, given_limits
 from .pick import pick
-from .preference import compared, preferences
+from .preference import compared as bound_to
+from .preference import preferences
 from .records import Record, many_objects, read_records
 from .review import Review
 from .run_folder import RECORDS_FILE, check_same_study, read_run_file, save_model_file, use_machine_facts
@@ -39,7 +42,7 @@ if TYPE_CHECKING:
     from .study import Study
 
 AT_ONCE = 500  # trials that are compared with one another and with the front at a time
-CHANGING = ("all_trials", "trials", "reference", "_front", "corners", "bar")  # made from the trials
+CHANGING = ("all_trials", "trials", "reference", "_front", "corners", "bar", "best")  # made from the trials
 
 
 class Run:
@@ -90,12 +93,18 @@ class Run:
 
     @cached_property
     def limits(self) -> Limits:
-        """The study's constraints."""
-        return Limits(**self.definition["constraints"])
+        """The study's constraints, those of its further objectives included."""
+        bounds = tuple(bound for criterion in self.criteria for bound in criterion.bounds)
+        return Limits(**self.definition["constraints"], bounds=bounds)
+
+    @cached_property
+    def criteria(self) -> tuple[Criterion, ...]:
+        """The study's further objectives; mostly none."""
+        return tuple(map(Criterion.from_json, self._about["study"].get("objectives", ())))
 
     @cached_property
     def _kept(self) -> Trials:
-        trials = Trials(self._environment)
+        trials = Trials(self._environment, self.criteria)
         with many_objects():
             trials.add(self._records() if self._given is None else self._given)
         self._given = None
@@ -206,7 +215,29 @@ class Run:
             psnr_db=trial.value("psnr_db"),
             drop_db=self.drop_db(trial),
             speedup=trial.speedup.value,
+            readings={name: trial.value(name) for name in readings_of(self.criteria) if name in trial.readings},
+            best=self.best,
         )
+
+    @cached_property
+    def best(self) -> dict[str, float]:
+        """What the reference has of each reading of the further objectives, from which a drop of it counts.
+
+        Decibels against the reference's own output count from 50 dB, as quality does.
+        """
+        itself = math.inf if self.has_target else front.FULL_FIDELITY_DB
+        found = {name: self.reference.value(name) for name in readings_of(self.criteria)}
+        abouts = readings_of(self.criteria)
+        return {name: min(v, itself) if abouts[name].unit == "dB" else v for name, v in found.items()}
+
+    def coordinates(self, trial: Trial) -> tuple[float, ...]:
+        """Return what dominance compares of a measured trial, all minimised: its `point`, and then its further objectives."""
+        return (*self.point(trial), *self._further(trial))
+
+    def _further(self, trial: Trial) -> tuple[float, ...]:
+        """Return what dominance compares of a trial's further objectives; NaN where one was not measured."""
+        criteria = compared(self.criteria)
+        return coordinates(criteria, trial.readings, self.best) if criteria else ()
 
     def front_trials(self) -> list[Trial]:
         """Return the measured trials that no other dominates beyond the intervals of their speedups, smallest first."""
@@ -218,7 +249,7 @@ class Run:
 
     def _undominated(self, measured: Sequence[Trial]) -> list[Trial]:
         """Return the front of measured trials, a part of them after another: who is dominated has a dominator on the front."""
-        points = np.array([self.point(trial) for trial in measured])
+        points = np.array([self.coordinates(trial) for trial in measured])
         times = np.array([time_interval(trial) for trial in measured])
         rows = np.zeros(0, int)
         for first in range(0, len(measured), AT_ONCE):
@@ -229,14 +260,31 @@ class Run:
 
     @cached_property
     def bar(self) -> tuple[list[int], NDArray[np.float64]]:
-        """What has to be beaten: the numbers of the front's trials, and their size, drop and slowest time ``[F, 3]``."""
-        rows = [(trial.value("size_bytes"), self.drop_db(trial), time_interval(trial)[1]) for trial in self._front]
-        return [trial.number for trial in self._front], np.array(rows).reshape(-1, 3)
+        """What has to be beaten: the numbers of the front's trials, and their size, drop, slowest time and further
+        objectives, as they are compared ``[F, 3 + K]``.
+        """
+        rows = [
+            (
+                trial.value("size_bytes"),
+                self.drop_db(trial),
+                time_interval(trial)[1],
+                *self._further(trial),
+            )
+            for trial in self._front
+        ]
+        return [trial.number for trial in self._front], np.array(rows, ndmin=2).reshape(len(rows), -1 if rows else 3)
 
     @cached_property
     def corners(self) -> NDArray[np.float64]:
         """The points of measured trials that no other dominates ``[N, 3]``: who has one is on the front."""
         return self._corners_of(np.zeros((0, 3)), self._front)
+
+    @property
+    def edge(self) -> NDArray[np.float64]:
+        """The coordinates of measured trials that no other dominates ``[N, D]``, further objectives among them."""
+        if not compared(self.criteria):
+            return self.corners
+        return np.array([self.coordinates(trial) for trial in self._front])
 
     def _corners_of(self, corners: NDArray[np.float64], measured: Iterable[Trial]) -> NDArray[np.float64]:
         """Return the points that no other dominates, of those given and those of measured trials, ``[N, 3]``."""
@@ -246,7 +294,7 @@ class Run:
     def probabilities(self) -> dict[int, float]:
         """Return the probability that each trial of the front belongs there, by number."""
         trials = self.front_trials()
-        points, spreads = [self.point(trial) for trial in trials], [spread(trial.speedup) for trial in trials]
+        points, spreads = [self.coordinates(trial) for trial in trials], [spread(trial.speedup) for trial in trials]
         return dict(zip((trial.number for trial in trials), front.membership(points, spreads).tolist(), strict=True))
 
     def front(self) -> pd.DataFrame:
@@ -272,6 +320,8 @@ class Run:
             "front": self._front_rows(),
             "search": searched(self),
         }
+        if self.criteria:
+            document["objectives"] = [criterion.to_json() for criterion in self.criteria]
         if all:
             document["trials"] = [
                 {**trial.row(), "state": trial.state, "reason": trial.reason, "stages": trial.stages}
@@ -288,6 +338,8 @@ class Run:
         min_speedup: float | None = None,
         prefer: str = "knee",
         min_preference: float | None = None,
+        min: Mapping[str, float] | None = None,
+        max: Mapping[str, float] | None = None,
     ) -> Trial:
         """Return the candidate of the front that keeps these limits, and the study's own, and suits best.
 
@@ -297,14 +349,29 @@ class Run:
             min_psnr: decibels.
             max_drop: decibels below the reference.
             min_speedup: times the reference.
-            prefer: "knee", "size", "latency" or "psnr".
+            prefer: "knee", "size", "latency", "psnr", or a further objective of the study.
             min_preference: how often people prefer it to the reference at least, 0 to 1; 0.5 is as good as the reference.
+            min, max: limits of further objectives, by their names or those of their readings.
 
         Raises:
             InputError: a limit that cannot be read, or no candidate keeps them.
         """
-        limits = given_limits(max_size, max_latency, min_psnr, max_drop, min_speedup)
-        return pick(self, limits.over(self.limits), prefer, min_preference)
+        limits = self.wanted(max_size, max_latency, min_psnr, max_drop, min_speedup, min, max)
+        return pick(self, limits, prefer, min_preference)
+
+    def wanted(
+        self,
+        max_size: str | float | None = None,
+        max_latency: str | float | None = None,
+        min_psnr: float | None = None,
+        max_drop: float | None = None,
+        min_speedup: float | None = None,
+        min: Mapping[str, float] | None = None,
+        max: Mapping[str, float] | None = None,
+    ) -> Limits:
+        """Return these limits, and the study's own where these have none; see `pick`."""
+        bounds = bounds_of(self.criteria, min, max)
+        return given_limits(max_size, max_latency, min_psnr, max_drop, min_speedup, bounds).over(self.limits)
 
     def preferences(self) -> Mapping[str, Reading]:
         """Return how often people prefer candidates to the reference, 0 to 1 with its interval, by candidate's key.
@@ -315,7 +382,7 @@ class Run:
             InputError: what was judged cannot be read.
         """
         judgements, reference = Review(self.folder).judgements, self.reference.candidate.key
-        known = compared(judgements, reference)
+        known = bound_to(judgements, reference)
         return {key: reading for key, reading in preferences(judgements, reference).items() if key in known}
 
     def ship(self, trial: Trial | int, folder: str | Path, why: str = "") -> Path:
@@ -334,14 +401,14 @@ class Run:
             count: how many.
             folder: of the shipment, new or empty; it is returned.
             why: the reason for the choice.
-            limits: that all keep: max_size, max_latency, min_psnr, max_drop, min_speedup, as `pick` takes them.
+            limits: that all keep, beside the study's own, by name as `pick` takes them.
 
         Raises:
             InputError: there are fewer such members, or a limit cannot be read.
         """
         from .shipment import ship_spread
 
-        return ship_spread(self, count, Path(folder), given_limits(**limits), why=why)
+        return ship_spread(self, count, Path(folder), self.wanted(**limits), why=why)
 
     def load(self) -> Study:
         """Return the study that the run was made of.

@@ -46,6 +46,7 @@ CONTENTS = {  # what the definition holds the hash of, and the study's key of it
     "model.graph": ("the model, its weights or its input shape", "model.file"),
     "data.calibration": ("the calibration data", "data.calibration"),
     "data.evaluation": ("the inputs of the evaluation data", "data.evaluation"),
+    "data.group": ("the groups of the evaluation data", "data.evaluation"),
     "data.target": ("the targets of the evaluation data", "data.evaluation"),
 }
 
@@ -57,7 +58,14 @@ def about_run(study: Study, storage: str | None = None) -> dict[str, Any]:
         study: what is searched.
         storage: the database that keeps its records, without its password; by default they lie in the folder.
     """
-    about = {"name": study.name, "source": study.source, "digest": study.digest, "definition": study.definition}
+    about: dict[str, Any] = {
+        "name": study.name,
+        "source": study.source,
+        "digest": study.digest,
+        "definition": study.definition,
+    }
+    if study.criteria:
+        about["objectives"] = [criterion.to_json() for criterion in study.criteria]
     created = datetime.now(UTC).isoformat(timespec="seconds")
     kept = {} if storage is None else {"storage": storage}
     return {"version": VERSION, "study": about, **study.machine_facts, **kept, "created": created}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..objectives.quality import CAP_DB
 from . import architecture, figures, page, search_section, strip
+from .criteria import explained, further
 from .searched import searched
 from .texts import (
     change_text,
@@ -17,6 +18,7 @@ from .texts import (
     known,
     number_text,
     ratio_text,
+    reading_text,
     runtime_text,
     share_text,
     size_text,
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from . import pictures
+    from .criteria import Criterion
     from .run import Run
     from .trial import Trial
 
@@ -36,6 +39,17 @@ VIEW_TITLES = {
     "size-quality": ("Size and quality", "better: up and left"),
     "speed-quality": ("Speed and quality", "better: up and right"),
 }
+
+
+def view_titles(criteria: Sequence[Criterion]) -> dict[str, tuple[str, str]]:
+    """Return the titles of `figures.views_with`, and which way is better."""
+    return VIEW_TITLES | {
+        f"size-{one.value}": (
+            f"Size and {one.title}",
+            f"better: {'up' if one.about.maximise else 'down'} and left",
+        )
+        for one in criteria
+    }
 
 
 def report_page(
@@ -58,13 +72,14 @@ def report_page(
     reference = run.reference.row()
     bases = {trial.candidate.base for trial in front}
     networks = networks or {base: strip.Network.of_run(run, base) for base in bases}
-    drawn = figures.front_figures(frame)
+    drawn = figures.front_figures(frame, run.criteria)
+    views = figures.views_with(run.criteria)
     told = searched(run)
     data = {
         "figures": {name: json.loads(figure.to_json()) for name, figure in drawn.items()},
-        "views": figures.VIEWS,
+        "views": views,
         "ring": figures.RING_TRACE,
-        "points": _points(frame),
+        "points": _points(frame, run.criteria),
         "tiles": dict(gallery.tiles) if gallery else {},
         "charts": {search_section.CHART: json.loads(search_section.search_figure(told).to_json())},
     }
@@ -79,8 +94,8 @@ def report_page(
     return page.page(f"{run.study_name}: the front", header, body, _footer(run, gallery), data)
 
 
-def _points(frame: pd.DataFrame) -> dict[str, dict[str, float | None]]:
-    axes = ("size_bytes", "speedup", "psnr_db")
+def _points(frame: pd.DataFrame, criteria: Sequence[Criterion]) -> dict[str, dict[str, float | None]]:
+    axes = ("size_bytes", "speedup", "psnr_db", *(criterion.value for criterion in criteria))
     return {
         str(row["trial"]): {axis: row[axis] if known(row[axis]) else None for axis in axes}
         for row in frame.to_dict("records")
@@ -139,8 +154,8 @@ def _views_section(run: Run) -> str:
         for shape, color, name in marks
     )
     views = "".join(
-        f'<figure><figcaption>{title}<span>{better}</span></figcaption><div class="plot" id="{name}"></div></figure>'
-        for name, (title, better) in VIEW_TITLES.items()
+        f'<figure><figcaption>{html.escape(title)}<span>{better}</span></figcaption><div class="plot" id="{name}"></div></figure>'
+        for name, (title, better) in view_titles(run.criteria).items()
     )
     missing = "" if run.has_target else " The evaluation data has no targets: PSNR is against the reference's output."
     return (
@@ -164,22 +179,24 @@ def _table_section(run: Run, front: Sequence[Trial]) -> str:
         "Change",
         "Worst image",
         "SSIM",
+        *(criterion.title.capitalize() for criterion in run.criteria),
     )
     reference, sure = run.reference, run.probabilities()
-    rows = "".join(_table_row(trial, reference.row(), run.has_target, sure.get(trial.number)) for trial in front)
+    rows = "".join(_table_row(run, trial, sure.get(trial.number)) for trial in front)
     if reference.number not in {trial.number for trial in front}:
-        rows += _table_row(reference, reference.row(), run.has_target)  # to compare with, dominated as it is
+        rows += _table_row(run, reference)  # to compare with, dominated as it is
     columns = "".join(f'<th scope="col">{name}</th>' for name in head)
     return (
         "<section><h2>Candidates on the front</h2><p class='note'>Smallest first. Latency is the reference's time "
-        "divided by the speedup. On front: the probability that no other dominates it, given the intervals.</p>"
+        "divided by the speedup. On front: the probability that no other dominates it, given the intervals."
+        f"{html.escape(explained(run.criteria))}</p>"
         "<div class='scroll' tabindex='0' role='region' aria-label='Candidates on the front'>"
         f"<table><thead><tr>{columns}</tr></thead><tbody>{rows}</tbody></table></div></section>"
     )
 
 
-def _table_row(trial: Trial, reference: dict[str, Any], has_target: bool, sure: float | None = None) -> str:
-    row = trial.row()
+def _table_row(run: Run, trial: Trial, sure: float | None = None) -> str:
+    row, reference = trial.row(), run.reference.row()
     cells = (
         size_text(row["size_bytes"]),
         ratio_text(reference["size_bytes"], row["size_bytes"]),
@@ -188,9 +205,10 @@ def _table_row(trial: Trial, reference: dict[str, Any], has_target: bool, sure: 
         share_text(sure),
         time_text(row["latency_ms"]),
         f"{number_text(row['psnr_db'])} dB",
-        change_text(reference, row) if has_target else "–",
+        change_text(reference, row) if run.has_target else "–",
         f"{number_text(row['worst_psnr_db'])} dB",
         number_text(row["ssim"], 4),
+        *(html.escape(reading_text(row[one.value], one.about.unit)) for one in run.criteria),
     )
     label = f" <small>{html.escape(trial.label)}</small>" if trial.label else ""
     number = str(trial.number)
@@ -238,6 +256,10 @@ def _member(
         f"<b>{number_text(row['speedup'])}×</b> <span>{time_text(row['latency_ms'])}</span>",
         f"<b>{number_text(row['psnr_db'])} dB</b>{change}",
         f"<b>{number_text(row['ssim'], 4)}</b> <span>SSIM</span>",
+        *(
+            f"<b>{html.escape(reading_text(reading.value, reading.unit))}</b> <span>{html.escape(words)}</span>"
+            for words, reading in further(run.criteria, trial.stages)
+        ),
     )
     repair = f", {trial.candidate.repair} repair" if trial.candidate.repaired else ""
     repair = ", trained" if trial.candidate.weights else repair

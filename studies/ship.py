@@ -106,6 +106,8 @@ def choose(
     min_speedup: float | None = None,
     prefer: str = "knee",
     min_preference: float | None = None,
+    min: Mapping[str, float] | None = None,
+    max: Mapping[str, float] | None = None,
 ) -> Trial:
     """Return the trial of this number, or without one what `Run.pick` chooses.
 
@@ -114,8 +116,8 @@ def choose(
     """
     limits = (max_size, max_latency, min_psnr, max_drop, min_speedup)
     if trial is None:
-        return run.pick(*limits, prefer, min_preference)
-    if any(limit is not None for limit in (*limits, min_preference)):
+        return run.pick(*limits, prefer, min_preference, min, max)
+    if any(limit is not None for limit in (*limits, min_preference)) or min or max:
         raise InputError(f"give either --trial {trial} or limits, not both")
     return run.trial(trial)
 
@@ -144,6 +146,8 @@ def fill(run: Run, trial: Trial, part: Path, decision: Decision, tell: Note) -> 
     failures = [f"{check.name}: {check.found}" for check in checks if not check.holds]
     if failures:
         raise SlimfrontError(f"trial {trial.number} does not hold what was measured: {'; '.join(failures)}")
+    if study.objectives_in_memory:
+        tell(f"not measured again, as only the search's process can: {', '.join(study.objectives_in_memory)}")
     facts |= {"expected": measured, "environment": measured.pop("environment")}
     _write_json(part / bundle.BUNDLE_FILE, facts)
     row = shipped_row(trial, facts)
@@ -175,8 +179,22 @@ def _facts(run: Run, trial: Trial, study: Study, part: Path) -> dict[str, Any]:
         "provider": target.provider,
         "runtime": target.runtime,
         "shipped": now(),
-        "expected": {"evaluation": {name: trial.value(name) for name in ("psnr_db", "ssim")}},
+        "expected": {"evaluation": {name: trial.value(name) for name in ("psnr_db", "ssim", *trial.further)}},
+        **_objectives(run, study),
     }
+
+
+def _objectives(run: Run, study: Study) -> dict[str, Any]:
+    """Return the further objectives as a bundle keeps them, to be measured again; nothing where there are none."""
+    pairs = zip(run.criteria, study.settings.further.values(), strict=True)
+    kept = {
+        criterion.name: {
+            "criterion": criterion.to_json(),
+            "table": table.model_dump(exclude_defaults=True) | study.objective_files(table),
+        }
+        for criterion, table in pairs
+    }
+    return {"objectives": kept} if kept else {}
 
 
 def _told(run: Run, decision: Decision) -> dict[str, Any]:

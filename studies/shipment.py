@@ -45,7 +45,7 @@ def ship_spread(
         run: the run; its study must be there, unchanged.
         count: how many members, 2 or more.
         folder: is created; it must be absent or empty.
-        limits: what they must keep, beside the study's own.
+        limits: what they must keep; by default the study's own.
         note: is told what is done.
         why: the reason for the choice.
 
@@ -53,7 +53,7 @@ def ship_spread(
         InputError: there are fewer such members, the folder holds something, cannot be written, or the study is gone.
         SlimfrontError: a file does not load in a fresh process, or does not hold what was measured.
     """
-    trials = spread(run, count, (limits or Limits()).over(run.limits))
+    trials = spread(run, count, run.limits if limits is None else limits)
     folder = folder.absolute()
     tell = note or (lambda text: None)
     decisions = [decide(run, trial, folder / _name(trial), why) for trial in trials]
@@ -86,12 +86,12 @@ def spread(run: Run, count: int, limits: Limits) -> list[Trial]:
         if trial.number != run.reference.number and run.violation(trial, limits) == 0.0
     ]
     if len(members) < count:
-        keep = f" that keep {limits}" if limits.given() else ""
+        keep = f" that keep {limits}" if limits.each() else ""
         raise InputError(
             f"the front of {run.folder} has {len(members)} compressed candidates{keep}, but {count} are asked for; "
             "ask for fewer, loosen the limits, or search on"
         )
-    return [members[row] for row in spread_subset([run.point(trial) for trial in members], count)]
+    return [members[row] for row in spread_subset([run.coordinates(trial) for trial in members], count)]
 
 
 def shipped_members(folder: Path) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from .texts import (
     interval_text,
     number_text,
     ratio_text,
+    reading_text,
     share_text,
     size_text,
     student_name,
@@ -115,7 +116,8 @@ def front_table(front: Row) -> RenderableType:
     """The front, smallest first; with all trials below it where the document has them."""
     from rich.console import Group
 
-    lines: list[RenderableType] = [candidates_table(front["front"], front["reference"]), _standing(front)]
+    further = further_readings(front)
+    lines: list[RenderableType] = [candidates_table(front["front"], front["reference"], further), _standing(front)]
     if "trials" in front:
         table = _table(">trial", ">size", ">speedup", ">PSNR", "state", "reason")
         for row in front["trials"]:
@@ -133,7 +135,7 @@ def search_table(found: Row) -> RenderableType:
     step = max(1.0, (len(rows) - 1) / (MOST_ROWS - 1))
     shown = [rows[round(i * step)] for i in range(min(len(rows), MOST_ROWS))]
     more = f"; these are {len(shown)} of them: slimfront front {found['run']}" if len(shown) < len(rows) else ""
-    return Group(candidates_table(shown, found["reference"]), _standing(found) + more)
+    return Group(candidates_table(shown, found["reference"], further_readings(found)), _standing(found) + more)
 
 
 def _standing(front: Row) -> str:
@@ -144,13 +146,28 @@ def _standing(front: Row) -> str:
     return f"{len(front['front'])} on the front, hypervolume {front['hypervolume']:.3f}{ahead}"
 
 
-def candidates_table(rows: Sequence[Row], reference: Row | None = None) -> RenderableType:
-    """Measured candidates, compared with the reference where there is one."""
+def further_readings(front: Row) -> dict[str, Row]:
+    """Return what a front's document tells of the values of further objectives, by reading (`criteria.abouts`)."""
+    return {one["value"]: {"name": one["name"], **one["readings"][one["value"]]} for one in front.get("objectives", ())}
+
+
+def candidates_table(
+    rows: Sequence[Row], reference: Row | None = None, further: Mapping[str, Row] | None = None
+) -> RenderableType:
+    """Measured candidates, compared with the reference where there is one.
+
+    Args:
+        rows: the candidates.
+        reference: what they are compared with.
+        further: what is told of values of further objectives, by reading (`criteria.abouts`), each a column.
+    """
+    columns = {f">{about['name'].replace('_', ' ')}": (name, about) for name, about in (further or {}).items()}
     compared = reference is not None
     has_target = reference is not None and reference["psnr_db"] < REFERENCE_CAP_DB
     doubts = any(row.get("front_probability", 1.0) < SURE for row in rows)
     left_out = (() if compared else (">smaller", ">change")) + (() if doubts else (">on front",))
     headers = [header for header in CANDIDATE_HEADERS if header not in left_out]
+    headers[-1:-1] = columns
     table = _table(*headers)
     for row in rows:
         cells = {
@@ -165,6 +182,10 @@ def candidates_table(rows: Sequence[Row], reference: Row | None = None) -> Rende
             ">change": change_text(reference, row) if reference and has_target else MISSING,
             ">SSIM": number_text(row["ssim"], 4),
             "layers": _layers_text(row["candidate"]),
+            **{
+                header: reading_text(row.get(name), about["unit"]).removesuffix(" dB")
+                for header, (name, about) in columns.items()
+            },
         }
         table.add_row(*(cells[header] for header in headers))
     return table
@@ -180,8 +201,8 @@ def predictions_table(rows: Sequence[Row]) -> RenderableType:
     return table
 
 
-def candidate_view(row: Row) -> RenderableType:
-    """One measured candidate, a line for each number."""
+def candidate_view(row: Row, further: Mapping[str, Row] | None = None) -> RenderableType:
+    """One measured candidate, a line for each number; ``further`` as of `candidates_table`."""
     table = _table("", "")
     table.show_header = False
     facts = {
@@ -192,6 +213,7 @@ def candidate_view(row: Row) -> RenderableType:
         "PSNR": f"{number_text(row['psnr_db'])} dB, worst image {number_text(row['worst_psnr_db'])} dB",
         "fidelity": f"{number_text(row['fidelity_db'])} dB",
         "SSIM": number_text(row["ssim"], 4),
+        **{about["title"]: reading_text(row.get(name), about["unit"]) for name, about in (further or {}).items()},
         "layers": _layers_text(row["candidate"]),
         "sha256": row["sha256"],
     }

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..objectives.layer_speed import layer_offers
 from ..objectives.predictor import Predictor
+from ..objectives.protocol import FurtherObjective
 from ..objectives.runtimes import DEFAULT_RUNTIME, RUNTIMES, make_target
 from ..objectives.samples import Samples
 from ..objectives.target import Target
@@ -33,6 +34,7 @@ from ..spaces.space import Space, make_space
 from ..spaces.statistics import Progress
 from ..spaces.widths import STEP
 from . import calibration_notes, data
+from .criteria import Criterion
 from .definition import (
     DEFAULT_ACTIVATION_BITS,
     DEFAULT_PRUNING_RATIOS,
@@ -47,7 +49,8 @@ from .definition import (
     to_toml,
 )
 from .environment import Environment, current_environment, usable_cores
-from .parts import FileParts, MemoryParts, Parts
+from .objective_table import ObjectiveTable, make_objective
+from .parts import FileParts, MemoryParts, Parts, copied, objects_of
 from .range_notes import input_notes, output_notes
 
 if TYPE_CHECKING:
@@ -83,6 +86,9 @@ class Study:
         training: as in the study file, e.g. {"steps": 2000}.
         fixed: layers or groups (or globs) held at a choice, e.g. {"conv_in": {"weight_bits": 8, "pruning_ratio": 0.0}}.
         constraints: limits as in the study file, e.g. {"max_size": "1MB"}.
+        objectives: further ones as in the study file, e.g. {"texture": True, "diversity": {"front": True, "min": 0.8}}; one's own
+            may be a function of an `objectives.protocol.Subject`, or an object that follows `FurtherObjective` there:
+            {"energy": {"objective": Energy(), "front": True}}.
         runtime: onnxruntime or openvino.
         provider: execution provider of ONNX Runtime.
         threads: its intra-op threads.
@@ -117,6 +123,7 @@ class Study:
         training: Mapping[str, Any] | None = None,
         fixed: Mapping[str, Mapping[str, Any]] | None = None,
         constraints: Mapping[str, Any] | None = None,
+        objectives: Mapping[str, Any] | None = None,
         runtime: str = DEFAULT_RUNTIME,
         provider: str = CPU,
         threads: int = 1,
@@ -127,6 +134,7 @@ class Study:
     ) -> None:
         table = dict(students) if isinstance(students, Mapping) else {}
         weights, family = table.pop("weights", None), table.pop("family", None)
+        further, objects = objects_of(objectives or {})
         tables = {
             "name": name,
             "model": {"file": "model.onnx", "input_shape": input_shape},
@@ -145,6 +153,7 @@ class Study:
                 "fixed": {layer: dict(choice) for layer, choice in (fixed or {}).items()},
             },
             "constraints": dict(constraints or {}),
+            "objectives": further,
             "training": dict(training or {}),
             "target": {
                 "runtime": runtime,
@@ -155,7 +164,7 @@ class Study:
             "search": {"trials": trials, "sampler": sampler, "seed": seed},
         }
         arrays = {"calibration": calibration, "evaluation": evaluation, "test": test}
-        self._set(parse_settings(tables), MemoryParts(model, input_shape, arrays, weights, family), None)
+        self._set(parse_settings(tables), MemoryParts(model, input_shape, arrays, weights, family, objects), None)
 
     def _set(self, settings: Settings, parts: Parts, source: str | None) -> None:
         self.settings = settings
@@ -204,6 +213,23 @@ class Study:
         """Test inputs and targets, or None."""
         arrays = self._arrays("test")
         return None if arrays is None else self._samples("test", arrays)
+
+    @cached_property
+    def further(self) -> tuple[FurtherObjective, ...]:
+        """The further objectives, which are measured beside size, speed and quality.
+
+        Raises:
+            InputError: a function of one's own is not there.
+        """
+        return tuple(self._objective(name) for name in self.settings.further)
+
+    def _objective(self, name: str) -> FurtherObjective:
+        return make_objective(name, self.settings.further[name], self._parts.function)
+
+    @cached_property
+    def criteria(self) -> tuple[Criterion, ...]:
+        """What is asked of the further objectives; see `further`."""
+        return tuple(map(Criterion.of, self.further, self.settings.further.values()))
 
     @cached_property
     def space(self) -> Space:
@@ -354,6 +380,7 @@ class Study:
                 "evaluation": _describe(self.evaluation.inputs),
                 "target": None if self.evaluation.target is None else _describe({"": self.evaluation.target}),
                 "range": list(settings.data.range),
+                **({} if self.evaluation.group is None else {"group": _describe({"": self.evaluation.group})}),
             },
             "space": {
                 "weight_bits": sorted(settings.space.weight_bits),
@@ -370,9 +397,30 @@ class Study:
                 **self._students_definition,
             },
             "constraints": settings.limits.given(),
+            **self._objectives_definition,
             "target": settings.target.defined,
             "build": {"rounding": ROUNDING},
         }
+
+    @property
+    def _objectives_definition(self) -> dict[str, Any]:
+        """What of the definition says which further objectives there are; nothing where there are none."""
+        tables = self.settings.further
+        if not tables:
+            return {}
+        return {"objectives": {name: self._objective_definition(name, table) for name, table in tables.items()}}
+
+    def _objective_definition(self, name: str, table: ObjectiveTable) -> dict[str, Any]:
+        """Return what of a table determines readings, or what is asked of them; functions are known by their file's content."""
+        told = table.model_dump(exclude_defaults=True, exclude={"title"})
+        for key, source in table.functions.items():
+            if (file := self._parts.file_of(source)) is not None:
+                try:
+                    content = file.read_text(encoding="utf-8")
+                except (OSError, UnicodeDecodeError) as error:
+                    raise InputError(f"objectives.{name}.{key}: {file} cannot be read: {error}") from error
+                told[key] = f"{source.rpartition(':')[2]}, {content_hash(content)[:12]}"
+        return told
 
     @property
     def _students_definition(self) -> dict[str, Any]:
@@ -406,6 +454,7 @@ class Study:
             self.warn(f"target.threads is {threads}, but this process may use {cores} cores: its timings say little")
         _ = self.student_weights, self.student_family
         self._check_training()
+        self._check_objectives()
         self.warn(*_offer_notes(self.space))
         if not self.settings.target.saturation_safe:
             self.warn(*saturation_notes(self.space, self.settings.target.provider))
@@ -427,6 +476,16 @@ class Study:
                 f"target.provider {provider!r} is not in this ONNX Runtime{nearest(provider, available)}; "
                 f"available: {', '.join(available)}"
             )
+
+    def _check_objectives(self) -> None:
+        """Raise `InputError` where a further objective asks for what the data does not have; not of those that are not here."""
+        for name, table in self.settings.further.items():
+            if not all(map(self._parts.holds, table.functions.values())):
+                continue
+            check = getattr(self._objective(name), "check", None)
+            for key, samples in (("data.evaluation", self.evaluation), ("data.test", self.test)):
+                if check is not None and samples is not None:
+                    check(samples, f"{key} {getattr(self.settings.data, key.split('.')[1])!r}")
 
     def _check_training(self) -> None:
         """Raise `InputError` where training is asked for what the calibration data or the model's output does not have."""
@@ -490,12 +549,35 @@ class Study:
         for name, samples in (("calibration", calibration), ("evaluation", self.evaluation), ("test", self.test)):
             if samples is not None:
                 target = {} if samples.target is None else {"target": samples.target}
-                np.savez(folder / f"{name}.npz", **samples.inputs, **target)  # type: ignore[arg-type]
+                group = {} if samples.group is None else {data.GROUP: samples.group}
+                np.savez(folder / f"{name}.npz", **samples.inputs, **target, **group)  # type: ignore[arg-type]
         weights = self.student_weights
         if weights is not None:
             save_file(weights, folder / STUDENTS_WEIGHTS)
-        settings = in_one_folder(self.settings, weights is not None)
+        tables = {name: self._saved_objective(name, table, folder) for name, table in self.settings.further.items()}
+        settings = in_one_folder(self.settings, weights is not None, tables)
         (folder / STUDY_FILE).write_text(to_toml(settings), encoding="utf-8")
+
+    def _saved_objective(self, name: str, table: ObjectiveTable, folder: Path) -> ObjectiveTable:
+        """Copy the files of an objective's functions to a folder; return its table with their names there."""
+        update = {}
+        for key, source in self.objective_files(table).items():
+            file, _, function = source.rpartition(":")
+            update[key] = f"objective_{name}_{key}.py:{function}"
+            copied(Path(file), folder / update[key].rpartition(":")[0], f"objectives.{name}.{key}")
+        return table.model_copy(update=update)
+
+    def objective_files(self, table: ObjectiveTable) -> dict[str, str]:
+        """Return the functions in files that an objective's table names, by key, with their absolute paths."""
+        files = {
+            key: (self._parts.file_of(source), source.rpartition(":")[2]) for key, source in table.functions.items()
+        }
+        return {key: f"{file.absolute()}:{function}" for key, (file, function) in files.items() if file is not None}
+
+    @property
+    def objectives_in_memory(self) -> list[str]:
+        """The names of the objectives that only this process can measure: what they are was given as an object."""
+        return [name for name, table in self.settings.further.items() if table.in_memory]
 
     @cached_property
     def _output_notes(self) -> list[str]:

@@ -17,13 +17,14 @@ def spread_subset(points: ArrayLike, count: int) -> list[int]:
     least 1 - 1/e of the best subset's volume.
 
     Args:
-        points: ``[N, d]``, minimised, none of them dominated.
+        points: ``[N, d]``, minimised, none of them dominated; NaN counts as the worst that is known.
         count: at most N.
 
     Returns:
         ``count`` rows, ascending.
     """
     rows = np.asarray(points, dtype=float)
+    rows = np.where(np.isnan(rows), np.nanmax(rows, axis=0), rows)
     span = np.ptp(rows, axis=0)
     scaled = (rows - rows.min(axis=0)) / np.where(span > 0, span, 1.0)
     worst = np.full(rows.shape[1], 1.0 + BEYOND)

@@ -48,6 +48,25 @@ def number_text(value: Any, digits: int = 2, sign: bool = False) -> str:
     return text.replace("-", "−")
 
 
+def reading_text(value: Any, unit: str = "") -> str:
+    """A reading of any objective with its unit: 28.31 dB, 0.982, 12.4 ms, 1.35 MB."""
+    if unit == "bytes":
+        return size_text(value)
+    if unit == "ms":
+        return time_text(value)
+    text = number_text(value, _digits(value, unit))
+    if text == MISSING or not unit:
+        return text
+    return f"{text}×" if unit == "x" else f"{text} {unit}"
+
+
+def _digits(value: Any, unit: str) -> int:
+    """Return how many digits a reading is told with behind the point: three that count, where it is small."""
+    if unit == "dB" or not known(value) or abs(value) >= 100:
+        return 2
+    return 3 if abs(value) >= 0.1 or value == 0 else min(2 - math.floor(math.log10(abs(value))), 9)
+
+
 def interval_text(low: Any, high: Any, digits: int = 2) -> str:
     """``3.41–3.58``, or a dash where there is no interval."""
     return f"{low:.{digits}f}–{high:.{digits}f}" if known(low) and known(high) else MISSING

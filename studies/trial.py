@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..objectives.protocol import Reading
 from ..objectives.ratio import pooled
 from ..spaces.candidate import Candidate
+from .criteria import Criterion, readings_of
 from .records import DONE, FAILED, PREDICTED, Record
 
 STAGES = ("build", "quality", "timing")  # in this order; a trial with all of them is measured
@@ -19,6 +20,11 @@ PROPOSAL = "proposal"  # what a model expected of the candidate when it was prop
 CLAIM = "claim"  # somebody is about to evaluate it
 WITHOUT_FILE = (PROPOSAL, "prediction")  # stages that come before the candidate's file
 REFERENCE_LABEL = "reference"
+
+
+def stages_with(criteria: Iterable[Criterion]) -> tuple[str, ...]:
+    """Return the stages of a study with these further objectives, in their order; a trial with all of them is measured."""
+    return (*STAGES[:-1], *(criterion.name for criterion in criteria), STAGES[-1])
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,7 @@ class Trial:
         reference_ms: the run's time of the reference; latencies are this over the speedup.
         timings: how often its file was timed.
         claims: how often in a row its evaluation was begun by processes that ended before they had found anything.
+        further: names of the readings of further objectives, which belong to its JSON form.
     """
 
     number: int
@@ -51,6 +58,7 @@ class Trial:
     reference_ms: float | None = None
     timings: int = 0
     claims: int = 1
+    further: tuple[str, ...] = ()
 
     @property
     def measured(self) -> bool:
@@ -70,6 +78,10 @@ class Trial:
     def judged(self) -> bool:
         """Whether its quality was measured on all images."""
         return self._quality == DONE
+
+    def judged_by(self, criteria: Iterable[Criterion]) -> bool:
+        """Whether all that comes before timing was measured, or quality was estimated in place of it."""
+        return self.estimated or all(stage in self.stages for stage in stages_with(criteria)[:-1])
 
     @property
     def estimated(self) -> bool:
@@ -110,6 +122,7 @@ class Trial:
             "fidelity_db": None if self.estimated else self._or_none("fidelity_db"),
             "ssim": self._or_none("ssim"),
             "worst_psnr_db": self._or_none("worst_psnr_db"),
+            **{name: self._or_none(name) for name in self.further},
         }
 
     def _or_none(self, name: str) -> float | None:
@@ -127,9 +140,11 @@ class Trials:
 
     Args:
         environment: whose timings count; by default the one that most candidates were timed in, of several the latest.
+        criteria: the study's further objectives: a trial has to have been measured by each.
     """
 
-    def __init__(self, environment: str | None = None) -> None:
+    def __init__(self, environment: str | None = None, criteria: Sequence[Criterion] = ()) -> None:
+        self._criteria = tuple(criteria)
         self._given = environment
         self._environment = environment
         self._records: dict[str, list[Record]] = {}
@@ -164,7 +179,7 @@ class Trials:
         for key in before:
             own = self._records[key]
             standing = _standing(own, self._environment)
-            self._put(_trial(self._candidates[key], own, standing, self._reference_ms))
+            self._put(_trial(self._candidates[key], own, standing, self._reference_ms, self._criteria))
         return before
 
     @property
@@ -248,14 +263,26 @@ def _only_predicted(record: Record) -> bool:
     return (record.stage, record.state) == ("timing", PREDICTED)
 
 
+def _only_predicted_of(standing: dict[str, Record]) -> bool:
+    """Whether what is known of a candidate's quality or time is only predicted: then its further objectives may be missing."""
+    return any(stage in standing and standing[stage].state == PREDICTED for stage in (QUALITY, "timing"))
+
+
 def _is_done(record: Record | None) -> bool:
     return record is not None and record.state == DONE
 
 
-def _trial(candidate: Candidate, own: list[Record], standing: dict[str, Record], reference_ms: float | None) -> Trial:
+def _trial(
+    candidate: Candidate,
+    own: list[Record],
+    standing: dict[str, Record],
+    reference_ms: float | None,
+    criteria: Sequence[Criterion],
+) -> Trial:
     first = own[0]
     failed = next((record for record in standing.values() if record.state == FAILED), None)
-    complete = all(stage in standing for stage in STAGES)
+    needed = STAGES if _only_predicted_of(standing) else stages_with(criteria)
+    complete = all(stage in standing for stage in needed)
     readings = {
         name: Reading.from_json(reading)
         for record in standing.values()
@@ -279,6 +306,7 @@ def _trial(candidate: Candidate, own: list[Record], standing: dict[str, Record],
         reference_ms=reference_ms,
         timings=len(timings),
         claims=_claims(own),
+        further=tuple(readings_of(criteria)),
     )
 
 

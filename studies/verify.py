@@ -11,18 +11,19 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..objectives.protocol import OpenModel, Subject
+from ..objectives.protocol import FurtherObjective, Objective, OpenModel, Subject
 from ..objectives.quality import Quality, psnr_db
 from ..objectives.runtimes import DEFAULT_RUNTIME, make_target
 from ..objectives.target import Target
 from ..objectives.timing import Timing
 from ..spaces.build import file_hash
 from ..spaces.candidate import Candidate
+from ..spaces.capture import load_function
 from ..spaces.errors import BuildError, InputError, SlimfrontError
 from .bundle import (
     CANDIDATE_FILE,
@@ -35,7 +36,9 @@ from .bundle import (
     read_shipment,
     save_samples,
 )
+from .criteria import kept_criteria, readings_of
 from .environment import current_environment
+from .objective_table import ObjectiveTable, make_objective
 
 if TYPE_CHECKING:
     from .study import Study
@@ -48,6 +51,7 @@ SETS = ("evaluation", "test")
 OUTPUTS_DB = 45.0
 PSNR_DB = 0.05
 SSIM = 0.002
+FURTHER = 0.02  # of a further objective that is not in decibels, and of its value: one sample may change sides
 SPEED = 0.85  # of the promised interval's lower end, on the same processor
 
 
@@ -172,6 +176,7 @@ def measure(folder: Path, data: Path, facts: Mapping[str, Any]) -> dict[str, Any
         in turn with the reference; and the "environment".
     """
     settings = (facts["batch"], _target(facts))
+    objectives = (Quality(), *further_of(facts))
     measured: dict[str, Any] = {}
     for name in SETS:
         if not (data / f"{name}.npz").exists():
@@ -179,8 +184,8 @@ def measure(folder: Path, data: Path, facts: Mapping[str, Any]) -> dict[str, Any
         samples, _ = load_samples(data / f"{name}.npz")
         reference = OpenModel(data / REFERENCE_FILE, samples, *settings)
         model = OpenModel(folder / MODEL_FILE, samples, *settings)
-        measured[name] = _values(Quality().measure(Subject(model, reference)))
-        measured[name]["reference"] = _values(Quality().measure(Subject(reference, reference)))
+        measured[name] = _readings(objectives, Subject(model, reference))
+        measured[name]["reference"] = _readings(objectives, Subject(reference, reference))
         if name == "evaluation":
             timing = Timing().measure(Subject(model, reference))
             measured["timing"] = {reading: value.to_json() for reading, value in timing.items()}
@@ -194,10 +199,17 @@ def compare(facts: Mapping[str, Any], measured: Mapping[str, Any]) -> tuple[list
     expected = facts["expected"]
     for name in SETS:
         if name in expected and name in measured:
-            for reading, unit, tolerance in (("psnr_db", " dB", PSNR_DB), ("ssim", "", SSIM)):
-                then, now = expected[name][reading], measured[name][reading]
-                found = f"{now:.4f}{unit}, at ship {then:.4f}{unit}"
-                checks.append(Check(f"{reading}, {name} data", bool(abs(now - then) <= tolerance), found))
+            for reading, unit, tolerance in (("psnr_db", "dB", PSNR_DB), ("ssim", "", SSIM), *_further_readings(facts)):
+                then, now = expected[name].get(reading), measured[name].get(reading)
+                if then is None or now is None:  # of an objective that can be measured in the search's process alone
+                    continue
+                within = (
+                    tolerance * max(1.0, abs(then))
+                    if reading not in ("psnr_db", "ssim") and unit != "dB"
+                    else tolerance
+                )
+                found = f"{now:.4f} {unit}".rstrip() + f", at ship {then:.4f} {unit}".rstrip()
+                checks.append(Check(f"{reading}, {name} data", bool(abs(now - then) <= within), found))
     if "timing" in expected:
         then, now = expected["timing"]["speedup"], measured["timing"]["speedup"]
         found = f"{now['value']:.2f} ({now['low']:.2f} to {now['high']:.2f}), at ship {then['value']:.2f}"
@@ -216,6 +228,30 @@ def save_data(study: Study, folder: Path) -> None:
     for name, samples in (("evaluation", study.evaluation), ("test", study.test)):
         if samples is not None:
             save_samples(folder / f"{name}.npz", samples)
+
+
+def further_of(facts: Mapping[str, Any]) -> list[FurtherObjective]:
+    """Return the further objectives that a bundle names and that any process can measure.
+
+    Raises:
+        InputError: a file of their functions is gone.
+    """
+    tables = {name: ObjectiveTable(**entry["table"]) for name, entry in facts.get("objectives", {}).items()}
+    return [make_objective(name, table, _load) for name, table in tables.items() if not table.in_memory]
+
+
+def _load(source: str, key: str) -> Callable[..., Any]:
+    file, _, function = source.rpartition(":")
+    found: Callable[..., Any] = load_function(Path(file), function, key)
+    return found
+
+
+def _further_readings(facts: Mapping[str, Any]) -> list[tuple[str, str, float]]:
+    """Return the readings of further objectives that a bundle promises: name, unit, and how far a repetition may be off."""
+    return [
+        (reading, about.unit, PSNR_DB if about.unit == "dB" else FURTHER)
+        for reading, about in readings_of(kept_criteria(facts)).items()
+    ]
 
 
 def _find_study(facts: Mapping[str, Any]) -> Study:
@@ -239,8 +275,8 @@ def _runtime(facts: Mapping[str, Any]) -> str:
     return str(facts.get("runtime", DEFAULT_RUNTIME))  # older bundles name none
 
 
-def _values(readings: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: reading.value for name, reading in readings.items()}
+def _readings(objectives: Sequence[Objective], subject: Subject) -> dict[str, Any]:
+    return {name: reading.value for objective in objectives for name, reading in objective.measure(subject).items()}
 
 
 def _main(folder: Path, data: Path) -> None:

@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...spaces.errors import InputError
-from ..limits import Limits
-from ..texts import number_text, size_text, time_text
+from ..limits import Bound, Limits
+from ..texts import number_text, reading_text, size_text, time_text
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from ..criteria import Criterion
 
 END = 100  # of a slider, from 0
 DIGITS = 3  # of a limit's value, so that a round one is told and kept
@@ -28,10 +30,12 @@ class Budget:
     """A limit on a slider.
 
     Attributes:
-        key: of `Limits`.
+        key: of `Limits`; of a further objective "min_" or "max_" with the name of its reading.
         name: what it is called.
         low, high: the values at its ends.
         free: the position that is no limit: 0 or `END`.
+        reading: of a further objective; empty where the limit is one of size, time or quality.
+        unit: of the reading.
     """
 
     key: str
@@ -39,6 +43,8 @@ class Budget:
     low: float
     high: float
     free: int
+    reading: str = ""
+    unit: str = ""
 
     def value(self, position: float) -> float | None:
         """Return the limit at a position, evenly spaced by ratios where values are ratios; None where there is none."""
@@ -46,7 +52,7 @@ class Budget:
             return None
         part = position / END
         even = self.low + part * (self.high - self.low)
-        exact = even if self.key == "max_drop" else self.low * (self.high / self.low) ** part
+        exact = even if self.key == "max_drop" or self.reading else self.low * (self.high / self.low) ** part
         return _round(exact, up=self.key.startswith("max"))
 
     def text(self, position: float) -> str:
@@ -54,6 +60,8 @@ class Budget:
         value = self.value(position)
         if value is None:
             return "any"
+        if self.reading:
+            return f"at {'most' if self.key.startswith('max') else 'least'} {reading_text(value, self.unit)}"
         shown = {
             "max_size": lambda: f"at most {size_text(value)}",
             "max_latency": lambda: f"at most {time_text(value)}",
@@ -72,15 +80,37 @@ def _round(value: float, up: bool) -> float:
     return float(f"{(math.ceil(parts - 1e-9) if up else math.floor(parts + 1e-9)) * step:.{DIGITS}g}")
 
 
-def budgets(frame: pd.DataFrame, has_target: bool) -> Sequence[Budget]:
-    """Return the budgets for the candidates of a frame (`frame.as_frame`)."""
+def limits_at(spent: Sequence[Budget], placed: Mapping[str, float]) -> Limits:
+    """Return the limits of budgets at positions, by their keys."""
+    values = {budget.key: budget.value(placed[budget.key]) for budget in spent}
+    given: dict[str, Any] = {budget.key: values[budget.key] for budget in spent if not budget.reading}
+    bounds = tuple(
+        Bound(budget.reading, budget.key[:3], limit, budget.unit)
+        for budget in spent
+        if budget.reading and (limit := values[budget.key]) is not None
+    )
+    return Limits(**given, bounds=bounds)
+
+
+def budgets(frame: pd.DataFrame, has_target: bool, criteria: Sequence[Criterion] = ()) -> Sequence[Budget]:
+    """Return the budgets for the candidates of a frame (`frame.as_frame`), those of further objectives among them."""
     drop = "Below the reference" if has_target else "Below a fidelity of 50 dB"
     return [
         Budget("max_size", "Size", *_span(frame["size_bytes"]), END),
         Budget("max_latency", "Latency", *_span(frame["latency_ms"]), END),
         Budget("min_speedup", "Speedup", *_span(frame["speedup"]), 0),
         Budget("max_drop", drop, 0.0, max(float(np.nanmax([*frame["drop_db"], 0.0])), 0.0), END),
+        *(_further_budget(frame, criterion) for criterion in criteria),
     ]
+
+
+def _further_budget(frame: pd.DataFrame, criterion: Criterion) -> Budget:
+    about, name = criterion.about, criterion.value
+    values = frame[name][np.isfinite(frame[name])]
+    ends = (float(values.min()), float(values.max())) if len(values) else (0.0, 0.0)
+    kind, free = ("min", 0) if about.maximise else ("max", END)
+    title = about.title[:1].upper() + about.title[1:]
+    return Budget(f"{kind}_{name}", title, *ends, free, name, about.unit)
 
 
 def _span(values: pd.Series) -> tuple[float, float]:
@@ -99,7 +129,9 @@ def fitting(frame: pd.DataFrame, limits: Limits, ranges: Mapping[str, Sequence[S
     columns = ("size_bytes", "latency_ms", "psnr_db", "speedup")
     values = {name: frame[name].to_numpy(float) for name in columns}
     kept = frame["feasible"].to_numpy(bool, copy=True)
-    kept &= limits.kept(**values, drop_db=np.maximum(frame["drop_db"].to_numpy(float), 0.0))
+    drop_db = np.maximum(frame["drop_db"].to_numpy(float), 0.0)
+    readings = {bound.reading: frame[bound.reading].to_numpy(float) for bound in limits.bounds}
+    kept &= limits.kept(**values, drop_db=drop_db, readings=readings)
     for name, allowed in ranges.items():
         column = frame[name].to_numpy(float)
         kept &= np.logical_or.reduce([(low <= column) & (column <= high) for low, high in allowed])
@@ -123,7 +155,7 @@ def answer(frame: pd.DataFrame, question: Mapping[str, str]) -> dict[str, Any]:
     try:
         spent = [Budget(**one) for one in json.loads(question["budgets"])]
         placed = {budget.key: float(question[budget.key]) for budget in spent}
-        limits = Limits(**{budget.key: budget.value(placed[budget.key]) for budget in spent})
+        limits = limits_at(spent, placed)
         kept = fitting(frame, limits, json.loads(question["ranges"]))
         texts = {budget.key: budget.text(placed[budget.key]) for budget in spent}
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:

@@ -10,9 +10,19 @@ from dash import dcc, html
 
 from ...spaces.candidate import Candidate
 from .. import architecture
+from ..criteria import further
 from ..review import MOST_TEXT
 from ..strip import Cell, Network, cells, choice_text, summary_text
-from ..texts import change_text, interval_text, number_text, ratio_text, size_text, student_text, time_text
+from ..texts import (
+    change_text,
+    interval_text,
+    number_text,
+    ratio_text,
+    reading_text,
+    size_text,
+    student_text,
+    time_text,
+)
 from .costs import parts
 from .parts import aria, choice, choose_button, of_trial, table
 
@@ -89,6 +99,10 @@ def _numbers(followed: Followed, trial: Trial, preference: Reading | None) -> An
             change_text(reference, row) if followed.run.has_target else "against the reference's output",
         ),
         (number_text(row["ssim"], 4), "SSIM"),
+    ]
+    facts += [
+        (reading_text(reading.value, reading.unit), words)
+        for words, reading in further(followed.run.criteria, trial.stages)
     ]
     if preference is not None:
         facts.append(

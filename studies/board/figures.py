@@ -9,25 +9,45 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..figures import ACCENT, AXIS_TITLES, FONT, GREY, GRID, INK, MUTED, VIEWS, view_figure, view_layout
+from ..figures import (
+    ACCENT,
+    AXIS_TITLES,
+    FONT,
+    GREY,
+    GRID,
+    INK,
+    MUTED,
+    VIEWS,
+    axis_titles,
+    view_figure,
+    view_layout,
+    views_with,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
+    from ..criteria import Criterion
+
 SPACE = ("size_bytes", "speedup", "psnr_db")  # the axes of the view in 3-D
 RUN_COLOURS = ("#0b6b74", "#b4551d", "#5a4fa3", "#8a6d00", "#a8326e", "#3d7a2a", "#555f6b", "#1f5fa8")
 
 
-def empty_view(frame: pd.DataFrame, name: str) -> go.Figure:
-    """Return one of `figures.VIEWS` with its axes for the candidates of a frame, and without its points.
+def empty_view(frame: pd.DataFrame, name: str, criteria: Sequence[Criterion] = ()) -> go.Figure:
+    """Return one of `figures.views_with` with its axes for the candidates of a frame, and without its points.
 
     The page paints the points by itself (assets/cloud.js).
     """
     import plotly.graph_objects as go
 
-    x, y = VIEWS[name]
-    layout = view_layout(frame, x, y) | {"uirevision": "board", "height": None, "autosize": True, "template": {}}
+    x, y = views_with(criteria)[name]
+    layout = view_layout(frame, x, y, axis_titles(criteria)) | {
+        "uirevision": "board",
+        "height": None,
+        "autosize": True,
+        "template": {},
+    }
     return go.Figure(go.Scatter(x=[], y=[]), layout)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...spaces.errors import BuildError, InputError
+from ..criteria import readings_of
 from ..frame import as_frame, trial_row
 from ..neighbours import Neighbour, neighbours
 from ..records import RecordTail
@@ -219,7 +220,7 @@ class Followed:
             return self._frame[1]
 
     def _framed(self, numbers: list[int]) -> pd.DataFrame:
-        return as_frame((self._rows[number] for number in numbers), SHAPES)
+        return as_frame((self._rows[number] for number in numbers), (*SHAPES, *readings_of(self.run.criteria)))
 
     def trials(self) -> list[Trial]:
         """Return the trials that are shown, by number."""

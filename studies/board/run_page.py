@@ -8,8 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 from dash import dcc, html
 
-from ..sections import VIEW_TITLES
-from ..texts import MISSING, change_text, interval_text, number_text, preference_text, ratio_text, size_text
+from ..criteria import readings_of
+from ..figures import views_with
+from ..sections import view_titles
+from ..texts import (
+    MISSING,
+    change_text,
+    interval_text,
+    number_text,
+    preference_text,
+    ratio_text,
+    reading_text,
+    size_text,
+)
 from . import figures
 from .budgets import END, budgets
 from .parameters import SHAPES, parameter_names
@@ -35,7 +46,13 @@ def run_page(followed: Followed, index: int) -> list[Any]:
             dcc.Interval(id="wait", interval=TICK_MS),
             html.P("nothing is measured yet; the page shows it as soon as it is", id="waited"),
         ]
-    return [_stores(index), *_budgets(followed, frame), *_figures(frame), *_more(followed, frame), *_review(index)]
+    return [
+        _stores(index),
+        *_budgets(followed, frame),
+        *_figures(followed, frame),
+        *_more(followed, frame),
+        *_review(index),
+    ]
 
 
 def state_text(followed: Followed) -> str:
@@ -73,7 +90,7 @@ def _stores(index: int) -> Any:
 
 
 def _budgets(followed: Followed, frame: Any) -> list[Any]:
-    spent = budgets(frame, followed.run.has_target)
+    spent = budgets(frame, followed.run.has_target, followed.run.criteria)
     sliders = [
         html.Div(
             [
@@ -112,15 +129,18 @@ def _budgets(followed: Followed, frame: Any) -> list[Any]:
     ]
 
 
-def _figures(frame: Any) -> list[Any]:
-    views = []
-    for name, (title, better) in VIEW_TITLES.items():
-        figure = figures.empty_view(frame, name)
+def _figures(followed: Followed, frame: Any) -> list[Any]:
+    views, criteria = [], followed.run.criteria
+    axes = views_with(criteria)
+    for name, (title, better) in view_titles(criteria).items():
+        figure = figures.empty_view(frame, name, criteria)
         margin = json.dumps(figure.layout.margin.to_plotly_json())
         graph = dcc.Graph(id=name, figure=figure, config=GRAPH)
-        plot = html.Div(graph, id=f"{name}-plot", className="plot", **data(margin=margin))
+        x, y = axes[name]
+        plot = html.Div(graph, id=f"{name}-plot", className="plot", **data(margin=margin, view=name, x=x, y=y))
         views.append(html.Figure([html.Figcaption([title, html.Span(better)]), plot]))
-    return [html.Section([html.H2("Front"), html.Div(views, className="views")])]
+    titles = json.dumps({one.value: one.title for one in criteria})
+    return [html.Section([html.H2("Front"), html.Div(views, className="views", **data(further=titles))])]
 
 
 def _more(followed: Followed, frame: Any) -> list[Any]:
@@ -130,7 +150,11 @@ def _more(followed: Followed, frame: Any) -> list[Any]:
         "base": "base",
         "ssim": "SSIM",
         "worst_psnr_db": "worst image's PSNR",
+        **{name: about.title for name, about in readings_of(followed.run.criteria).items()},
     } | names
+    parallel = PARALLEL | {
+        one.value: f"{one.title}, {one.about.unit}".removesuffix(", ") for one in followed.run.criteria
+    }
     return [
         html.Div(
             [
@@ -148,7 +172,7 @@ def _more(followed: Followed, frame: Any) -> list[Any]:
             className="row",
         ),
         dcc.Store(id="space-figure", data=figures.space_figure().to_plotly_json()),
-        dcc.Store(id="parallel-figure", data=figures.parallel_figure(PARALLEL).to_plotly_json()),
+        dcc.Store(id="parallel-figure", data=figures.parallel_figure(parallel).to_plotly_json()),
         html.Details(
             [
                 html.Summary("All three in one view", id="open-space"),
@@ -162,13 +186,13 @@ def _more(followed: Followed, frame: Any) -> list[Any]:
                 ),
                 html.Div(
                     dcc.Graph(id="parallel", config=GRAPH),
-                    **data(columns=json.dumps(list(PARALLEL))),
+                    **data(columns=json.dumps(list(parallel))),
                     **aria(label="Parallel coordinates"),
                     className="wide",
                     tabIndex="0",
                     role="region",
                 ),
-                html.Div([_range(column, title) for column, title in PARALLEL.items()], className="ranges"),
+                html.Div([_range(column, title) for column, title in parallel.items()], className="ranges"),
             ]
         ),
         html.Section([html.H2("Candidates on the front"), html.Div(id="table")]),
@@ -204,10 +228,23 @@ def front_table(boarded: Boarded) -> Any:
             f"{number_text(row['psnr_db'])} dB",
             change_text(reference, row) if run.has_target else "–",
             number_text(row["ssim"], 4),
+            *(reading_text(row[one.value], one.about.unit) for one in run.criteria),
             *([_liked(liked.get(trial.candidate.key))] if liked else []),
         ]
         rows.append(html.Tr([html.Td(cell) for cell in cells], **data(trial=str(trial.number))))
-    heads = ["trial", "size", "smaller", "speedup", "95 %", "PSNR", "change", "SSIM", *(["preferred"] if liked else [])]
+    further = [one.title for one in run.criteria]
+    heads = [
+        "trial",
+        "size",
+        "smaller",
+        "speedup",
+        "95 %",
+        "PSNR",
+        "change",
+        "SSIM",
+        *further,
+        *(["preferred"] if liked else []),
+    ]
     more = len(members) - len(rows)
     note = [html.P(f"and {more} more: the points above select them", className="note")] if more > 0 else []
     return [table(heads, rows, "Candidates on the front"), *note]

@@ -2,16 +2,21 @@
 
 import math
 
+import numpy as np
 import pytest
 
+from slimfront.objectives.diversity import Diversity
 from slimfront.objectives.protocol import OpenModel, Reading, Subject
 from slimfront.objectives.quality import Quality
 from slimfront.objectives.samples import Samples
 from slimfront.objectives.size import Size
+from slimfront.objectives.texture import Texture
 from slimfront.objectives.timing import Timing
+from slimfront.objectives.worst_group import WorstGroup
 from slimfront.spaces.errors import BuildError
 
-OBJECTIVES = [Size(), Quality(), Timing(least_rounds=3, most_rounds=3)]
+FURTHER = [Diversity(1), Texture(), WorstGroup()]
+OBJECTIVES = [Size(), Quality(), Timing(least_rounds=3, most_rounds=3), *FURTHER]
 
 
 @pytest.fixture(params=OBJECTIVES, ids=lambda objective: objective.name)
@@ -21,7 +26,7 @@ def objective(request):
 
 @pytest.fixture
 def reference(tiny_model, pictures):
-    return OpenModel(tiny_model, Samples({"x": pictures(3, 0)}, pictures(3, 1)))
+    return OpenModel(tiny_model, Samples({"x": pictures(3, 0)}, pictures(3, 1), group=np.array(["a", "b", "a"])))
 
 
 def test_readings_are_finite_and_named_and_survive_json(objective, reference):
@@ -47,6 +52,13 @@ def test_a_file_that_is_no_model_is_a_build_error(objective, reference, tmp_path
     broken.write_bytes(b"no model")
     with pytest.raises(BuildError):
         objective.measure(Subject(OpenModel(broken, reference.samples), reference))
+
+
+@pytest.mark.parametrize("further", FURTHER, ids=lambda one: one.name)
+def test_a_further_objective_reads_what_it_says_in_the_units_it_says(further, reference):
+    readings = further.measure(Subject(reference, reference))
+    assert {name: readings[name].unit for name in further.readings} == {n: a.unit for n, a in further.readings.items()}
+    assert all(about.title == about.title.strip() and about.explanation for about in further.readings.values())
 
 
 def test_size_counts_external_data(tmp_path, reference):

@@ -2,7 +2,7 @@
 "use strict";
 (() => {
   const board = window.slimfront;
-  const VIEWS = { "size-speed": ["size_bytes", "speedup"], "size-quality": ["size_bytes", "psnr_db"], "speed-quality": ["speedup", "psnr_db"] };
+  const views = () => [...document.querySelectorAll(".plot[data-view]")].map(({ dataset }) => dataset.view); // of the page, by name
   const SPACE = ["size_bytes", "speedup", "psnr_db"];
   const SYMBOLS = { reference: "star", uniform: "diamond", polished: "triangle-up", student: "square", search: "circle" };
   const SIZES = { reference: 15, uniform: 11, polished: 11, student: 9, search: 8 };
@@ -25,8 +25,15 @@
   board.hover = row => {
     const label = row.label ? ` · ${board.escape(row.label)}` : "";
     const speed = row.state === "predicted" ? "predicted" : `${fixed(row.speedup_low, 2)}–${fixed(row.speedup_high, 2)}`;
-    return `<b>trial ${row.trial}</b>${label}<br>${size(row.size_bytes)}<br>${fixed(row.speedup, 2)}× (${speed})<br>${fixed(row.psnr_db, 2)} dB`;
+    return `<b>trial ${row.trial}</b>${label}<br>${size(row.size_bytes)}<br>${fixed(row.speedup, 2)}× (${speed})<br>${fixed(row.psnr_db, 2)} dB${further(row)}`;
   };
+
+  // Returns what is known of a candidate's further objectives, whose titles the page tells.
+  function further(row) {
+    const titles = JSON.parse(document.querySelector(".views[data-further]")?.dataset.further ?? "{}");
+    const known = Object.entries(titles).filter(([name]) => row[name] !== null && row[name] !== undefined);
+    return known.map(([name, title]) => `<br>${board.escape(title)} ${Number(row[name].toPrecision(4))}`).join("");
+  }
 
   const isMarked = row => board.onFront(row) || row.kind === "reference" || row.kind === "uniform";
   const opacity = row => board.able(row) || row.kind === "reference" ? 1 : FAINT;
@@ -57,8 +64,7 @@
   }
 
   function drawView(name, rows) {
-    const holder = document.getElementById(`${name}-plot`), [x, y] = VIEWS[name];
-    if (!holder) return;
+    const holder = document.getElementById(`${name}-plot`), { x, y } = holder.dataset;
     const points = rows.filter(row => row[x] !== null && row[y] !== null).map(row => point(row, x, y, rows.length > DENSE));
     holder.spans = { x: span(rows, x), y: span(rows, y) };
     board.cloud.show(holder, points, [chosen.a, chosen.b].map(board.row).filter(Boolean));
@@ -153,7 +159,7 @@
 
   function drawNow(what) {
     const rows = board.rows();
-    if (what.includes("views")) for (const name of Object.keys(VIEWS)) drawView(name, rows);
+    if (what.includes("views")) for (const name of views()) drawView(name, rows);
     if (what.includes("space")) drawSpace(rows);
     if (what.includes("parallel")) drawParallel();
     for (const line of document.querySelectorAll("tr[data-trial]")) {
@@ -166,7 +172,7 @@
 
   // Saves the views as they are seen, their points drawn by Plotly.
   function save(clicks, kind) {
-    for (const name of clicks ? Object.keys(VIEWS) : []) {
+    for (const name of clicks ? views() : []) {
       const div = plot(name);
       if (!div) continue;
       const points = div.closest(".plot").querySelector("canvas").points, all = key => points.map(point => point[key]);

@@ -47,6 +47,10 @@ MinPreference = Annotated[
     typer.Option(help="How often people prefer it to the reference at least, 0 to 1 (slimfront board --judge)."),
 ]
 MinSpeedup = Annotated[float | None, typer.Option(help="Least speedup against the reference.")]
+MaxMemory = Annotated[
+    str | None,
+    typer.Option(metavar="SIZE", help="Most memory that opening and running the model may take, e.g. 64MB."),
+]
 
 
 class Prefer(StrEnum):
@@ -301,6 +305,7 @@ def pick(
     min_psnr: MinPsnr = None,
     max_drop: MaxDrop = None,
     min_speedup: MinSpeedup = None,
+    max_memory: MaxMemory = None,
     min_preference: MinPreference = None,
     prefer: PreferOption = Prefer.knee,
     propose: Annotated[
@@ -323,11 +328,11 @@ def pick(
         from .search.propose import propose as find
 
         with screen.steps() as progress:
-            chosen, notes = find(opened, *limits, prefer.value, progress)
+            chosen, notes = find(opened, *limits, prefer.value, progress, max_memory)
         screen.note(*notes)
         opened = open_run(run)
     else:
-        chosen = opened.pick(*limits, prefer.value, min_preference)
+        chosen = opened.pick(*limits, prefer.value, min_preference, max_memory)
     screen.result(chosen.row(), candidate_view)
     screen.note(*choice_notes(opened, chosen))
     screen.hint(f"next: slimfront ship {shlex.quote(str(run))} --trial {chosen.number} -o bundle")
@@ -385,6 +390,7 @@ def ship(
     min_psnr: MinPsnr = None,
     max_drop: MaxDrop = None,
     min_speedup: MinSpeedup = None,
+    max_memory: MaxMemory = None,
     min_preference: MinPreference = None,
     prefer: PreferOption = Prefer.knee,
     why: Annotated[
@@ -402,7 +408,8 @@ def ship(
 
     screen = Screen(json, quiet)
     opened = open_run(run)
-    chosen = choose(opened, trial, max_size, max_latency, min_psnr, max_drop, min_speedup, prefer.value, min_preference)
+    limits = (max_size, max_latency, min_psnr, max_drop, min_speedup)
+    chosen = choose(opened, trial, *limits, prefer.value, min_preference, max_memory)
     row = shipped(ship_trial(opened, chosen, output, screen.hint, why))
     screen.note(*choice_notes(opened, chosen), *shipped_notes(chosen, row))
     screen.result(row, candidate_view)

@@ -15,7 +15,21 @@ from dataclasses import dataclass
 from ..spaces.kernel_shapes import Tensor
 from ..spaces.kernels import Kernel
 
-ELEMENT_BYTES = {1: 4, 2: 1, 3: 1, 4: 2, 5: 2, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8, 12: 4, 13: 8, 16: 2}  # by onnx's number of a type
+ELEMENT_BYTES = {
+    1: 4,
+    2: 1,
+    3: 1,
+    4: 2,
+    5: 2,
+    6: 4,
+    7: 8,
+    9: 1,
+    10: 2,
+    11: 8,
+    12: 4,
+    13: 8,
+    16: 2,
+}  # by onnx's number of a type
 # Kernels whose output is their input, and those that may write over one of theirs (which).
 VIEWS = ("Identity", "Reshape", "Unsqueeze", "Squeeze", "Flatten")
 IN_PLACE = {

@@ -43,6 +43,7 @@ def propose(
     min_speedup: float | None = None,
     prefer: str = "knee",
     progress: Progress | None = None,
+    max_memory: str | float | None = None,
 ) -> tuple[Trial, list[str]]:
     """Return the candidate that keeps the limits and suits best, of those measured and of all others.
 
@@ -53,6 +54,7 @@ def propose(
         run: with its reference measured; the study that it was made of has to be there.
         max_size, max_latency, min_psnr, max_drop, min_speedup, prefer: as for `Run.pick`.
         progress: told what is being done, and the part of it that is done.
+        max_memory: as for `Run.pick`; only where the run knows of memory.
 
     Returns:
         The trial, and notes: a line for each candidate that was evaluated, or why none was.
@@ -63,7 +65,7 @@ def propose(
             ones included.
     """
     check_preference(prefer)
-    wanted = given_limits(max_size, max_latency, min_psnr, max_drop, min_speedup).over(run.limits)
+    wanted = given_limits(max_size, max_latency, min_psnr, max_drop, min_speedup, max_memory).over(run.limits)
     with adding_to(run) as addition:
         _propose(addition, wanted, prefer, progress)
     try:

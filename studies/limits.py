@@ -51,7 +51,7 @@ class Limits:
     """What a candidate must keep; None is no limit.
 
     Attributes:
-        max_size: bytes. max_latency: milliseconds. min_psnr, max_drop: decibels. min_speedup: times the reference.
+        max_size, max_memory: bytes. max_latency: milliseconds. min_psnr, max_drop: decibels. min_speedup: times the reference.
     """
 
     max_size: float | None = None
@@ -59,6 +59,7 @@ class Limits:
     min_psnr: float | None = None
     max_drop: float | None = None
     min_speedup: float | None = None
+    max_memory: float | None = None
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], where: str = "") -> Limits:
@@ -71,7 +72,7 @@ class Limits:
         for key, value in values.items():
             if value is None:
                 continue
-            if key == "max_size":
+            if key in ("max_size", "max_memory"):
                 parsed[key] = parse_size(value, where + key)
             elif key == "max_latency":
                 parsed[key] = parse_time(value, where + key, plain="ms") * 1000.0
@@ -92,24 +93,44 @@ class Limits:
         return Limits(**(other.given() | self.given()))
 
     def violation(
-        self, *, size_bytes: float, latency_ms: float, psnr_db: float, drop_db: float, speedup: float
+        self,
+        *,
+        size_bytes: float,
+        latency_ms: float,
+        psnr_db: float,
+        drop_db: float,
+        speedup: float,
+        memory_bytes: float = math.inf,
     ) -> float:
-        """Return by how much a candidate breaks the limits: the sum of relative excesses, 0 where it is feasible."""
-        return sum(max(0.0, excess) for excess in self._excesses(size_bytes, latency_ms, psnr_db, drop_db, speedup))
+        """Return by how much a candidate breaks the limits: the sum of relative excesses, 0 where it is feasible.
+
+        Memory that is not known keeps no limit.
+        """
+        excesses = self._excesses(size_bytes, latency_ms, psnr_db, drop_db, speedup, memory_bytes)
+        return sum(max(0.0, excess) for excess in excesses)
 
     def kept(
-        self, *, size_bytes: Values, latency_ms: Values, psnr_db: Values, drop_db: Values, speedup: Values
+        self,
+        *,
+        size_bytes: Values,
+        latency_ms: Values,
+        psnr_db: Values,
+        drop_db: Values,
+        speedup: Values,
+        memory_bytes: Values | float = math.inf,
     ) -> NDArray[np.bool_]:
         """Return a mask ``[N]`` of the candidates that break no limit; each argument has a value of every one ``[N]``.
 
         A value that is missing (NaN) keeps no limit that asks for it.
         """
         kept = np.ones(len(size_bytes), bool)
-        for excess in self._excesses(size_bytes, latency_ms, psnr_db, drop_db, speedup):
+        for excess in self._excesses(size_bytes, latency_ms, psnr_db, drop_db, speedup, memory_bytes):
             kept &= excess <= 0.0
         return kept
 
-    def _excesses(self, size_bytes: Any, latency_ms: Any, psnr_db: Any, drop_db: Any, speedup: Any) -> list[Any]:
+    def _excesses(
+        self, size_bytes: Any, latency_ms: Any, psnr_db: Any, drop_db: Any, speedup: Any, memory_bytes: Any
+    ) -> list[Any]:
         """Return by how much each given limit is broken, below 0 where it is kept; of numbers or of arrays of them."""
         excess = {
             "max_size": size_bytes / (self.max_size or 1.0) - 1.0,
@@ -117,6 +138,7 @@ class Limits:
             "min_psnr": ((self.min_psnr or 0.0) - psnr_db) / 3.0,
             "max_drop": (drop_db - (self.max_drop or 0.0)) / 3.0,
             "min_speedup": (self.min_speedup or 0.0) / speedup - 1.0,
+            "max_memory": memory_bytes / (self.max_memory or 1.0) - 1.0,
         }
         return [excess[key] for key in self.given()]
 
@@ -124,6 +146,8 @@ class Limits:
         self, *, size_bytes: float, latency_ms: float, best_db: float, full_drop_db: float
     ) -> tuple[float, float, float]:
         """Return the largest (size / reference size, 1 / speedup, drop) that keeps the limits; infinite where none.
+
+        Memory is on none of these axes.
 
         Args:
             size_bytes: of the reference.
@@ -150,6 +174,7 @@ class Limits:
             "min_psnr": "PSNR at least {:g} dB",
             "max_drop": "drop at most {:g} dB",
             "min_speedup": "speedup at least {:g}",
+            "max_memory": "peak memory at most {:,.0f} bytes",
         }
         return ", ".join(shown[key].format(value) for key, value in self.given().items()) or "no limit"
 
@@ -160,6 +185,7 @@ def given_limits(
     min_psnr: float | None = None,
     max_drop: float | None = None,
     min_speedup: float | None = None,
+    max_memory: str | float | None = None,
 ) -> Limits:
     """Return limits as flags or a Python call give them. Raises `InputError` where one cannot be read."""
     return Limits.parse(
@@ -169,5 +195,6 @@ def given_limits(
             "min_psnr": min_psnr,
             "max_drop": max_drop,
             "min_speedup": min_speedup,
+            "max_memory": max_memory,
         }
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -206,6 +207,7 @@ class Run:
             psnr_db=trial.value("psnr_db"),
             drop_db=self.drop_db(trial),
             speedup=trial.speedup.value,
+            memory_bytes=math.inf if trial.memory is None else trial.memory.value,
         )
 
     def front_trials(self) -> list[Trial]:
@@ -288,6 +290,7 @@ class Run:
         min_speedup: float | None = None,
         prefer: str = "knee",
         min_preference: float | None = None,
+        max_memory: str | float | None = None,
     ) -> Trial:
         """Return the candidate of the front that keeps these limits, and the study's own, and suits best.
 
@@ -299,11 +302,12 @@ class Run:
             min_speedup: times the reference.
             prefer: "knee", "size", "latency" or "psnr".
             min_preference: how often people prefer it to the reference at least, 0 to 1; 0.5 is as good as the reference.
+            max_memory: bytes that a process grows by at its peak, or a text such as "64MB".
 
         Raises:
             InputError: a limit that cannot be read, or no candidate keeps them.
         """
-        limits = given_limits(max_size, max_latency, min_psnr, max_drop, min_speedup)
+        limits = given_limits(max_size, max_latency, min_psnr, max_drop, min_speedup, max_memory)
         return pick(self, limits.over(self.limits), prefer, min_preference)
 
     def preferences(self) -> Mapping[str, Reading]:

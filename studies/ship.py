@@ -105,6 +105,7 @@ def choose(
     min_speedup: float | None = None,
     prefer: str = "knee",
     min_preference: float | None = None,
+    max_memory: str | float | None = None,
 ) -> Trial:
     """Return the trial of this number, or without one what `Run.pick` chooses.
 
@@ -113,8 +114,8 @@ def choose(
     """
     limits = (max_size, max_latency, min_psnr, max_drop, min_speedup)
     if trial is None:
-        return run.pick(*limits, prefer, min_preference)
-    if any(limit is not None for limit in (*limits, min_preference)):
+        return run.pick(*limits, prefer, min_preference, max_memory)
+    if any(limit is not None for limit in (*limits, min_preference, max_memory)):
         raise InputError(f"give either --trial {trial} or limits, not both")
     return run.trial(trial)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ..spaces.kernel_shapes import Tensor
@@ -169,8 +169,3 @@ def _same_size(first: Tensor | None, second: Tensor | None) -> bool:
     if first is None or second is None or first.shape is None or first.shape != second.shape:
         return False
     return ELEMENT_BYTES.get(first.dtype) == ELEMENT_BYTES.get(second.dtype)
-
-
-def by_owner(found: Sequence[Buffer], owners: Mapping[str, str]) -> dict[int, str]:
-    """Return what each buffer is written for first, by its number: ``owners`` has it by names of tensors."""
-    return {number: owners.get(buffer.tensors[0], "") for number, buffer in enumerate(found)}

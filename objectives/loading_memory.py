@@ -1,9 +1,9 @@
-"""The memory that ONNX Runtime takes to open a file: what it reads, what it unpacks, what it lays out anew, and the graph itself.
+"""The memory that ONNX Runtime takes to open a file: what it reads, unpacks and lays out anew, and the graph itself.
 
-Three moments are its peaks. While the file is read, a block of it lies in memory beside what was parsed. While constants are folded,
-each result stays until all are made, for nothing is thrown away before; the results of the last layer come first (nodes are ordered
-by a search in depth from the outputs, the last input first). While weights are laid out for blocked kernels, the old ones stay, and
-there are several copies of the one at hand.
+Three moments are its peaks. While the file is read, a block of it lies in memory beside what was parsed. While constants are
+folded, each result stays until all are made, for nothing is thrown away before; the results of the last layer come first (nodes
+are ordered by a search in depth from the outputs, the last input first). While weights are laid out for blocked kernels, the old
+ones stay, and there are several copies of the one at hand.
 """
 
 from __future__ import annotations
@@ -36,6 +36,23 @@ INTEGER_BYTES = 23_000  # of an integer convolution, on top
 
 
 @dataclass(frozen=True)
+class FileFacts:
+    """What of a file decides.
+
+    Attributes:
+        size: bytes.
+        nodes: how many there are, functions inlined.
+        results: bytes that each node makes which only constants go into, in the order in which they are folded.
+        outputs: names of the tensors that the model gives out.
+    """
+
+    size: int
+    nodes: int
+    results: tuple[int, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Loading:
     """What opening a file takes.
 
@@ -48,21 +65,47 @@ class Loading:
     resident_bytes: int
 
 
-def loading(path: Path, kernels: Sequence[Kernel]) -> Loading:
+def file_facts(path: Path) -> FileFacts:
+    """Read what of a file decides."""
+    import onnx
+    from onnx import inliner
+
+    model = onnx.load(path, load_external_data=False)
+    if model.functions:
+        model = inliner.inline_local_functions(model)
+    model = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    known = {value.name: _value_bytes(value) for value in model.graph.value_info}
+    constants = {value.name for value in model.graph.initializer}
+    nodes, results = _in_depth(model.graph), []
+    readers = {name: node for node in nodes for name in node.input}
+    for node in nodes:
+        if node.op_type in KEPT or any(name and name not in constants for name in node.input):
+            continue
+        constants.update(node.output)
+        if node.op_type == "Constant":
+            continue
+        size, behind = known.get(node.output[0]), readers.get(node.output[0])
+        if size is None and behind is not None:  # a part of computed size, which is then given its shape
+            size = known.get(behind.output[0])
+        results.append(size or 0)
+    outputs = tuple(value.name for value in model.graph.output)
+    return FileFacts(file_size(path), len(nodes), tuple(results), outputs)
+
+
+def loading(file: FileFacts, kernels: Sequence[Kernel]) -> Loading:
     """Return what ONNX Runtime takes to open a file.
 
     Args:
-        path: of the file.
+        file: the facts of it.
         kernels: of the graph that ONNX Runtime makes of it.
     """
-    size, (nodes, results) = file_size(path), _read(path)
     blocked = [tensor_bytes(kernel.weight) for kernel in kernels if kernel.op == BLOCKED]
     integer = sum(kernel.short_op == INTEGER for kernel in kernels)
-    graph = SESSION_BYTES + NODE_BYTES * nodes + BLOCKED_BYTES * len(blocked) + INTEGER_BYTES * integer
+    graph = SESSION_BYTES + NODE_BYTES * file.nodes + BLOCKED_BYTES * len(blocked) + INTEGER_BYTES * integer
     stored, packed = stored_bytes(kernels), [sum(packed_bytes(kernel)) for kernel in kernels]
     moments = [
-        size + min(size, READ_BLOCK),
-        graph + _most(size, results, 1),
+        file.size + min(file.size, READ_BLOCK),
+        graph + _most(file.size, file.results, 1),
         graph + _most(stored, blocked, LAID_OUT_COPIES),
         graph + stored + max(packed, default=0),
     ]
@@ -93,32 +136,6 @@ def _most(before: int, made: Sequence[int], copies: int) -> int:
 
 def _paged(size: int) -> int:
     return size if size < PAGE else -(-size // PAGE) * PAGE
-
-
-def _read(path: Path) -> tuple[int, list[int]]:
-    """Return how many nodes a file has, and the bytes that each node makes which only constants go into, as they are folded."""
-    import onnx
-    from onnx import inliner
-
-    model = onnx.load(path, load_external_data=False)
-    if model.functions:
-        model = inliner.inline_local_functions(model)
-    model = onnx.shape_inference.infer_shapes(model, data_prop=True)
-    known = {value.name: _value_bytes(value) for value in model.graph.value_info}
-    constants = {value.name for value in model.graph.initializer}
-    nodes, results = _in_depth(model.graph), []
-    readers = {name: node for node in nodes for name in node.input}
-    for node in nodes:
-        if node.op_type in KEPT or any(name and name not in constants for name in node.input):
-            continue
-        constants.update(node.output)
-        if node.op_type == "Constant":
-            continue
-        size, behind = known.get(node.output[0]), readers.get(node.output[0])
-        if size is None and behind is not None:  # a part of computed size, which is then given its shape
-            size = known.get(behind.output[0])
-        results.append(size or 0)
-    return len(nodes), results
 
 
 def _in_depth(graph: onnx.GraphProto) -> list[onnx.NodeProto]:

@@ -2,8 +2,8 @@
 
     python -m slimfront.objectives.memory_process FOLDER     # that `memory.measure_once` has filled
 
-It prints one JSON document: the bytes by which the process grew at its peak while the file was opened (`loading`) and while it was
-run (`running`).
+It prints one JSON document: the bytes by which the process grew at its peak while the file was opened (`loading`) and while it
+was run (`running`).
 """
 
 from __future__ import annotations
@@ -68,9 +68,9 @@ def _read_libraries() -> None:
     """Read a byte of each page of the files in this process's memory, which else count for the model that needs them first."""
     for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines():
         parts = line.split(maxsplit=5)
-        if len(parts) == 6 and parts[5].endswith((".so", ".bin")) or ".so." in line:
+        if len(parts) == 6 and ".so" in parts[5] and "r" in parts[1]:
             first, last = (int(end, 16) for end in parts[0].split("-"))
-            if "r" in parts[1]:
+            if last > first:
                 pages = (ctypes.c_char * (last - first)).from_address(first)
                 np.frombuffer(pages, np.uint8)[::PAGE].max()
 

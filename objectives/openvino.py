@@ -23,6 +23,7 @@ from ..spaces.kernels import Kernel
 from ..spaces.rules import OPENVINO, Rules
 from ..spaces.statistics import Progress
 from .kernel_profile import FIRST_RUNS, KernelProfile, Rounds, profile_in_turn
+from .predicted_memory import PredictedMemory
 
 PRECISION = "f32"
 # Kernels by the names that ops have in ONNX: products (`kernels.FLOAT`), and others that are looked for; the rest keep their own.
@@ -70,6 +71,10 @@ class OpenVino:
     def kernels(self, model: Path, inputs: Mapping[str, tuple[int, ...]]) -> list[Kernel]:
         """Return the kernels of the graph that OpenVINO makes of the file."""
         return self.open(model).kernels(inputs)
+
+    def predicted_memory(self, model: Path, inputs: Mapping[str, tuple[int, ...]]) -> PredictedMemory | None:
+        """Return None: how OpenVINO lays tensors out is not known here."""
+        return None
 
     def profiles(
         self, models: Sequence[Path], feed: Mapping[str, np.ndarray], rounds: Rounds, progress: Progress | None = None

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..spaces.kernels import Kernel
-from .loading_memory import loading, stored_bytes
-from .running_memory import Rehearsal, rehearse
+from .liveness import Buffer, live_bytes
+from .loading_memory import file_facts, loading
+from .running_memory import rehearse
 
 
 @dataclass(frozen=True)
@@ -17,34 +18,46 @@ class PredictedMemory:
 
     Attributes:
         loading_bytes, running_bytes: peaks.
-        weight_bytes: of stored tensors as kernels hold them.
-        tensors: the rehearsal of the arena.
+        kernels: that are run.
+        buffers: that their tensors lie in.
     """
 
     loading_bytes: int
     running_bytes: int
-    weight_bytes: int
-    tensors: Rehearsal
+    kernels: tuple[Kernel, ...]
+    buffers: tuple[Buffer, ...]
 
     @property
     def peak_bytes(self) -> int:
         """The larger peak."""
         return max(self.loading_bytes, self.running_bytes)
 
+    @property
+    def fullest(self) -> int:
+        """The kernel, by number, while which most bytes of tensors are alive."""
+        alive = live_bytes(self.buffers, len(self.kernels))
+        return max(range(len(alive)), key=alive.__getitem__)
 
-def predict_memory(path: Path, kernels: Sequence[Kernel], outputs: Sequence[str]) -> PredictedMemory:
-    """Return what ONNX Runtime will take for a file.
+    def alive(self, step: int) -> list[Buffer]:
+        """Return the buffers that are alive while a kernel runs, the largest first."""
+        found = [buffer for buffer in self.buffers if buffer.first <= step <= buffer.last]
+        return sorted(found, key=lambda buffer: -buffer.size)
+
+
+def predict_memory(path: Path, kernels: Sequence[Kernel]) -> PredictedMemory | None:
+    """Return what ONNX Runtime will take for a file; None where a shape is not known.
 
     Args:
         path: of the file.
-        kernels: of the graph that ONNX Runtime makes of it, shapes known.
-        outputs: names of the tensors that the model gives out.
+        kernels: of the graph that ONNX Runtime makes of it, in the order in which they run.
     """
-    tensors = rehearse(kernels, outputs)
-    opened = loading(path, kernels)
+    if any(tensor is None or tensor.shape is None for kernel in kernels for tensor in kernel.outputs):
+        return None
+    file = file_facts(path)
+    opened, tensors = loading(file, kernels), rehearse(kernels, file.outputs)
     return PredictedMemory(
         max(opened.peak_bytes, opened.resident_bytes + tensors.opened_bytes),
         opened.resident_bytes + max(tensors.run_bytes),
-        stored_bytes(kernels),
-        tensors,
+        tuple(kernels),
+        tensors.buffers,
     )

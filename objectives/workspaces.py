@@ -1,8 +1,8 @@
-"""What ONNX Runtime's kernels take from the arena beside their tensors: packed weights while a file is opened, buffers while they run.
+"""What ONNX Runtime's kernels take from the arena beside their tensors: weights packed at the start, buffers while they run.
 
-After the kernels' sources (core/providers/cpu/nn/conv_transpose.cc, core/providers/cpu/quantization, core/mlas/lib). Kernels that
-are not named here take nothing, or next to nothing. Which of two ways an integer convolution goes depends on the processor: here as on
-x86 with AVX2 and later.
+After the kernels' sources (core/providers/cpu/nn/conv_transpose.cc, core/providers/cpu/quantization, core/mlas/lib). Kernels
+that are not named here take nothing, or next to nothing. Which of two ways an integer convolution goes depends on the processor:
+here as on x86 with AVX2 and later.
 """
 
 from __future__ import annotations

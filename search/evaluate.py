@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..objectives.agreement import Agreement
+from ..objectives.memory import Memory
 from ..objectives.predictor import Lesson, Prediction, Predictor
 from ..objectives.protocol import Objective, OpenModel, Reading, Subject
 from ..objectives.quality import Quality
@@ -72,7 +73,8 @@ class Evaluator:
         self.study = study
         self.models = models
         self.predictor = predictor
-        self.objectives = tuple(objectives) or default_objectives(study.target)
+        limits = study.settings.limits
+        self.objectives = tuple(objectives) or default_objectives(study.target, limits.max_memory)
         self.reference_times = ReferenceTimes(study.environment.machine, study.graph.digest)
         self._latest: tuple[str, OpenModel] | None = None  # judged last, often timed next
 
@@ -273,10 +275,14 @@ class Evaluator:
         return OpenModel(path, self.study.evaluation, self.study.graph.batch, self.study.target)
 
 
-def default_objectives(target: Target) -> tuple[Objective, ...]:
-    """Return what is measured after building; of another runtime also whether it computes what ONNX Runtime does."""
+def default_objectives(target: Target, max_memory: float | None = None) -> tuple[Objective, ...]:
+    """Return what is measured after building; of another runtime also whether it computes what ONNX Runtime does.
+
+    Memory is measured where a limit in bytes asks for it.
+    """
     agreement = () if isinstance(target, OnnxRuntime) else (Agreement(),)
-    return (*agreement, Quality(), Timing())
+    memory = () if max_memory is None else (Memory(max_memory),)
+    return (*agreement, Quality(), *memory, Timing())
 
 
 def evaluate(study: Study, candidates: Sequence[Candidate], progress: Progress | None = None) -> list[dict[str, Any]]:

@@ -122,7 +122,9 @@ def _closest(run: Run, measured: list[Trial], limits: Limits) -> str:
         "min_psnr": lambda: f"{best.value('psnr_db'):.2f} dB",
         "max_drop": lambda: f"a drop of {run.drop_db(best):.2f} dB",
         "min_speedup": lambda: f"a speedup of {best.value('speedup'):.2f}",
-        "max_memory": lambda: "memory that is not known" if best.memory is None else f"{best.memory.value:,.0f} bytes of memory",
+        "max_memory": lambda: (
+            "memory that is not known" if best.memory is None else f"{best.memory.value:,.0f} bytes of memory"
+        ),
     }
     broken = [key for key, value in limits.given().items() if run.violation(best, Limits(**{key: value}))]
     return f"trial {best.number} comes closest with {' and '.join(shown[key]() for key in broken)}"

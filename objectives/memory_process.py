@@ -11,7 +11,6 @@ from __future__ import annotations
 import ctypes
 import gc
 import json
-import resource
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -70,15 +69,16 @@ def _read_libraries() -> None:
         parts = line.split(maxsplit=5)
         if len(parts) == 6 and ".so" in parts[5] and "r" in parts[1]:
             first, last = (int(end, 16) for end in parts[0].split("-"))
-            if last > first:
-                pages = (ctypes.c_char * (last - first)).from_address(first)
-                np.frombuffer(pages, np.uint8)[::PAGE].max()
+            pages = (ctypes.c_char * (last - first)).from_address(first)
+            max(memoryview(pages).cast("B")[::PAGE], default=0)
 
 
 def _peak() -> int:
     """Return the most bytes that the process had since its peak was last forgotten; without Linux, since it began."""
     if STATUS.exists():
         return _status("VmHWM")
+    import resource
+
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else 1024 * most
 

@@ -40,9 +40,9 @@ def profile(study: Study, progress: Progress | None = None) -> dict[str, Any]:
         ``study``, ``parameters`` and ``bytes`` (float32) of the whole, ``latency_ms`` of one batch, ``layers`` (name,
         op, parameters, bytes, ms, share, weight_bits_db), the slowest first, ``groups`` (name, channels, layers, ratios_db)
         and ``other`` (ms, share): the nodes that are no layer; ``memory`` (`memory_profile`) where it can be told. Shares are
-        of the sum of all nodes' times. ``weight_bits_db``
-        and ``ratios_db`` give, for each width and pruning ratio of the study's space, the predicted PSNR against the
-        reference's output with that layer or group alone compressed, at most 100 dB.
+        of the sum of all nodes' times. ``weight_bits_db`` and ``ratios_db`` give, for each width and pruning ratio of the
+        study's space, the predicted PSNR against the reference's output with that layer or group alone compressed, at most
+        100 dB.
 
     Raises:
         InputError: the study is wrong.

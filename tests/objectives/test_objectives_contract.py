@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from slimfront.objectives.memory import Memory
 from slimfront.objectives.protocol import OpenModel, Reading, Subject
 from slimfront.objectives.quality import Quality
 from slimfront.objectives.samples import Samples
@@ -11,7 +12,7 @@ from slimfront.objectives.size import Size
 from slimfront.objectives.timing import Timing
 from slimfront.spaces.errors import BuildError
 
-OBJECTIVES = [Size(), Quality(), Timing(least_rounds=3, most_rounds=3)]
+OBJECTIVES = [Size(), Quality(), Timing(least_rounds=3, most_rounds=3), Memory(processes=2)]
 
 
 @pytest.fixture(params=OBJECTIVES, ids=lambda objective: objective.name)

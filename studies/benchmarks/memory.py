@@ -1,7 +1,7 @@
 """python studies/benchmarks/memory.py --zoo ../shared/zoo [taef2_decoder] [--runtime openvino] [--processes 3]
 
-Is peak memory foretold? Measures the float reference and uniform candidates of each model in processes of their own, and prints, as
-a Markdown table, their peaks while they are opened and while they are run, the larger one, and what was predicted of it.
+Is peak memory foretold? Measures the float reference and uniform candidates of each model in processes of their own, and prints,
+as a Markdown table, their peaks while they are opened and while they are run, the larger one, and what was predicted of it.
 
     python studies/benchmarks/memory.py --learn 8
 

@@ -47,6 +47,10 @@ MinPreference = Annotated[
     typer.Option(help="How often people prefer it to the reference at least, 0 to 1 (slimfront board --judge)."),
 ]
 MinSpeedup = Annotated[float | None, typer.Option(help="Least speedup against the reference.")]
+MaxMemory = Annotated[
+    str | None,
+    typer.Option(metavar="SIZE", help="Most memory that opening and running the model may take, e.g. 64MB."),
+]
 
 Least = Annotated[
     list[str] | None,
@@ -305,6 +309,7 @@ def pick(
     min_psnr: MinPsnr = None,
     max_drop: MaxDrop = None,
     min_speedup: MinSpeedup = None,
+    max_memory: MaxMemory = None,
     min_preference: MinPreference = None,
     min: Least = None,
     max: Most = None,
@@ -331,11 +336,11 @@ def pick(
         from .search.propose import propose as find
 
         with screen.steps() as progress:
-            chosen, notes = find(opened, *limits, prefer, progress, *bounds)
+            chosen, notes = find(opened, *limits, prefer, progress, *bounds, max_memory)
         screen.note(*notes)
         opened = open_run(run)
     else:
-        chosen = opened.pick(*limits, prefer, min_preference, *bounds)
+        chosen = opened.pick(*limits, prefer, min_preference, *bounds, max_memory)
     screen.result(chosen.row(), partial(candidate_view, further=abouts(opened.criteria)))
     screen.note(*choice_notes(opened, chosen))
     screen.hint(f"next: slimfront ship {shlex.quote(str(run))} --trial {chosen.number} -o bundle")
@@ -395,6 +400,7 @@ def ship(
     min_psnr: MinPsnr = None,
     max_drop: MaxDrop = None,
     min_speedup: MinSpeedup = None,
+    max_memory: MaxMemory = None,
     min_preference: MinPreference = None,
     min: Least = None,
     max: Most = None,
@@ -426,11 +432,11 @@ def ship(
     if bundle is not None:
         if trial is not None or min_preference is not None or prefer != "knee":
             raise InputError("--bundle takes limits only: leave --trial, --prefer and --min-preference out")
-        folder = ship_spread(opened, bundle, output, opened.wanted(*limits, *bounds), screen.hint, why)
+        folder = ship_spread(opened, bundle, output, opened.wanted(*limits, *bounds, max_memory), screen.hint, why)
         screen.result({"members": shipped_members(folder)}, members_view)
         screen.hint(hint)
         return
-    chosen = choose(opened, trial, *limits, prefer, min_preference, *bounds)
+    chosen = choose(opened, trial, *limits, prefer, min_preference, *bounds, max_memory)
     row = shipped(ship_trial(opened, chosen, output, screen.hint, why))
     screen.note(*choice_notes(opened, chosen), *shipped_notes(chosen, row))
     screen.result(row, partial(candidate_view, further=abouts(opened.criteria)))

@@ -23,6 +23,8 @@ from ..spaces.kernels import Kernel
 from ..spaces.rules import OPENVINO, Rules
 from ..spaces.statistics import Progress
 from .kernel_profile import FIRST_RUNS, KernelProfile, Rounds, profile_in_turn
+from .openvino_memory import predict_openvino
+from .predicted_memory import PredictedMemory
 
 PRECISION = "f32"
 # Kernels by the names that ops have in ONNX: products (`kernels.FLOAT`), and others that are looked for; the rest keep their own.
@@ -71,6 +73,13 @@ class OpenVino:
         """Return the kernels of the graph that OpenVINO makes of the file."""
         return self.open(model).kernels(inputs)
 
+    def predicted_memory(self, model: Path, inputs: Mapping[str, tuple[int, ...]]) -> PredictedMemory | None:
+        """Return what its constants, its compiled kernels and the tensors that are alive at once take."""
+        session = self.open(model)
+        nodes, kernels = list(session.nodes(inputs)), session.kernels(inputs)
+        steps = {kernel.node: number for number, kernel in enumerate(kernels)}
+        return predict_openvino(model, nodes, kernels, steps)
+
     def profiles(
         self, models: Sequence[Path], feed: Mapping[str, np.ndarray], rounds: Rounds, progress: Progress | None = None
     ) -> list[KernelProfile]:
@@ -118,7 +127,7 @@ class OpenVinoSession:
 
     def kernels(self, shapes: Mapping[str, tuple[int, ...]] | None = None) -> list[Kernel]:
         """Return the kernels of the compiled model, for these shapes where some are free, in the order of the graph."""
-        nodes = self._nodes(shapes)
+        nodes = self.nodes(shapes)
         return [_kernel(node, facts, self._ops) for node, facts in nodes if facts["layerType"] not in NO_KERNELS]
 
     def integer_products(self, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Counter[str]:
@@ -128,7 +137,7 @@ class OpenVinoSession:
         for each of them, where it reads stored integers.
         """
         found: Counter[str] = Counter()
-        for node, facts in self._nodes(shapes):
+        for node, facts in self.nodes(shapes):
             named = [name for name in _written(node, facts) if name in self._ops]
             if facts["layerType"] in PRODUCTS and _type(node.inputs()[0]) in INTEGERS:
                 found.update(named or [UNNAMED])
@@ -148,7 +157,7 @@ class OpenVinoSession:
             for name in (op.get_friendly_name(), *(name for port in op.outputs() for name in port.get_names()))
         }
 
-    def _nodes(self, shapes: Mapping[str, tuple[int, ...]] | None) -> Iterator[tuple[Any, dict[str, str]]]:
+    def nodes(self, shapes: Mapping[str, tuple[int, ...]] | None) -> Iterator[tuple[Any, dict[str, str]]]:
         """Yield the nodes of the graph that OpenVINO made of the file, with what it says of them."""
         for node in self.compiled(shapes).get_runtime_model().get_ordered_ops():
             yield node, {key: _text(value) for key, value in node.get_rt_info().items()}

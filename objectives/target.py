@@ -19,6 +19,7 @@ from ..spaces.rules import ONNX_RUNTIME, Rules
 from ..spaces.session import CPU, open_session
 from ..spaces.statistics import Progress
 from .kernel_profile import KernelProfile, Profiled, Rounds, profile_in_turn
+from .predicted_memory import PredictedMemory, predict_memory
 
 INSPECTED_BYTES = 500_000_000  # a larger file's optimised graph is not written out to be looked at
 
@@ -71,6 +72,18 @@ class Target(Protocol):
 
     def kernels(self, model: Path, inputs: Mapping[str, tuple[int, ...]]) -> list[Kernel]:
         """Return the kernels that a model would run, without running it.
+
+        Args:
+            model: the ONNX file.
+            inputs: the shapes to measure at, by input name.
+
+        Raises:
+            BuildError: the runtime refuses the model.
+        """
+        ...
+
+    def predicted_memory(self, model: Path, inputs: Mapping[str, tuple[int, ...]]) -> PredictedMemory | None:
+        """Return the memory that opening and running a model will take; None where that cannot be told.
 
         Args:
             model: the ONNX file.
@@ -136,6 +149,10 @@ class OnnxRuntime:
             optimized = Path(folder) / "optimized.onnx"
             open_session(model, threads=self.threads, provider=self.provider, optimized_path=optimized)
             return read_kernels(optimized, inputs)
+
+    def predicted_memory(self, model: Path, inputs: Mapping[str, tuple[int, ...]]) -> PredictedMemory | None:
+        """Return what a rehearsal of its arena takes, and opening the file; known of the processor alone."""
+        return predict_memory(model, self.kernels(model, inputs)) if self.provider == CPU else None
 
     def profiles(
         self, models: Sequence[Path], feed: Mapping[str, np.ndarray], rounds: Rounds, progress: Progress | None = None

@@ -46,6 +46,7 @@ def propose(
     progress: Progress | None = None,
     min: Mapping[str, float] | None = None,
     max: Mapping[str, float] | None = None,
+    max_memory: str | float | None = None,
 ) -> tuple[Trial, list[str]]:
     """Return the candidate that keeps the limits and suits best, of those measured and of all others.
 
@@ -58,6 +59,7 @@ def propose(
             alone, so that no further objective can be preferred.
         progress: told what is being done, and the part of it that is done.
         min, max: as for `Run.pick`; the model does not know of them, but what it finds is measured and has to keep them.
+        max_memory: as for `Run.pick`; only where the run knows of memory.
 
     Returns:
         The trial, and notes: a line for each candidate that was evaluated, or why none was.
@@ -69,7 +71,8 @@ def propose(
     """
     check_preference(prefer)
     bounds = bounds_of(run.criteria, min, max)
-    wanted = given_limits(max_size, max_latency, min_psnr, max_drop, min_speedup, bounds).over(run.limits)
+    limits = given_limits(max_size, max_latency, min_psnr, max_drop, min_speedup, max_memory, bounds)
+    wanted = limits.over(run.limits)
     with adding_to(run) as addition:
         _propose(addition, wanted, prefer, progress)
     try:

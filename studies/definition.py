@@ -270,6 +270,7 @@ class ConstraintsTable(Table):
     min_psnr: float | None = None
     max_drop: float | None = None
     min_speedup: float | None = None
+    max_memory: str | float | None = None
 
 
 class TargetTable(Table):

@@ -97,7 +97,7 @@ class Limits:
     """What a candidate must keep; None is no limit.
 
     Attributes:
-        max_size: bytes. max_latency: milliseconds. min_psnr, max_drop: decibels. min_speedup: times the reference.
+        max_size, max_memory: bytes. max_latency: milliseconds. min_psnr, max_drop: decibels. min_speedup: times the reference.
         bounds: of further objectives.
     """
 
@@ -106,6 +106,7 @@ class Limits:
     min_psnr: float | None = None
     max_drop: float | None = None
     min_speedup: float | None = None
+    max_memory: float | None = None
     bounds: tuple[Bound, ...] = ()
 
     @classmethod
@@ -119,7 +120,7 @@ class Limits:
         for key, value in values.items():
             if value is None:
                 continue
-            if key == "max_size":
+            if key in ("max_size", "max_memory"):
                 parsed[key] = parse_size(value, where + key)
             elif key == "max_latency":
                 parsed[key] = parse_time(value, where + key, plain="ms") * 1000.0
@@ -156,6 +157,7 @@ class Limits:
         psnr_db: float,
         drop_db: float,
         speedup: float,
+        memory_bytes: float = math.inf,
         readings: Mapping[str, float] = NOTHING,
         best: Mapping[str, float] = NOTHING,
     ) -> float:
@@ -163,10 +165,11 @@ class Limits:
 
         Args:
             size_bytes, latency_ms, psnr_db, drop_db, speedup: of the candidate.
+            memory_bytes: of the candidate; what is not known keeps no limit.
             readings: of further objectives, by name; one that is missing keeps no limit that asks for it.
             best: the same of the reference, from which a drop counts.
         """
-        excesses = self._excesses(size_bytes, latency_ms, psnr_db, drop_db, speedup)
+        excesses = self._excesses(size_bytes, latency_ms, psnr_db, drop_db, speedup, memory_bytes)
         return sum(max(0.0, float(excess)) for excess in [*excesses, *self._beyond(readings, best)])
 
     def kept(
@@ -177,6 +180,7 @@ class Limits:
         psnr_db: Values,
         drop_db: Values,
         speedup: Values,
+        memory_bytes: Values | float = math.inf,
         readings: Mapping[str, Values] = NOTHING,
         best: Mapping[str, float] = NOTHING,
     ) -> NDArray[np.bool_]:
@@ -185,7 +189,7 @@ class Limits:
         A value that is missing (NaN) keeps no limit that asks for it; ``best`` as of `violation`.
         """
         kept = np.ones(len(size_bytes), bool)
-        excesses = self._excesses(size_bytes, latency_ms, psnr_db, drop_db, speedup)
+        excesses = self._excesses(size_bytes, latency_ms, psnr_db, drop_db, speedup, memory_bytes)
         for excess in [*excesses, *self._beyond(readings, best)]:
             kept &= excess <= 0.0
         return kept
@@ -197,7 +201,9 @@ class Limits:
             for bound in self.bounds
         ]
 
-    def _excesses(self, size_bytes: Any, latency_ms: Any, psnr_db: Any, drop_db: Any, speedup: Any) -> list[Any]:
+    def _excesses(
+        self, size_bytes: Any, latency_ms: Any, psnr_db: Any, drop_db: Any, speedup: Any, memory_bytes: Any
+    ) -> list[Any]:
         """Return by how much each given limit is broken, below 0 where it is kept; of numbers or of arrays of them."""
         excess = {
             "max_size": size_bytes / (self.max_size or 1.0) - 1.0,
@@ -205,6 +211,7 @@ class Limits:
             "min_psnr": ((self.min_psnr or 0.0) - psnr_db) / 3.0,
             "max_drop": (drop_db - (self.max_drop or 0.0)) / 3.0,
             "min_speedup": (self.min_speedup or 0.0) / speedup - 1.0,
+            "max_memory": memory_bytes / (self.max_memory or 1.0) - 1.0,
         }
         return [excess[key] for key in self.given()]
 
@@ -212,6 +219,8 @@ class Limits:
         self, *, size_bytes: float, latency_ms: float, best_db: float, full_drop_db: float
     ) -> tuple[float, float, float]:
         """Return the largest (size / reference size, 1 / speedup, drop) that keeps the limits; infinite where none.
+
+        Memory is on none of these axes.
 
         Args:
             size_bytes: of the reference.
@@ -238,12 +247,20 @@ class Limits:
             "min_psnr": "PSNR at least {:g} dB",
             "max_drop": "drop at most {:g} dB",
             "min_speedup": "speedup at least {:g}",
+            "max_memory": "peak memory at most {:,.0f} bytes",
         }
         told = [shown[key].format(value) for key, value in self.given().items()]
         return ", ".join([*told, *map(str, self.bounds)]) or "no limit"
 
 
-GIVEN = ("max_size", "max_latency", "min_psnr", "max_drop", "min_speedup")  # in the order in which they are told
+GIVEN = (
+    "max_size",
+    "max_latency",
+    "min_psnr",
+    "max_drop",
+    "min_speedup",
+    "max_memory",
+)  # in the order in which they are told
 
 
 def given_limits(
@@ -252,6 +269,7 @@ def given_limits(
     min_psnr: float | None = None,
     max_drop: float | None = None,
     min_speedup: float | None = None,
+    max_memory: str | float | None = None,
     bounds: tuple[Bound, ...] = (),
 ) -> Limits:
     """Return limits as flags or a Python call give them. Raises `InputError` where one cannot be read."""
@@ -262,6 +280,7 @@ def given_limits(
             "min_psnr": min_psnr,
             "max_drop": max_drop,
             "min_speedup": min_speedup,
+            "max_memory": max_memory,
         }
     )
     return replace(limits, bounds=bounds)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from ..objectives.diversity import Diversity
+from ..objectives.memory import Memory
 from ..objectives.own import Given, Own
 from ..objectives.protocol import About, FurtherObjective
 from ..objectives.texture import Texture
@@ -18,8 +19,9 @@ from ..spaces.errors import InputError, nearest
 IN_MEMORY = "memory:"  # in place of a file: an object that only the process has which made the study
 NAME = re.compile("[a-z][a-z0-9_]{0,39}")
 DIVERSITY, TEXTURE, WORST_GROUP = Diversity.name, Texture.name, WorstGroup.name
-BUILT_IN: Mapping[str, type[Diversity | Texture | WorstGroup]] = {
+BUILT_IN: Mapping[str, type[Diversity | Texture | WorstGroup | Memory]] = {
     DIVERSITY: Diversity,
+    Memory.name: Memory,
     TEXTURE: Texture,
     WORST_GROUP: WorstGroup,
 }
@@ -42,7 +44,17 @@ TAKEN = (  # names of stages, and of the readings and the keys of a row that are
     *("trial", "candidate", "sha256", "size_bytes", "speedup", "speedup_low", "speedup_high", "latency_ms"),
     *("latency_low_ms", "latency_high_ms", "predicted_speedup", "psnr_db", "fidelity_db", "ssim", "worst_psnr_db"),
     *("front_probability", "state", "reason", "stages", "reference", "test", "psnr", "drop_db", "base", "feasible"),
-    *("kind", "label", "on_front", "reference_ms", "reference_drift", "disturbed", "float_fallbacks", "plain"),
+    *(
+        "kind",
+        "label",
+        "on_front",
+        "reference_ms",
+        "reference_drift",
+        "disturbed",
+        "float_fallbacks",
+        "plain",
+        "predicted_memory_bytes",
+    ),
 )
 
 STRICT = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)  # of all tables of a study file

@@ -39,6 +39,11 @@ def pick(run: Run, limits: Limits, prefer: str = "knee", min_preference: float |
     measured = [trial for trial in run.trials if trial.measured]
     fitting = [trial for trial in measured if run.violation(trial, limits) == 0.0]
     if not fitting:
+        if limits.max_memory is not None and all(trial.memory is None for trial in measured):
+            raise InputError(
+                f"max_memory cannot be kept: the memory of no candidate of {run.folder} is known; a search measures it where "
+                "the study's [constraints] have max_memory"
+            )
         raise InputError(f"no measured candidate keeps {limits}; {_closest(run, measured, limits)}")
     if min_preference is not None:
         fitting = _liked(run, fitting, limits, min_preference)
@@ -123,6 +128,9 @@ def _closest(run: Run, measured: list[Trial], limits: Limits) -> str:
         "min_psnr": lambda: f"{best.value('psnr_db'):.2f} dB",
         "max_drop": lambda: f"a drop of {run.drop_db(best):.2f} dB",
         "min_speedup": lambda: f"a speedup of {best.value('speedup'):.2f}",
+        "max_memory": lambda: (
+            "memory that is not known" if best.memory is None else f"{best.memory.value:,.0f} bytes of memory"
+        ),
     }
     broken = [key for key, alone in limits.each().items() if run.violation(best, alone)]
     told = [shown[key]() for key in broken if key in shown]

@@ -19,6 +19,7 @@ from ..spaces.candidate import Candidate
 from ..spaces.groups import channel_groups
 from ..spaces.sensitivity import sensitivity
 from ..spaces.statistics import Progress
+from .memory_profile import memory_profile
 
 if TYPE_CHECKING:
     from ..spaces.build import Built
@@ -38,9 +39,10 @@ def profile(study: Study, progress: Progress | None = None) -> dict[str, Any]:
     Returns:
         ``study``, ``parameters`` and ``bytes`` (float32) of the whole, ``latency_ms`` of one batch, ``layers`` (name,
         op, parameters, bytes, ms, share, weight_bits_db), the slowest first, ``groups`` (name, channels, layers, ratios_db)
-        and ``other`` (ms, share): the nodes that are no layer. Shares are of the sum of all nodes' times. ``weight_bits_db``
-        and ``ratios_db`` give, for each width and pruning ratio of the study's space, the predicted PSNR against the
-        reference's output with that layer or group alone compressed, at most 100 dB.
+        and ``other`` (ms, share): the nodes that are no layer; ``memory`` (`memory_profile`) where it can be told. Shares are
+        of the sum of all nodes' times. ``weight_bits_db`` and ``ratios_db`` give, for each width and pruning ratio of the
+        study's space, the predicted PSNR against the reference's output with that layer or group alone compressed, at most
+        100 dB.
 
     Raises:
         InputError: the study is wrong.
@@ -56,6 +58,7 @@ def profile(study: Study, progress: Progress | None = None) -> dict[str, Any]:
         latency_ms = _latency_ms(model, feed, study)
         [profiled] = study.target.profiles([model], feed, Rounds(LEAST_RUNS, MOST_RUNS, SECONDS))
     curves, groups = sensitivity_curves(study, progress)
+    memory = memory_profile(study, progress)
     times = layer_times(profiled, built, graph)
     total = sum(times.values())
     layers = [
@@ -78,6 +81,7 @@ def profile(study: Study, progress: Progress | None = None) -> dict[str, Any]:
         "layers": sorted(layers, key=lambda layer: -layer["ms"]),
         "groups": groups,
         "other": {"ms": times.get("", 0.0), "share": times.get("", 0.0) / total if total else 0.0},
+        **({} if memory is None else {"memory": memory}),
     }
 
 

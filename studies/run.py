@@ -215,6 +215,7 @@ class Run:
             psnr_db=trial.value("psnr_db"),
             drop_db=self.drop_db(trial),
             speedup=trial.speedup.value,
+            memory_bytes=math.inf if trial.memory is None else trial.memory.value,
             readings={name: trial.value(name) for name in readings_of(self.criteria) if name in trial.readings},
             best=self.best,
         )
@@ -340,6 +341,7 @@ class Run:
         min_preference: float | None = None,
         min: Mapping[str, float] | None = None,
         max: Mapping[str, float] | None = None,
+        max_memory: str | float | None = None,
     ) -> Trial:
         """Return the candidate of the front that keeps these limits, and the study's own, and suits best.
 
@@ -352,11 +354,12 @@ class Run:
             prefer: "knee", "size", "latency", "psnr", or a further objective of the study.
             min_preference: how often people prefer it to the reference at least, 0 to 1; 0.5 is as good as the reference.
             min, max: limits of further objectives, by their names or those of their readings.
+            max_memory: bytes that a process grows by at its peak, or a text such as "64MB".
 
         Raises:
             InputError: a limit that cannot be read, or no candidate keeps them.
         """
-        limits = self.wanted(max_size, max_latency, min_psnr, max_drop, min_speedup, min, max)
+        limits = self.wanted(max_size, max_latency, min_psnr, max_drop, min_speedup, min, max, max_memory)
         return pick(self, limits, prefer, min_preference)
 
     def wanted(
@@ -368,10 +371,12 @@ class Run:
         min_speedup: float | None = None,
         min: Mapping[str, float] | None = None,
         max: Mapping[str, float] | None = None,
+        max_memory: str | float | None = None,
     ) -> Limits:
         """Return these limits, and the study's own where these have none; see `pick`."""
         bounds = bounds_of(self.criteria, min, max)
-        return given_limits(max_size, max_latency, min_psnr, max_drop, min_speedup, bounds).over(self.limits)
+        limits = given_limits(max_size, max_latency, min_psnr, max_drop, min_speedup, max_memory, bounds)
+        return limits.over(self.limits)
 
     def preferences(self) -> Mapping[str, Reading]:
         """Return how often people prefer candidates to the reference, 0 to 1 with its interval, by candidate's key.

@@ -108,6 +108,7 @@ def choose(
     min_preference: float | None = None,
     min: Mapping[str, float] | None = None,
     max: Mapping[str, float] | None = None,
+    max_memory: str | float | None = None,
 ) -> Trial:
     """Return the trial of this number, or without one what `Run.pick` chooses.
 
@@ -116,8 +117,8 @@ def choose(
     """
     limits = (max_size, max_latency, min_psnr, max_drop, min_speedup)
     if trial is None:
-        return run.pick(*limits, prefer, min_preference, min, max)
-    if any(limit is not None for limit in (*limits, min_preference)) or min or max:
+        return run.pick(*limits, prefer, min_preference, min, max, max_memory)
+    if any(limit is not None for limit in (*limits, min_preference, max_memory)) or min or max:
         raise InputError(f"give either --trial {trial} or limits, not both")
     return run.trial(trial)
 

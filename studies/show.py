@@ -36,11 +36,13 @@ CANDIDATE_HEADERS = (
     ">PSNR",
     ">change",
     ">SSIM",
+    ">memory",
     "layers",
 )
 SURE = 0.95  # of being on the front, from which nothing is said of it
 MOST_ROWS = 12  # of a table that ends a search
 LEAST_SHARE = 0.01  # of the time, of a row that is shown
+ALIVE = 4  # tensors of a peak that are named
 SHARE_BAR = 20  # blocks of a whole
 REFERENCE_CAP_DB = 100.0  # a reference that is its own target
 
@@ -95,7 +97,30 @@ def profile_table(profile: Row) -> RenderableType:
     lines: list[RenderableType] = [table]
     for what, rows, key in (("layer", profile["layers"], "weight_bits_db"), ("group", profile["groups"], "ratios_db")):
         lines += _curves(what, rows, key)
+    if "memory" in profile:
+        lines += _memory_lines(profile["memory"])
     return Group(*lines)
+
+
+def _memory_lines(memory: Row) -> list[RenderableType]:
+    """What takes memory, and which layers and groups save most of it alone, those that save nothing left out."""
+    peaks = f"opening {size_text(memory['loading_bytes'])}, running {size_text(memory['running_bytes'])}"
+    tensors = ", ".join(f"{size_text(each['bytes'])} of {each['by']}" for each in memory["alive"][:ALIVE])
+    rest = len(memory["alive"]) - ALIVE
+    told = f"memory: {peaks}, predicted. Most is alive in {memory['fullest']}, {size_text(memory['live_bytes'])}: {tensors}"
+    kinds = (("layer", "layers", "at 8 bits alone"), ("group", "groups", "without a quarter of its channels"))
+    lines: list[RenderableType] = ["", told + (f" and {rest} more" if rest > 0 else "")]
+    for kind, key, what in kinds:
+        rows = {name: row for name, row in memory[key].items() if (row["saved_bytes"] or 0) > 0}
+        if not rows:
+            lines.append(f"no {kind} saves memory {what}")
+            continue
+        table = _table(kind, *([">weights", ">alive then"] if kind == "layer" else []), f">saves {what}")
+        for name, row in sorted(rows.items(), key=lambda item: -item[1]["saved_bytes"]):
+            held = [size_text(row[each]) for each in ("weight_bytes", "alive_bytes") if each in row]
+            table.add_row(name, *held, size_text(row["saved_bytes"]))
+        lines += ["", table]
+    return lines
 
 
 def _curves(what: str, rows: Sequence[Row], key: str) -> list[RenderableType]:
@@ -165,7 +190,9 @@ def candidates_table(
     compared = reference is not None
     has_target = reference is not None and reference["psnr_db"] < REFERENCE_CAP_DB
     doubts = any(row.get("front_probability", 1.0) < SURE for row in rows)
+    remembered = any(_memory_text(row) for row in rows)
     left_out = (() if compared else (">smaller", ">change")) + (() if doubts else (">on front",))
+    left_out += () if remembered else (">memory",)
     headers = [header for header in CANDIDATE_HEADERS if header not in left_out]
     headers[-1:-1] = columns
     table = _table(*headers)
@@ -181,6 +208,7 @@ def candidates_table(
             ">PSNR": number_text(row["psnr_db"]),
             ">change": change_text(reference, row) if reference and has_target else MISSING,
             ">SSIM": number_text(row["ssim"], 4),
+            ">memory": _memory_text(row) or MISSING,
             "layers": _layers_text(row["candidate"]),
             **{
                 header: reading_text(row.get(name), about["unit"]).removesuffix(" dB")
@@ -214,6 +242,7 @@ def candidate_view(row: Row, further: Mapping[str, Row] | None = None) -> Render
         "fidelity": f"{number_text(row['fidelity_db'])} dB",
         "SSIM": number_text(row["ssim"], 4),
         **{about["title"]: reading_text(row.get(name), about["unit"]) for name, about in (further or {}).items()},
+        **({"memory": _memory_text(row)} if _memory_text(row) else {}),
         "layers": _layers_text(row["candidate"]),
         "sha256": row["sha256"],
     }
@@ -234,6 +263,14 @@ def members_view(document: Row) -> RenderableType:
             f"{number_text(row['psnr_db'])} dB",
         )
     return table
+
+
+def _memory_text(row: Row) -> str:
+    """Return a candidate's peak memory as measured, else as predicted; "" where it is not known."""
+    if row.get("memory_bytes") is not None:
+        return size_text(row["memory_bytes"])
+    told = row.get("predicted_memory_bytes")
+    return "" if told is None else f"{size_text(told)}, predicted"
 
 
 def checks_view(verified: Row) -> RenderableType:

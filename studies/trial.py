@@ -20,6 +20,7 @@ PROPOSAL = "proposal"  # what a model expected of the candidate when it was prop
 CLAIM = "claim"  # somebody is about to evaluate it
 WITHOUT_FILE = (PROPOSAL, "prediction")  # stages that come before the candidate's file
 REFERENCE_LABEL = "reference"
+MEMORY = ("memory_bytes", "predicted_memory_bytes")
 
 
 def stages_with(criteria: Iterable[Criterion]) -> tuple[str, ...]:
@@ -102,8 +103,16 @@ class Trial:
         """The run's reference time over the speedup, in milliseconds."""
         return (self.reference_ms or 0.0) / self.speedup.value
 
+    @property
+    def memory(self) -> Reading | None:
+        """Its peak memory, as measured, else as predicted; None where neither is known."""
+        return self.readings.get("memory_bytes") or self.readings.get("predicted_memory_bytes")
+
     def row(self) -> dict[str, Any]:
-        """Return the JSON form of a candidate; what was not measured is None, and so is quality by a few images."""
+        """Return the JSON form of a candidate; what was not measured is None, and so is quality by a few images.
+
+        Memory is told only where it is known.
+        """
         speedup = self.readings.get("speedup")
         size = self._or_none("size_bytes")
         return {
@@ -122,6 +131,7 @@ class Trial:
             "fidelity_db": None if self.estimated else self._or_none("fidelity_db"),
             "ssim": self._or_none("ssim"),
             "worst_psnr_db": self._or_none("worst_psnr_db"),
+            **{name: int(self.value(name)) for name in MEMORY if name in self.readings},
             **{name: self._or_none(name) for name in self.further},
         }
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from slimfront.objectives.diversity import Diversity
+from slimfront.objectives.memory import Memory
 from slimfront.objectives.protocol import OpenModel, Reading, Subject
 from slimfront.objectives.quality import Quality
 from slimfront.objectives.samples import Samples
@@ -15,7 +16,7 @@ from slimfront.objectives.timing import Timing
 from slimfront.objectives.worst_group import WorstGroup
 from slimfront.spaces.errors import BuildError
 
-FURTHER = [Diversity(1), Texture(), WorstGroup()]
+FURTHER = [Diversity(1), Texture(), WorstGroup(), Memory(processes=2)]
 OBJECTIVES = [Size(), Quality(), Timing(least_rounds=3, most_rounds=3), *FURTHER]
 
 

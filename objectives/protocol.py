@@ -177,8 +177,8 @@ class FurtherObjective(Objective, Protocol):
     """An objective beside size, speed and quality, which a study's ``[objectives]`` asks for.
 
     One of its readings is its value, which can join the front and be limited. It is measured after quality and before
-    timing; those of pictures on the outputs that quality was measured on. One that asks something of the data has a method ``check`` as well,
-    which is given the samples and the study's key of them, and raises `InputError` where they lack it.
+    timing; those of pictures on the outputs that quality was measured on. One that asks something of the data has a method
+    ``check`` as well, which is given the samples and the study's key of them, and raises `InputError` where they lack it.
 
     Attributes:
         readings: what it always reads, by name; the first is its value, where the study names no other.

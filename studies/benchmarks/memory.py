@@ -14,6 +14,7 @@ import argparse
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from zoo import MODELS, load
@@ -136,7 +137,7 @@ def made(seed: int, path: Path) -> Path:
             side = int(random.choice([1, 3]))
             shape = (channels, channels, side, side) if kind == "Conv" else (8, 8)
             weights.append(numpy_helper.from_array(random.normal(0, 0.2, shape).astype(np.float32), f"w{number}"))
-            pads = {"pads": [side // 2] * 4} if kind == "Conv" else {}
+            pads: dict[str, Any] = {"pads": [side // 2] * 4} if kind == "Conv" else {}
             nodes.append(helper.make_node(kind, [last, f"w{number}"], [f"{name}_linear"], **pads))
             nodes.append(helper.make_node("Relu", [f"{name}_linear"], [name]))
         last = name

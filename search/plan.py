@@ -9,6 +9,7 @@ from ..studies.front import WORST
 from ..studies.trial import Trial
 from .account import Watch
 from .frontier import Frontier
+from .memory_gate import MOST, MemoryGate
 from .pace import Pace
 from .progress import Progress
 from .proposers import Observation, Proposer, make_proposer
@@ -50,6 +51,7 @@ class Plan:
         self._starting = [
             Proposal(candidate, label) for label, candidate in first_points_of(recorded.study.spaces, sampler)
         ]
+        self._gate = MemoryGate(recorded.study)
         self._claimed: list[Trial] = []
         self._ended = False
 
@@ -85,6 +87,8 @@ class Plan:
             return self._end(f"little is left to gain: {watch}")
         under_way = self.recorded.run.started
         known = [*history, *(Observation(trial.candidate, None, pending=True) for trial in under_way)]
+        known += self._gate.refused
+        most = len(self._gate.refused) + MOST
         found: list[Candidate] = []
         while len(found) < wanted:
             twin = self._twin(known) if len(known) % EVERY == 0 else None
@@ -96,10 +100,15 @@ class Plan:
             new = new or [twin for twin in [self._twin(known)] if twin is not None]
             if not new:
                 break
+            if len(self._gate.refused) < most:
+                before = len(self._gate.refused)
+                new = self._gate.passed(new)
+                known += self._gate.refused[before:]
             found += new
             known += [Observation(candidate, None, pending=True) for candidate in new]
         if not found:
-            return self._end("every candidate of the space is measured")
+            rest = ", or surely takes more memory than it may" if self._gate.refused else ""
+            return self._end(f"every candidate of the space is measured{rest}")
         expect = watch.expect if watch is not None else lambda *_: None
         return [Proposal(candidate, "", expect(self.recorded.run, history, candidate)) for candidate in found]
 

@@ -1,11 +1,19 @@
 """Sizes and times as texts; limits and how far a candidate breaks them."""
 
+import numpy as np
 import pytest
 
 from slimfront.spaces.errors import InputError
 from slimfront.studies.limits import Limits, parse_size, parse_time
 
-CANDIDATE = {"size_bytes": 1_000_000, "latency_ms": 40.0, "psnr_db": 29.0, "drop_db": 0.5, "speedup": 4.0}
+CANDIDATE = {
+    "size_bytes": 1_000_000,
+    "latency_ms": 40.0,
+    "psnr_db": 29.0,
+    "drop_db": 0.5,
+    "speedup": 4.0,
+    "memory_bytes": 8_000_000,
+}
 
 
 @pytest.mark.parametrize(
@@ -56,10 +64,29 @@ def test_limits_that_are_no_numbers_are_refused(values):
         (Limits(max_drop=0.2), 0.1),
         (Limits(min_speedup=8), 1.0),
         (Limits(max_size=500_000, min_speedup=8), 2.0),
+        (Limits(max_memory=8_000_000), 0.0),
+        (Limits(max_memory=2_000_000), 3.0),
     ],
 )
 def test_violation(limits, violation):
     assert limits.violation(**CANDIDATE) == pytest.approx(violation)
+
+
+def test_memory_that_is_not_known_keeps_no_limit_and_is_asked_for_by_none():
+    unknown = {key: value for key, value in CANDIDATE.items() if key != "memory_bytes"}
+    assert Limits(max_memory=1e12).violation(**unknown) == float("inf")
+    assert Limits(max_size=2_000_000).violation(**unknown) == 0.0
+    columns = {key: np.array([value, value]) for key, value in unknown.items()}
+    assert Limits(max_size=2_000_000).kept(**columns).all()
+    assert not Limits(max_memory=1e12).kept(**columns).any()
+    assert Limits(max_memory=5).kept(**columns, memory_bytes=np.array([4.0, 6.0])).tolist() == [True, False]
+
+
+def test_a_limit_of_memory_is_read_as_a_size_and_told():
+    assert Limits.parse({"max_memory": "64MB"}) == Limits(max_memory=64e6)
+    assert str(Limits(max_memory=64e6)) == "peak memory at most 64,000,000 bytes"
+    with pytest.raises(InputError, match=r"constraints\.max_memory must be a size such as .*'64XB'"):
+        Limits.parse({"max_memory": "64XB"}, "constraints.")
 
 
 def test_the_point_of_limits_is_the_largest_one_that_keeps_them():

@@ -223,6 +223,31 @@ def test_pick_keeps_the_studys_own_constraints_unless_a_flag_says_otherwise(make
     assert run.pick(prefer="size", min_psnr=25).number == 4
 
 
+def remembered(number, peak):
+    """The record of a memory stage, on the file that `stages` tells of."""
+    quality = stages(number, *MEASURED[number])[1]
+    return replace(quality, stage="memory", readings={"memory_bytes": reading(peak, 1.0, "bytes")})
+
+
+def test_pick_keeps_a_limit_of_memory_where_it_is_known(make_run):
+    run = make_run([*all_records(), *(remembered(number, 1e6 * (10 - number)) for number in range(6))])
+    assert run.trial(2).row()["memory_bytes"] == 8_000_000
+    assert run.pick(prefer="psnr", max_memory="8.5MB").number == 2
+    with pytest.raises(
+        InputError, match=r"keeps peak memory at most 1,000 bytes; trial \d comes closest with .* of memory"
+    ):
+        run.pick(max_memory=1000)
+
+
+def test_pick_says_where_memory_comes_from_if_none_is_known(make_run):
+    run = make_run(all_records())
+    assert "memory_bytes" not in run.trial(2).row()
+    with pytest.raises(
+        InputError, match=r"the memory of no candidate of .* is known; .* \[constraints\] have max_memory"
+    ):
+        run.pick(max_memory="1GB")
+
+
 def test_nothing_keeps_the_limits(make_run):
     run = make_run(all_records())
     with pytest.raises(

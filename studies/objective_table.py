@@ -27,55 +27,14 @@ BUILT_IN: Mapping[str, type[Diversity | Texture | WorstGroup | Memory]] = {
 }
 OWN = ("function", "maximise", "title", "unit")  # keys of one's own objectives
 OF_DIVERSITY = ("neighbours", "features")
-TAKEN = set(  # names of stages, and of the readings and the keys of a row that are there without any
-    [
-        "build",
-        "prediction",
-        "proposal",
-        "claim",
-        "glance",
-        "agreement",
-        "quality",
-        "timing",
-        "size",
-        "latency",
-        "knee",
-        "trial",
-        "candidate",
-        "sha256",
-        "size_bytes",
-        "speedup",
-        "speedup_low",
-        "speedup_high",
-        "latency_ms",
-        "latency_low_ms",
-        "latency_high_ms",
-        "predicted_speedup",
-        "psnr_db",
-        "fidelity_db",
-        "ssim",
-        "worst_psnr_db",
-        "front_probability",
-        "state",
-        "reason",
-        "stages",
-        "reference",
-        "test",
-        "psnr",
-        "drop_db",
-        "base",
-        "feasible",
-        "kind",
-        "label",
-        "on_front",
-        "reference_ms",
-        "reference_drift",
-        "disturbed",
-        "float_fallbacks",
-        "plain",
-        "predicted_memory_bytes",
-    ]
-)
+TAKEN = {  # names of stages, and of the readings and the keys of a row that are there without any
+    *("build", "prediction", "proposal", "claim", "glance", "agreement", "quality", "timing", "size", "latency"),
+    *("knee", "trial", "candidate", "sha256", "size_bytes", "speedup", "speedup_low", "speedup_high", "latency_ms"),
+    *("latency_low_ms", "latency_high_ms", "predicted_speedup", "psnr_db", "fidelity_db", "ssim", "worst_psnr_db"),
+    *("front_probability", "state", "reason", "stages", "reference", "test", "psnr", "drop_db", "base", "feasible"),
+    *("kind", "label", "on_front", "reference_ms", "reference_drift", "disturbed", "float_fallbacks", "plain"),
+    *("predicted_memory_bytes"),
+}
 
 STRICT = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)  # of all tables of a study file
 

@@ -33,7 +33,7 @@ TAKEN = {  # names of stages, and of the readings and the keys of a row that are
     *("latency_low_ms", "latency_high_ms", "predicted_speedup", "psnr_db", "fidelity_db", "ssim", "worst_psnr_db"),
     *("front_probability", "state", "reason", "stages", "reference", "test", "psnr", "drop_db", "base", "feasible"),
     *("kind", "label", "on_front", "reference_ms", "reference_drift", "disturbed", "float_fallbacks", "plain"),
-    *("predicted_memory_bytes"),
+    "predicted_memory_bytes",
 }
 
 STRICT = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)  # of all tables of a study file

@@ -274,8 +274,8 @@ class Evaluator:
 
 
 def default_objectives(target: Target) -> tuple[Objective, ...]:
-    """Return what is measured after building; of another runtime also whether it computes what ONNX Runtime does."""
-    agreement = () if isinstance(target, OnnxRuntime) else (Agreement(),)
+    """Return what is measured after building; elsewhere than on ONNX Runtime here also whether it computes what that does."""
+    agreement = () if isinstance(target, OnnxRuntime) and target.is_stock else (Agreement(),)
     return (*agreement, Quality(), Timing())
 
 

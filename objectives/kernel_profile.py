@@ -40,9 +40,7 @@ def onnx_profile(raw: RawProfile, kernels: list[Kernel]) -> KernelProfile:
     Raises:
         BuildError: they are not what ran, in its order.
     """
-    expected = [
-        (kernel.short_op, kernel.node or name) for kernel, (_, name) in zip(kernels, raw.ran, strict=False)
-    ]
+    expected = [(kernel.short_op, kernel.node or name) for kernel, (_, name) in zip(kernels, raw.ran, strict=False)]
     if len(raw.ran) != len(kernels) or [tuple(pair) for pair in raw.ran] != expected:
         raise BuildError(UNKNOWN)
     return KernelProfile(kernels, raw.times_ms, raw.whole_ms)

@@ -87,7 +87,7 @@ class Timing:
             for number in range(max(1, self.warmups)):
                 if number and took > self.seconds / 4:
                     break
-                [took] = model.target.timed([slot])
+                took = model.target.timed([slot])[0]
         except Exception as error:
             if isinstance(error, SlimfrontError):
                 raise

@@ -65,9 +65,7 @@ class ProfiledOnnx:
         BuildError: ONNX Runtime refuses the model.
     """
 
-    def __init__(
-        self, path: Path, feed: Mapping[str, np.ndarray], engine: OnnxRuntimeEngine | None = None
-    ) -> None:
+    def __init__(self, path: Path, feed: Mapping[str, np.ndarray], engine: OnnxRuntimeEngine | None = None) -> None:
         engine = engine or OnnxRuntimeEngine()
         self.feed = dict(feed)
         self._folder = tempfile.TemporaryDirectory(prefix="slimfront-")

@@ -32,6 +32,7 @@ from .openvino_engine import OpenVinoEngine, version
 from .store import Store, Taking, WrongError
 
 ALIVE_SECONDS = 2.0  # between two signs of life while a request is under way
+LOOK_SECONDS = 0.5  # between two looks at whether the runner is still there
 IDLE_SECONDS = 60.0  # that a search may hold the machine without asking for anything
 MOST_SECONDS = 3600.0  # that a request may take
 
@@ -154,13 +155,13 @@ class Service:
         for name in asked.get("forget", ()):
             self._sessions.pop(name, None)
         self._begins(int(asked.get("number", 0)))
+        self._waits = False
         self._asked.set()
         try:
             missing = [name for name in dict.fromkeys(_names(asked)) if not self.store.has(name)]
             if missing:
                 return {"missing": missing}, []
             self._lock.acquire(self._wait)
-            self._waits = False
             seconds = min(float(asked.get("limit", MOST_SECONDS)), MOST_SECONDS)
             faulthandler.dump_traceback_later(seconds, exit=True, file=self._void)
             gc.disable()  # kept out of timings
@@ -181,7 +182,9 @@ class Service:
                 self._lock.release()
 
     def _wait(self) -> None:
-        self._waits = True
+        if not self._waits:
+            self._waits = True
+            self.channel.send({"working": True, "waits": True})
 
     def _use(self, asked: Header) -> Answer:
         """Work with a runtime from now on; say what this machine and the runtime are."""
@@ -280,12 +283,15 @@ class Service:
 
     def _show_life(self) -> None:
         """Tell the search that a request is under way; end this process where nobody is left to tell."""
+        told = time.monotonic()
         while True:
-            time.sleep(ALIVE_SECONDS)
-            idle = self._keeps and not self._asked.is_set() and time.monotonic() - self._since > IDLE_SECONDS
+            time.sleep(LOOK_SECONDS)
+            now = time.monotonic()
+            idle = self._keeps and not self._asked.is_set() and now - self._since > IDLE_SECONDS
             if os.getppid() != self._parent or idle:
                 os._exit(0)
-            if self._asked.is_set():
+            if self._asked.is_set() and now - told > ALIVE_SECONDS:
+                told = now
                 try:
                     self.channel.send({"working": True, "waits": self._waits})
                 except OSError:

@@ -293,7 +293,7 @@ def board(
     serve(folders, host, port, judge, told)
 
 
-@app.command(epilog="Example: SLIMFRONT_TOKEN=a-long-secret slimfront runner --port 7007")
+@app.command(epilog="Example: slimfront runner --port 7007 --token a-long-secret")
 def runner(
     port: Annotated[
         int | None, typer.Option(metavar="P", help="Port to serve on; 0 takes a free one.", min=0, max=65535)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import re
 import secrets
 import socket
@@ -39,6 +40,7 @@ MOST_ENDED = 2  # times that a request may end the process that does it
 MOST_LACKED = 3  # times that files are sent for one request
 WHOLE_BYTES = 1 << 28  # a larger file is sent as it is, in parts
 LEAST_SAVED = 0.9  # of its bytes: a file that is not smaller packed is sent as it is
+BUSY_SECONDS = 60.0  # between two notes that the device is busy
 LEAST_PORT, MOST_PORT = 1, 65535
 
 
@@ -145,6 +147,7 @@ class Connection:
         self._told: Header = {}  # what the runner said of its machine
         self._number = 0
         self._holds = 0
+        self._busy_told = -math.inf
 
     @property
     def facts(self) -> Mapping[str, Any]:
@@ -207,7 +210,8 @@ class Connection:
                     )
                 tried += 1
                 self._note(
-                    f"the device {self.address} is lost ({reason}): trying again in {waits[tried - 1]:g} s "
+                    f"the device {self.address} {'is lost' if self._told else 'does not answer'} ({reason}): trying again "
+                    f"in {waits[tried - 1]:g} s "
                     f"({tried} of {len(waits)})"
                 )
                 time.sleep(waits[tried - 1])
@@ -269,7 +273,6 @@ class Connection:
     def _reply(self, channel: Channel, seconds: float, progress: Progress | None) -> Reply:
         """Return the answer to what was sent."""
         end = time.monotonic() + seconds + SILENT_SECONDS
-        waited = False
         while True:
             header, payload = channel.receive()
             if not header.get("working"):
@@ -278,9 +281,9 @@ class Connection:
                 progress(*header["progress"])
             if header.get("waits"):  # for another's timing, which takes nothing of this one's time
                 end = time.monotonic() + seconds + SILENT_SECONDS
-                if not waited:
+                if time.monotonic() - self._busy_told > BUSY_SECONDS:
                     self._note(f"the device {self.address} is busy with another timing: waiting for it")
-                waited = True
+                    self._busy_told = time.monotonic()
             elif time.monotonic() > end:
                 raise TimeoutError(f"no answer in {seconds:.0f} s")
         message = str(header.get("message", ""))

@@ -305,7 +305,7 @@ def runner(
     host: Annotated[str, typer.Option(metavar="H", help="Address to serve on.")] = "127.0.0.1",
     space: Annotated[str, typer.Option(metavar="SIZE", help="Most that files take on disk.")] = "2GB",
     folder: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where they lie; by default a temporary folder.")
+        Path | None, typer.Option(metavar="DIR", help="Where they lie; by default in the cache folder.")
     ] = None,
     pack: Annotated[
         Path | None,
@@ -317,7 +317,7 @@ def runner(
     quiet: Quiet = False,
 ) -> None:
     """Run models on this machine for a search on another one, whose study names it as target.device."""
-    from .objectives.device.command import place_of, run
+    from .objectives.device.command import place_of, run, served
     from .objectives.device.pack import pack as write
     from .studies.show import lines_view
 
@@ -329,7 +329,11 @@ def runner(
         return
     if port is None:
         raise InputError("--port must be given, e.g. --port 7007")
-    run(place_of(port, token, host, space, folder), quiet)
+
+    def told(address: str, runtimes: list[str]) -> None:
+        screen.result({"address": address, "runtimes": runtimes}, lambda facts: served(**facts))
+
+    run(place_of(port, token, host, space, folder), quiet, told)
 
 
 @app.command(epilog="Example: slimfront pick runs/painting --max-drop 0.5 --prefer size")

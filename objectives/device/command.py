@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib import metadata
 from pathlib import Path
 
 from ... import __version__
@@ -14,6 +16,7 @@ from ...spaces.errors import InputError
 from .server import SPACE, Place, serve
 
 UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9}
+RUNTIMES = ("onnxruntime", "openvino")  # packages
 TOKEN = "SLIMFRONT_TOKEN"  # of the environment
 
 
@@ -36,32 +39,55 @@ def place_of(port: int, token: str | None, host: str, space: str, folder: Path |
     return place
 
 
-def run(place: Place, quiet: bool = False) -> None:
-    """Serve until interrupted, and tell on standard error what is served, and of each connection.
+def installed() -> list[str]:
+    """Return the runtimes that are there, with their versions as far as their packages tell them.
+
+    Raises:
+        InputError: there is none, or no NumPy.
+    """
+    found = []
+    for name in RUNTIMES:
+        if importlib.util.find_spec(name) is not None:
+            try:
+                found.append(f"{name} {metadata.version(name)}")
+            except metadata.PackageNotFoundError:
+                found.append(name)
+    if not found or importlib.util.find_spec("numpy") is None:
+        raise InputError(
+            "a runner needs NumPy and a runtime: pip install onnxruntime numpy, or pip install openvino numpy"
+        )
+    return found
+
+
+def run(place: Place, quiet: bool = False, ready: Callable[[str, list[str]], None] | None = None) -> None:
+    """Serve until interrupted, and tell of each connection on standard error.
+
+    Args:
+        place: where and how.
+        quiet: whether nothing is told.
+        ready: told the address and the runtimes, once it listens there; by default they are told as well.
 
     Raises:
         InputError: it cannot be served there, or no runtime is installed.
     """
-    from importlib.util import find_spec
-
-    packages = [name for name in ("onnxruntime", "openvino") if find_spec(name) is not None]
-    if not packages or find_spec("numpy") is None:
-        raise InputError(
-            "a runner needs NumPy and a runtime: pip install onnxruntime numpy, or pip install openvino numpy"
-        )
+    runtimes = installed()
 
     def tell(text: str) -> None:
         if not quiet:
             print(f"slimfront: {text}", file=sys.stderr, flush=True)
 
-    def ready(address: str) -> None:
-        print(
-            f"slimfront: the runner {__version__} serves {', '.join(packages)} on {address} (Ctrl-C ends it)",
-            file=sys.stderr,
-            flush=True,
-        )
+    def listens(address: str) -> None:
+        if ready is not None:
+            ready(address, runtimes)
+        else:
+            tell(served(address, runtimes))
 
-    serve(place, __version__, tell, ready)
+    serve(place, __version__, tell, listens)
+
+
+def served(address: str, runtimes: Sequence[str]) -> str:
+    """Return what a runner says when it begins."""
+    return f"the runner {__version__} serves {', '.join(runtimes)} on {address} (Ctrl-C ends it)"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--token", metavar="T", help=f"what a search must know; by default ${TOKEN}")
     parser.add_argument("--host", default="127.0.0.1", metavar="H", help="address to listen on (this machine's own)")
     parser.add_argument("--space", default=SPACE, metavar="SIZE", help=f"most that files take on disk ({SPACE})")
-    parser.add_argument("--folder", type=Path, metavar="DIR", help="where they lie; by default a temporary folder")
+    parser.add_argument("--folder", type=Path, metavar="DIR", help="where they lie; by default in the cache folder")
     parser.add_argument("--version", action="version", version=__version__)
     flags = parser.parse_args(arguments)
     try:

@@ -22,6 +22,7 @@ CHUNK = 1 << 18  # bytes that are sent or received at once
 MOST_HEADER = 1 << 20  # bytes
 GREETING_HEADER = 1 << 12  # while nobody has shown a token
 MOST_PAYLOAD = 1 << 31
+KEEP_ALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}  # seconds, seconds, times
 SEAL = hashlib.sha256().digest_size
 
 Header = dict[str, Any]
@@ -53,6 +54,9 @@ class Channel:
         self._sending = threading.Lock()
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in KEEP_ALIVE.items():  # a machine that is gone is found within a minute
+            if hasattr(socket, name):
+                connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
     def seal_with(self, sent: bytes, received: bytes) -> None:
         """Seal every frame from now on: with one key those that are sent, with another check those that are received."""

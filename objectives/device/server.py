@@ -12,7 +12,6 @@ import signal
 import socket
 import struct
 import sys
-import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -38,7 +37,7 @@ class Place:
         token: that a search must have.
         port: 0 takes a free one.
         host: address to listen on.
-        folder: of files that searches send; None is one in the system's temporary folder.
+        folder: of files that searches send; None is one in the user's cache folder.
         space: bytes that it may have.
     """
 
@@ -72,12 +71,17 @@ def serve(place: Place, version: str, tell: Callable[[str], None], ready: Callab
         InputError: it cannot listen there, or the folder cannot be used.
     """
     place.check()
-    folder = place.folder or Path(tempfile.gettempdir()) / f"slimfront-runner-{os.getuid()}"
+    folder = place.folder or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "slimfront-runner"
     try:
         family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
         listener = socket.create_server((place.host, place.port), family=family)
     except OSError as error:
         raise InputError(f"cannot listen on {place.host}:{place.port}: {error.strerror or error}") from error
+    with suppress(OSError):  # said now rather than to a search
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        listener.close()
+        raise InputError(f"the folder {folder} cannot be written to: give --folder")
     listener.settimeout(LOOK_SECONDS)
     host, port = listener.getsockname()[:2]
     ready(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
@@ -102,7 +106,7 @@ class _Server:
                 self._reap()
                 try:
                     connection, address = self._listener.accept()
-                except TimeoutError:
+                except OSError:  # nobody for a while, or somebody who is gone already
                     continue
                 self._reap()
                 self._take(connection, f"{address[0]}:{address[1]}")
@@ -119,8 +123,13 @@ class _Server:
             connection.close()
             return
         self._write(free[0], "", 0)
-        sys.stdout.flush(), sys.stderr.flush()
-        process = os.fork()
+        sys.stderr.flush()
+        try:
+            process = os.fork()
+        except OSError as error:
+            self.tell(f"{address}: refused, no process can be started: {error.strerror}")
+            connection.close()
+            return
         if process:
             self._rows[process] = free[0]
             connection.close()
@@ -147,6 +156,7 @@ class _Server:
         except (DamagedError, EOFError, OSError):
             self.tell(f"{address}: refused (no search of slimfront's)")
             return 0
+        self._end_others(name, row)
         self.tell(f"{address}: a search")
         from .service import Service  # loads NumPy, which the waiting process does without
         from .store import Store
@@ -164,6 +174,20 @@ class _Server:
             self.tell(f"{address}: {error}")
         return 0
 
+    def _end_others(self, name: str, own: int) -> None:
+        """End processes that serve the same search: it has connected anew, since it lost them."""
+        self._write(own, name, 0)
+        for process, row in self._rows.items():
+            if row != own and self._at(row)[0] == name:
+                self._write(row, name, 0)  # it does not end of what it is at
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+
+    def _at(self, row: int) -> tuple[str, int]:
+        """Return the search that a process serves, and the number of the request that it is at."""
+        name, number = ROW.unpack_from(self._table, row * ROW.size)
+        return name.rstrip(b"\0").decode(errors="replace"), number
+
     def _write(self, row: int, name: str, number: int) -> None:
         ROW.pack_into(self._table, row * ROW.size, name.encode()[:32], number)
 
@@ -176,9 +200,8 @@ class _Server:
             row = self._rows.pop(process, None)
             if row is None:
                 continue
-            name, number = ROW.unpack_from(self._table, row * ROW.size)
+            search, number = self._at(row)
             if status and number:
-                search = name.rstrip(b"\0").decode(errors="replace")
                 last, times = self._ended.get(search, (0, 0))
                 self._ended[search] = number, times + 1 if number == last else 1
                 how = f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else "its time limit, or an error"

@@ -17,7 +17,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -60,18 +59,6 @@ KINDS: Mapping[str, Kind] = {
     "onnxruntime": Kind("ONNX Runtime", "onnxruntime", OnnxRuntimeEngine, lambda: ""),
     "openvino": Kind("OpenVINO", "openvino", lambda threads, _: OpenVinoEngine(threads), version),
 }
-
-
-def installed() -> dict[str, str]:
-    """Return the runtimes that are there, by name, with their versions as far as their packages tell them."""
-    found = {}
-    for name, kind in KINDS.items():
-        if importlib.util.find_spec(kind.package) is not None:
-            try:
-                found[name] = metadata.version(kind.package)
-            except metadata.PackageNotFoundError:
-                found[name] = ""
-    return found
 
 
 class Service:
@@ -170,7 +157,7 @@ class Service:
             return {"error": "build", "message": str(error)}, []
         except (InputError, WrongError) as error:
             return {"error": "input", "message": str(error)}, []
-        except (OSError, MemoryError, RuntimeError, ValueError, TypeError, KeyError) as error:
+        except Exception as error:
             return {"error": "build", "message": f"{type(error).__name__}: {error}"}, []
         finally:
             gc.enable()

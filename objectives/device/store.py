@@ -6,7 +6,9 @@ import hashlib
 import os
 import re
 import tempfile
+import time
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,8 @@ import numpy as np
 NAME = re.compile(r"[0-9a-f]{64}")
 NUMERIC = "biuf"  # kinds of arrays that are taken
 BLOCK = 1 << 20
+PART = "part-"  # begins the name of a file that is not whole yet
+LEFT_SECONDS = 3600.0  # after which nobody writes to one any more
 
 
 class WrongError(Exception):
@@ -103,6 +107,8 @@ class Store:
                 continue
             if NAME.fullmatch(path.name):
                 files.append((facts.st_mtime_ns, facts.st_size, path))
+            elif path.name.startswith(PART) and time.time() - facts.st_mtime > LEFT_SECONDS:
+                path.unlink(missing_ok=True)
         total = sum(file[1] for file in files)
         for _, own, path in sorted(files):
             if total + size <= self.most:
@@ -118,21 +124,27 @@ class Taking:
         self.store, self.name, self.left = store, name, size
         self._unpack = zlib.decompressobj() if packed else None
         self._hash = hashlib.sha256()
-        descriptor, path = tempfile.mkstemp(dir=store.folder, prefix="part-")
+        descriptor, path = tempfile.mkstemp(dir=store.folder, prefix=PART)
         self._path, self._file = Path(path), os.fdopen(descriptor, "wb")
 
     def write(self, data: bytes) -> None:
         """Take the next part. Raises `WrongError` where it unpacks to more than was said."""
-        if self._unpack is not None:
-            try:
-                data = self._unpack.decompress(data, self.left + 1)
-            except zlib.error as error:
-                raise WrongError("what was sent cannot be unpacked") from error
-        self.left -= len(data)
-        if self.left < 0:
-            raise WrongError("more was sent than was said")
-        self._hash.update(data)
-        self._file.write(data)
+        for part in [data] if self._unpack is None else self._unpacked(data):
+            self.left -= len(part)
+            if self.left < 0:
+                raise WrongError("more was sent than was said")
+            self._hash.update(part)
+            self._file.write(part)
+
+    def _unpacked(self, data: bytes) -> Iterator[bytes]:
+        """Yield what a part unpacks to, a block at a time, however much that is."""
+        assert self._unpack is not None
+        try:
+            while data:
+                yield self._unpack.decompress(data, BLOCK)
+                data = self._unpack.unconsumed_tail
+        except zlib.error as error:
+            raise WrongError("what was sent cannot be unpacked") from error
 
     def keep(self) -> bool:
         """Keep the file; return whether it is what its name says, else nothing is kept."""

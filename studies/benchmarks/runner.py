@@ -3,7 +3,8 @@
 Do timings through a runner agree with those made here? One study's uniform candidates are timed here and through a runner in a
 process of its own on this machine, in turn, again and again; the second way through a network that holds every byte back for
 ``--delay`` seconds each way. Prints, as a Markdown table, the medians of the speedups and of their intervals' ends, how often
-the two intervals of a pair overlap, and the reference's time by either.
+the two intervals of a pair overlap, how often those of two timings made here one after the other do, and the reference's time by
+either.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +36,7 @@ from slimfront.spaces.candidate import Candidate, LayerChoice
 from slimfront.studies.study import load_study
 
 TOKEN = "of a benchmark on loopback"
+Interval = tuple[float, float]
 UNIFORM = {"8/8": (8, 8), "4/8": (4, 8), "8/32": (8, 32)}
 
 
@@ -59,8 +61,10 @@ def main() -> None:
         for name, candidate in {"": Candidate(), **candidates}.items():
             paths[name] = Path(folder) / f"{name.replace('/', '-')}.onnx"
             study.builder.build(candidate).save(paths[name])
-        print("| candidate | here | through the runner | overlap | reference here, ms | through the runner |")
-        print("|---|---|---|---|---|---|")
+        print(
+            "| candidate | here | through the runner | overlap | here and here | reference here, ms | through the runner |"
+        )
+        print("|---|---|---|---|---|---|---|")
         for name in candidates:
             found: list[list[dict[str, Reading]]] = [[], []]
             for number in range(arguments.times):
@@ -74,15 +78,25 @@ def main() -> None:
 
 
 def _row(here: list[dict[str, Reading]], there: list[dict[str, Reading]]) -> str:
-    ends = [[(each["speedup"].low, each["speedup"].high) for each in found] for found in (here, there)]
-    overlap = sum(low <= high_ and low_ <= high for (low, high), (low_, high_) in zip(*ends, strict=True))
+    ends = [[_interval(each["speedup"]) for each in found] for found in (here, there)]
+    pairs = list(zip(*ends, strict=True))
+    control = list(zip(ends[0], ends[0][1:], strict=False))
     cells = [
         f"{np.median([each['speedup'].value for each in found]):.2f} ({np.median([low for low, _ in own]):.2f}-"
         f"{np.median([high for _, high in own]):.2f})"
         for found, own in zip((here, there), ends, strict=True)
     ]
     times = [f"{np.median([each['reference_ms'].value for each in found]):.2f}" for found in (here, there)]
-    return " | ".join([*cells, f"{overlap} of {len(here)}", *times])
+    return " | ".join([*cells, _overlaps(pairs), _overlaps(control), *times])
+
+
+def _interval(reading: Reading) -> Interval:
+    assert reading.low is not None and reading.high is not None
+    return reading.low, reading.high
+
+
+def _overlaps(pairs: Sequence[tuple[Interval, Interval]]) -> str:
+    return f"{sum(one[0] <= other[1] and other[0] <= one[1] for one, other in pairs)} of {len(pairs)}"
 
 
 @contextmanager

@@ -301,6 +301,49 @@ def board(
     serve(folders, host, port, judge, told)
 
 
+@app.command(epilog="Example: slimfront runner --port 7007 --token a-long-secret")
+def runner(
+    port: Annotated[
+        int | None, typer.Option(metavar="P", help="Port to serve on; 0 takes a free one.", min=0, max=65535)
+    ] = None,
+    token: Annotated[
+        str | None,
+        typer.Option(metavar="T", envvar="SLIMFRONT_TOKEN", help="What a search must know, at least 8 characters."),
+    ] = None,
+    host: Annotated[str, typer.Option(metavar="H", help="Address to serve on.")] = "127.0.0.1",
+    space: Annotated[str, typer.Option(metavar="SIZE", help="Most that files take on disk.")] = "2GB",
+    folder: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where they lie; by default in the cache folder.")
+    ] = None,
+    pack: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="F.pyz", help="Write the runner as one file, for a device without slimfront; serve nothing."
+        ),
+    ] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Run models on this machine for a search on another one, whose study names it as target.device."""
+    from .objectives.device.command import place_of, run, served
+    from .objectives.device.pack import pack as write
+    from .studies.show import lines_view
+
+    screen = Screen(json, quiet)
+    if pack is not None:
+        write(pack)
+        screen.result({"file": str(pack), "size_bytes": pack.stat().st_size}, lines_view)
+        screen.hint(f"next: take it to the device, and there: python {pack.name} --port 7007 --token ...")
+        return
+    if port is None:
+        raise InputError("--port must be given, e.g. --port 7007")
+
+    def told(address: str, runtimes: list[str]) -> None:
+        screen.result({"address": address, "runtimes": runtimes}, lambda facts: served(**facts))
+
+    run(place_of(port, token, host, space, folder), quiet, told)
+
+
 @app.command(epilog="Example: slimfront pick runs/painting --max-drop 0.5 --prefer size")
 def pick(
     run: RunFolder,

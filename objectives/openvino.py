@@ -1,32 +1,34 @@
-"""OpenVINO on this machine: sessions, kernels and their times, always in float32 where no integers run.
+"""OpenVINO as a target: its kernels, in the terms of ONNX, by what it says of the graph that it made of a file.
 
-OpenVINO's own choice of precision is bfloat16 on processors that have it: what is compared with the reference would be the other
-number format, not the compression. So the precision is pinned, for the reference as for candidates.
+It always runs in float32 where no integers run (`device.openvino_engine`).
 """
 
 from __future__ import annotations
 
-import time
+import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..spaces.build import UNNAMED
-from ..spaces.errors import BuildError, InputError, last_line
 from ..spaces.kernel_shapes import Tensor
 from ..spaces.kernels import Kernel
 from ..spaces.rules import OPENVINO, Rules
 from ..spaces.statistics import Progress
-from .kernel_profile import FIRST_RUNS, KernelProfile, Rounds, profile_in_turn
+from .device.engine import Engine, RawProfile, Rounds
+from .device.openvino_engine import PRECISION, OpenVinoEngine, OpenVinoModel, core, version
+from .kernel_profile import KernelProfile
 from .openvino_memory import predict_openvino
+from .place import Placed
 from .predicted_memory import PredictedMemory
 
-PRECISION = "f32"
+__all__ = ["PRECISION", "OpenVino", "OpenVinoSession", "RuntimeGraph", "core", "version"]
+
 # Kernels by the names that ops have in ONNX: products (`kernels.FLOAT`), and others that are looked for; the rest keep their own.
 PRODUCTS = {
     "Convolution": "Conv",
@@ -37,15 +39,13 @@ PRODUCTS = {
 }
 APART = "/WithoutBiases"  # ends the name of a convolution whose bias is added behind it
 OTHERS = {"Pooling": "MaxPool"}
-GEOMETRY = ("strides", "dilations", "kernel", "mode", "block_size")  # of an op, beside its shapes
 INTEGERS = ("u8", "i8")
-MOVING = ("Reorder", "Transpose", "Reshape", "Convert")  # what may stand between stored weights and their kernel
 NO_KERNELS = ("Const", "Input", "Output", "Parameter", "Result", "Reshape", "MemoryInput")
 TYPES = {"f32": 1, "u8": 2, "i8": 3, "i32": 6, "i64": 7, "boolean": 9, "f16": 10, "f64": 11, "bf16": 16}  # as in ONNX
 
 
 @dataclass(frozen=True)
-class OpenVino:
+class OpenVino(Placed):
     """OpenVINO's processor plugin.
 
     Attributes:
@@ -58,189 +58,127 @@ class OpenVino:
     runtime: str = "OpenVINO"
     rules: Rules = OPENVINO
 
-    def open(self, model: Path | bytes) -> OpenVinoSession:
-        """Return a session."""
-        return OpenVinoSession(model, self.threads)
+    @property
+    def engine(self) -> Engine:
+        """OpenVINO itself, where it runs."""
+        return self.device or OpenVinoEngine(self.threads)
 
-    def inspected(
-        self, model: Path, inputs: Mapping[str, tuple[int, ...]]
-    ) -> tuple[OpenVinoSession, Counter[str] | None]:
+    def open(self, model: Path | bytes) -> Any:
+        """Return a session."""
+        return self.device.open(model) if self.device else OpenVinoSession(model, self.threads)
+
+    def inspected(self, model: Path, inputs: Mapping[str, tuple[int, ...]]) -> tuple[Any, Counter[str] | None]:
         """Return a session, and its integer products."""
-        session = self.open(model)
-        return session, session.integer_products(inputs)
+        session, graph = self.engine.inspect(model, inputs)
+        return session, RuntimeGraph(graph).integer_products()
 
     def kernels(self, model: Path, inputs: Mapping[str, tuple[int, ...]]) -> list[Kernel]:
         """Return the kernels of the graph that OpenVINO makes of the file."""
-        return self.open(model).kernels(inputs)
+        return RuntimeGraph(self.engine.inspect(model, inputs)[1]).kernels()
 
     def predicted_memory(self, model: Path, inputs: Mapping[str, tuple[int, ...]]) -> PredictedMemory | None:
         """Return what its constants, its compiled kernels and the tensors that are alive at once take."""
-        session = self.open(model)
-        nodes, kernels = list(session.nodes(inputs)), session.kernels(inputs)
-        steps = {kernel.node: number for number, kernel in enumerate(kernels)}
-        return predict_openvino(model, nodes, kernels, steps)
+        graph = RuntimeGraph(self.engine.inspect(model, inputs)[1])
+        return predict_openvino(model, graph.nodes, graph.kernels())
 
     def profiles(
         self, models: Sequence[Path], feed: Mapping[str, np.ndarray], rounds: Rounds, progress: Progress | None = None
     ) -> list[KernelProfile]:
         """Run models in turn with OpenVINO's performance counters."""
-        opened = partial(_Profiled, feed=feed, threads=self.threads)
-        return profile_in_turn(opened, models, rounds, progress)
+        with self.alone():
+            return [_profile(raw) for raw in self.engine.profile(models, feed, rounds, progress)]
 
 
-class OpenVinoSession:
-    """A model in OpenVINO, run as ONNX Runtime's sessions are. Where shapes are free it is compiled for those it is given.
-
-    Args:
-        model: an ONNX file, or its bytes.
-        threads: of an inference.
-        profiling: whether the times of kernels are kept.
-
-    Raises:
-        InputError: OpenVINO is not installed.
-        BuildError: it refuses the model.
-    """
-
-    def __init__(self, model: Path | bytes, threads: int = 1, profiling: bool = False) -> None:
-        self._core = core()
-        self._settings = {
-            "INFERENCE_NUM_THREADS": threads,
-            "NUM_STREAMS": 1,
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": PRECISION,
-            "PERF_COUNT": profiling,
-        }
-        try:
-            self._model = self._core.read_model(model if isinstance(model, bytes) else str(model))
-        except Exception as error:
-            raise _refused(error) from error
-        self.is_free = self._model.is_dynamic()
-        self._known: tuple[Any, Any] | None = None  # shapes, and the request for them
-        if not self.is_free:
-            self._request({})
-
-    def run(self, output_names: Sequence[str] | None, feed: Mapping[str, np.ndarray], /) -> list[np.ndarray]:
-        """Return all outputs for one batch, arrays by input name."""
-        request = self._request({name: array.shape for name, array in feed.items()})
-        request.infer(dict(feed), share_inputs=True)
-        return [np.array(request.get_output_tensor(number).data) for number in range(len(self._model.outputs))]
+class OpenVinoSession(OpenVinoModel):
+    """A session on this machine that tells its kernels."""
 
     def kernels(self, shapes: Mapping[str, tuple[int, ...]] | None = None) -> list[Kernel]:
         """Return the kernels of the compiled model, for these shapes where some are free, in the order of the graph."""
-        nodes = self.nodes(shapes)
-        return [_kernel(node, facts, self._ops) for node, facts in nodes if facts["layerType"] not in NO_KERNELS]
+        return RuntimeGraph(self.graph(shapes)).kernels()
 
     def integer_products(self, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Counter[str]:
+        """Return how many products run in integers; see `RuntimeGraph.integer_products`."""
+        return RuntimeGraph(self.graph(shapes)).integer_products()
+
+
+class RuntimeGraph:
+    """The graph that OpenVINO made of a file.
+
+    Args:
+        graph: as `device.openvino_engine.OpenVinoModel.graph` gives it.
+    """
+
+    def __init__(self, graph: bytes) -> None:
+        document = json.loads(graph)
+        self.nodes: list[Mapping[str, Any]] = document["nodes"]
+        self._ops = document["ops"]
+
+    def kernels(self) -> list[Kernel]:
+        """Return the kernels, in the order of the graph."""
+        return [_kernel(node, self._named) for node in self.nodes if node["facts"]["layerType"] not in NO_KERNELS]
+
+    def integer_products(self) -> Counter[str]:
         """Return how many convolutions and matrix products in integers are known by each tensor of the file that they write.
 
         Those that OpenVINO named after none of them count under `UNNAMED`. A kernel that several nodes were made one of counts
         for each of them, where it reads stored integers.
         """
         found: Counter[str] = Counter()
-        for node, facts in self.nodes(shapes):
-            named = [name for name in _written(node, facts) if name in self._ops]
-            if facts["layerType"] in PRODUCTS and _type(node.inputs()[0]) in INTEGERS:
+        for node in self.nodes:
+            kind, inputs = node["facts"]["layerType"], node["inputs"]
+            named = [name for name in _written(node) if name in self._named]
+            if kind in PRODUCTS and inputs[0]["type"] in INTEGERS:
                 found.update(named or [UNNAMED])
-            elif facts["layerType"] == "Subgraph" and any(
-                _type(port) in INTEGERS and len(port.get_partial_shape()) > 1 and _stored_name(port)
-                for port in node.inputs()
+            elif kind == "Subgraph" and any(
+                port["type"] in INTEGERS and port["axes"] > 1 and port["stored"] for port in inputs
             ):
                 found.update(named)
         return found
 
     @cached_property
-    def _ops(self) -> Mapping[str, Any]:
+    def _named(self) -> Mapping[str, Mapping[str, Any]]:
         """The file's ops by their own names, and by those of the tensors that they write."""
-        return {
-            name: op
-            for op in self._model.get_ops()
-            for name in (op.get_friendly_name(), *(name for port in op.outputs() for name in port.get_names()))
-        }
-
-    def nodes(self, shapes: Mapping[str, tuple[int, ...]] | None) -> Iterator[tuple[Any, dict[str, str]]]:
-        """Yield the nodes of the graph that OpenVINO made of the file, with what it says of them."""
-        for node in self.compiled(shapes).get_runtime_model().get_ordered_ops():
-            yield node, {key: _text(value) for key, value in node.get_rt_info().items()}
-
-    def compiled(self, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Any:
-        """Return the compiled model, for these shapes where some are free."""
-        return self._request(shapes or {}).get_compiled_model()
-
-    def counters(self) -> list[Any]:
-        """Return the performance counters of the last run."""
-        assert self._known is not None
-        return list(self._known[1].profiling_info)
-
-    def _request(self, shapes: Mapping[str, tuple[int, ...]]) -> Any:
-        wanted = dict(shapes) if self.is_free else None
-        if self._known is None or self._known[0] != wanted:
-            try:
-                if wanted is not None:
-                    self._model.reshape(dict(wanted))
-                compiled = self._core.compile_model(self._model, "CPU", self._settings)
-            except Exception as error:
-                raise _refused(error) from error
-            self._known = wanted, compiled.create_infer_request()
-        return self._known[1]
+        return {name: op for op in self._ops for name in op["names"]}
 
 
-class _Profiled:
-    """A model that keeps the times of its kernels."""
-
-    def __init__(self, path: Path, feed: Mapping[str, np.ndarray], threads: int) -> None:
-        self._feed = feed
-        self._session = OpenVinoSession(path, threads, profiling=True)
-        self.kernels = self._session.kernels({name: array.shape for name, array in feed.items()})
-        self._times: list[list[float]] = []
-        self._whole: list[float] = []
-
-    def run(self) -> None:
-        """Run once more."""
-        start = time.perf_counter()
-        try:
-            self._session.run(None, self._feed)
-        except Exception as error:
-            raise BuildError(f"OpenVINO fails while running the model: {error}") from error
-        self._whole.append(1000.0 * (time.perf_counter() - start))
-        took = {each.node_name: each.real_time.total_seconds() * 1000.0 for each in self._session.counters()}
-        self._times.append([took.get(kernel.node, 0.0) for kernel in self.kernels])
-
-    def close(self) -> KernelProfile:
-        """Return the profile; the first runs are left out where there are more."""
-        first = FIRST_RUNS if len(self._whole) > FIRST_RUNS else 0
-        return KernelProfile(self.kernels, np.array(self._times)[first:], np.array(self._whole)[first:])
+def _profile(raw: RawProfile) -> KernelProfile:
+    kernels = RuntimeGraph(raw.graph).kernels()
+    column = {name: number for number, (_, name) in enumerate(raw.ran)}
+    times = np.zeros((len(raw.whole_ms), len(kernels)))
+    for number, kernel in enumerate(kernels):
+        if kernel.node in column:
+            times[:, number] = raw.times_ms[:, column[kernel.node]]
+    return KernelProfile(kernels, times, raw.whole_ms)
 
 
-def _written(node: Any, facts: Mapping[str, str]) -> list[str]:
+def _written(node: Mapping[str, Any]) -> list[str]:
     """Return the names of the tensors that a kernel writes, its own first, then those of what was fused into it."""
-    names = (node.get_friendly_name(), *facts["originalLayersNames"].split(","))
+    names = (node["name"], *node["facts"]["originalLayersNames"].split(","))
     return [name for name in dict.fromkeys(name.removesuffix(APART) for name in names) if name]
 
 
-def _kernel(node: Any, facts: Mapping[str, str], ops: Mapping[str, Any]) -> Kernel:
+def _kernel(node: Mapping[str, Any], ops: Mapping[str, Mapping[str, Any]]) -> Kernel:
     """Return a kernel; ``ops`` are the file's, by name."""
-    kind, written = facts["layerType"], _written(node, facts)
+    facts, inputs, written = node["facts"], node["inputs"], _written(node)
+    kind = facts["layerType"]
     made_of = [ops[name] for name in written if name in ops]
-    inputs = list(node.inputs())
-    stored = [_stored_name(port) for port in inputs]
     tensors = [_tensor(port) for port in inputs]
-    attributes: dict[str, Any] = {"made_of": " ".join(dict.fromkeys(op.get_type_name() for op in made_of))}
+    attributes: dict[str, Any] = {"made_of": " ".join(dict.fromkeys(op["kind"] for op in made_of))}
     for op in made_of:
-        attributes |= {key: _plain(value) for key, value in op.get_attributes().items() if key in GEOMETRY}
-    if "onvolution" in kind and stored[1]:
+        attributes |= {key: _plain(value) for key, value in op["attributes"].items()}
+    if "onvolution" in kind and inputs[1]["stored"]:
         tensors[1], window = _as_in_onnx(tensors[1], len(tensors[0].shape or ()))
         attributes |= window
-    names = [port.get_source_output().get_node().get_friendly_name() for port in inputs]
     return Kernel(
-        node=node.get_friendly_name(),
+        node=node["name"],
         output=written[0],
         op=f"{facts['primitiveType']}.{(PRODUCTS | OTHERS).get(kind, kind)}",
         inputs=tuple(tensors),
-        outputs=tuple(_tensor(port) for port in node.outputs()),
-        constants=tuple(bool(name) for name in stored),
+        outputs=tuple(_tensor(port) for port in node["outputs"]),
+        constants=tuple(bool(port["stored"]) for port in inputs),
         attributes=tuple(sorted(attributes.items())),
-        input_names=tuple(stored_name or name for stored_name, name in zip(stored, names, strict=True)),
-        output_names=(node.get_friendly_name(), *written),
+        input_names=tuple(port["stored"] or port["source"] for port in inputs),
+        output_names=(node["name"], *written),
     )
 
 
@@ -253,50 +191,9 @@ def _as_in_onnx(weight: Tensor, axes: int) -> tuple[Tensor, dict[str, Any]]:
     return Tensor(weight.dtype, shape), {"group": groups, "kernel_shape": shape[2:]}
 
 
-def _stored_name(port: Any) -> str:
-    """Return the name of the constant that an input comes from, moved or not; "" where it is computed."""
-    node = port.get_source_output().get_node()
-    while (kind := _text(node.get_rt_info()["layerType"])) in MOVING and len(node.inputs()):
-        node = node.inputs()[0].get_source_output().get_node()
-    return str(node.get_friendly_name()) if kind == "Const" else ""
-
-
-def _tensor(port: Any) -> Tensor:
-    shape = port.get_partial_shape()
-    return Tensor(TYPES.get(_type(port), 0), tuple(port.get_shape()) if shape.is_static else None)
-
-
-def _type(port: Any) -> str:
-    return str(port.get_element_type().get_type_name())
+def _tensor(port: Mapping[str, Any]) -> Tensor:
+    return Tensor(TYPES.get(port["type"], 0), None if port["shape"] is None else tuple(port["shape"]))
 
 
 def _plain(value: Any) -> Any:
-    return value if isinstance(value, str | int | float | bool) else tuple(int(each) for each in value)
-
-
-def _text(value: Any) -> str:
-    return str(value.astype(str) if hasattr(value, "astype") else value)
-
-
-@lru_cache(maxsize=1)
-def core() -> Any:
-    """Return OpenVINO itself. Raises `InputError` where it is not installed."""
-    try:
-        import openvino
-    except ImportError:
-        raise InputError(
-            'target.runtime "openvino" needs OpenVINO installed: pip install "slimfront[openvino]"'
-        ) from None
-    return openvino.Core()
-
-
-def version() -> str:
-    """Return the version of OpenVINO, and the precision that it runs in. Raises `InputError` where it is not installed."""
-    core()
-    import openvino
-
-    return f"OpenVINO {openvino.__version__.split('-')[0]}, {PRECISION}"
-
-
-def _refused(error: Exception) -> BuildError:
-    return BuildError(f"OpenVINO cannot load the model: {last_line(str(error)) or error}")
+    return tuple(value) if isinstance(value, list) else value

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from ..spaces.rules import ONNX_RUNTIME, OPENVINO
 from ..spaces.session import CPU
 from . import openvino
 from .target import OnnxRuntime, Target
+
+if TYPE_CHECKING:
+    from .remote_engine import RemoteEngine
 
 DEFAULT_RUNTIME = ONNX_RUNTIME.runtime  # of a study that names none
 
@@ -37,7 +41,9 @@ RUNTIMES: Mapping[str, Runtime] = {
 }
 
 
-def make_target(runtime: str, machine: str = "", threads: int = 1, provider: str = CPU) -> Target:
+def make_target(
+    runtime: str, machine: str = "", threads: int = 1, provider: str = CPU, device: RemoteEngine | None = None
+) -> Target:
     """Return what models run on.
 
     Args:
@@ -45,5 +51,10 @@ def make_target(runtime: str, machine: str = "", threads: int = 1, provider: str
         machine: what times belong to.
         threads: of an inference.
         provider: execution provider, of ONNX Runtime.
+        device: the same runtime with these settings on another machine; None is this one.
     """
-    return RUNTIMES[runtime].target(machine, threads, provider)
+    target = RUNTIMES[runtime].target(machine, threads, provider)
+    if device is None:
+        return target
+    assert isinstance(target, OnnxRuntime | openvino.OpenVino)  # a study names no other runtime with a device
+    return replace(target, device=device, runtime=f"{target.runtime} on {device.connection.address}")

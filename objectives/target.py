@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -16,20 +15,17 @@ from ..spaces.build import file_size
 from ..spaces.errors import BuildError
 from ..spaces.kernels import Kernel, integer_reads, read_kernels
 from ..spaces.rules import ONNX_RUNTIME, Rules
-from ..spaces.session import CPU, open_session
+from ..spaces.session import CPU
 from ..spaces.statistics import Progress
-from .kernel_profile import KernelProfile, Profiled, Rounds, profile_in_turn
+from .device.engine import Engine, Rounds, Session, Slot
+from .device.onnxruntime_engine import OnnxRuntimeEngine
+from .kernel_profile import KernelProfile, onnx_profile
+from .place import Placed
 from .predicted_memory import PredictedMemory, predict_memory
 
+__all__ = ["INSPECTED_BYTES", "STOCK", "OnnxRuntime", "Session", "Slot", "Target"]
+
 INSPECTED_BYTES = 500_000_000  # a larger file's optimised graph is not written out to be looked at
-
-
-class Session(Protocol):
-    """A model that can be run, as ONNX Runtime's own `InferenceSession`."""
-
-    def run(self, output_names: Sequence[str] | None, feed: Mapping[str, np.ndarray], /) -> Sequence[Any]:
-        """Return all outputs for one batch (arrays by input name) where no output is named."""
-        ...
 
 
 class Target(Protocol):
@@ -97,7 +93,7 @@ class Target(Protocol):
     def profiles(
         self, models: Sequence[Path], feed: Mapping[str, np.ndarray], rounds: Rounds, progress: Progress | None = None
     ) -> list[KernelProfile]:
-        """Run models in turn and return the times of their kernels (`kernel_profile.profile_in_turn`).
+        """Run models in turn and return the times of their kernels (`engine.profile_in_turn`); other timings wait meanwhile.
 
         Args:
             models: ONNX files with the same inputs.
@@ -110,10 +106,18 @@ class Target(Protocol):
         """
         ...
 
+    def timed(self, slots: Sequence[Slot]) -> list[float]:
+        """Run sessions one after another where they are; return the mean seconds of a run of each."""
+        ...
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Return a context in which nothing else is timed where models run; it waits until that is so."""
+        ...
+
 
 @dataclass(frozen=True)
-class OnnxRuntime:
-    """ONNX Runtime on this machine.
+class OnnxRuntime(Placed):
+    """ONNX Runtime.
 
     Attributes:
         fingerprint: of the machine.
@@ -127,28 +131,33 @@ class OnnxRuntime:
     runtime: str = "ONNX Runtime"
     rules: Rules = ONNX_RUNTIME
 
+    @property
+    def engine(self) -> Engine:
+        """ONNX Runtime itself, where it runs."""
+        return self.device or OnnxRuntimeEngine(self.threads, self.provider)
+
+    @property
+    def is_stock(self) -> bool:
+        """Whether it is the runtime that others are held against: ONNX Runtime on this machine."""
+        return self.device is None
+
     def open(self, model: Path | bytes) -> Session:
         """Return a stock session."""
-        return open_session(model, threads=self.threads, provider=self.provider)
+        return self.engine.open(model)
 
     def inspected(self, model: Path, inputs: Mapping[str, tuple[int, ...]]) -> tuple[Session, Counter[str] | None]:
         """Return a stock session, and what reads its tensors by its own graph; not that of a very large file."""
         if file_size(model) > INSPECTED_BYTES:
             return self.open(model), None
-        with tempfile.TemporaryDirectory(prefix="slimfront-") as folder:
-            optimized = Path(folder) / "optimized.onnx"
-            try:
-                session = open_session(model, threads=self.threads, provider=self.provider, optimized_path=optimized)
-            except BuildError:  # with its weights unpacked the optimised graph may be too large to be written
-                return self.open(model), None
-            return session, integer_reads(optimized)
+        try:
+            session, graph = self.engine.inspect(model, inputs)
+        except BuildError:  # with its weights unpacked the optimised graph may be too large to be written
+            return self.open(model), None
+        return session, integer_reads(graph)
 
     def kernels(self, model: Path, inputs: Mapping[str, tuple[int, ...]]) -> list[Kernel]:
         """Return the kernels of the graph that ONNX Runtime makes of the file."""
-        with tempfile.TemporaryDirectory(prefix="slimfront-") as folder:
-            optimized = Path(folder) / "optimized.onnx"
-            open_session(model, threads=self.threads, provider=self.provider, optimized_path=optimized)
-            return read_kernels(optimized, inputs)
+        return read_kernels(self.engine.inspect(model, inputs)[1], inputs)
 
     def predicted_memory(self, model: Path, inputs: Mapping[str, tuple[int, ...]]) -> PredictedMemory | None:
         """Return what a rehearsal of its arena takes, and opening the file; known of the processor alone."""
@@ -158,8 +167,10 @@ class OnnxRuntime:
         self, models: Sequence[Path], feed: Mapping[str, np.ndarray], rounds: Rounds, progress: Progress | None = None
     ) -> list[KernelProfile]:
         """Run models in turn with ONNX Runtime's per-node profile."""
-        opened = partial(Profiled, feed=feed, threads=self.threads, provider=self.provider)
-        return profile_in_turn(opened, models, rounds, progress)
+        shapes = {name: array.shape for name, array in feed.items()}
+        with self.alone():
+            raw = self.engine.profile(models, feed, rounds, progress)
+        return [onnx_profile(each, read_kernels(each.graph, shapes)) for each in raw]
 
 
 STOCK = OnnxRuntime()

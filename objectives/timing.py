@@ -5,27 +5,26 @@ from __future__ import annotations
 import gc
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..spaces.errors import BuildError
+from ..spaces.errors import BuildError, SlimfrontError
 from ..spaces.session import batches
-from .machine import machine_to_itself
 from .protocol import OpenModel, Reading, Subject
 from .ratio import LEAST_TOLD, Estimate, drift, joint_half_width, median_interval, ratio_estimate
-
-Timer = Callable[[], float]
+from .target import Slot
 
 
 @dataclass(frozen=True)
 class Timing:
     """Reads `speedup`, `reference_ms`, `reference_drift` and `disturbed`.
 
-    One timing at a time on a machine: others wait.
+    One timing at a time on a machine: others wait. The clock that counts is that of the machine that runs the models: a round
+    is one request to a device.
 
     Attributes:
         warmups: untimed runs of each model; a single one where that takes a good part of ``seconds``.
@@ -73,56 +72,47 @@ class Timing:
         Raises:
             BuildError: a model does not load or run.
         """
-        with machine_to_itself(), _no_collection():
-            reference = self._timer(subjects[0].reference)
-            candidates = [None if subject.is_reference else self._timer(subject.model) for subject in subjects]
+        with subjects[0].reference.target.alone(), _no_collection():
+            reference = self._slot(subjects[0].reference)
+            candidates = [None if subject.is_reference else self._slot(subject.model) for subject in subjects]
             times = self._rounds(reference, candidates, subjects)
         return [_readings(seconds, subject) for seconds, subject in zip(times, subjects, strict=True)]
 
-    def _timer(self, model: OpenModel) -> Timer:
-        """Return a function that runs the warm model once per call and gives the seconds of one inference."""
+    def _slot(self, model: OpenModel) -> Slot:
+        """Return a model's turn in a round, after its warm-ups."""
         feed = next(batches(model.samples.inputs, model.batch))
-        run = model.session.run
-        clock = time.perf_counter
+        slot = Slot(model.session, feed)
         took = math.inf
         try:
             for number in range(max(1, self.warmups)):
                 if number and took > self.seconds / 4:
                     break
-                start = clock()
-                run(None, feed)
-                took = clock() - start
+                took = model.target.timed([slot])[0]
         except Exception as error:
+            if isinstance(error, SlimfrontError):
+                raise
             raise BuildError(f"{model.target.runtime} fails while running the model: {error}") from error
-        repeats = max(1, math.ceil(self.slot_seconds / took)) if took > 0 else 1
-
-        def timed() -> float:
-            start = clock()
-            for _ in range(repeats):
-                run(None, feed)
-            return (clock() - start) / repeats
-
-        return timed
+        return Slot(slot.session, feed, max(1, math.ceil(self.slot_seconds / took)) if took > 0 else 1)
 
     def _rounds(
-        self, reference: Timer, candidates: Sequence[Timer | None], subjects: Sequence[Subject]
+        self, reference: Slot, candidates: Sequence[Slot | None], subjects: Sequence[Subject]
     ) -> list[NDArray[np.float64]]:
         """Return for each model the seconds ``[rounds, 2]`` of the reference and of itself."""
+        target = subjects[0].reference.target
         order = np.random.default_rng(self.seed)
         times: list[list[list[float]]] = [[] for _ in subjects]
         active = list(range(len(subjects)))
         took = 0.0
         while active:
             begun = time.perf_counter()
-            timers = [reference, *(candidates[number] for number in active)]
-            seconds = [0.0] * len(timers)
-            for which in order.permutation(len(timers)).tolist():
-                timer = timers[which]
-                seconds[which] = 0.0 if timer is None else timer()
+            slots = [reference, *(candidates[number] for number in active)]
+            turns = [(which, slots[which]) for which in order.permutation(len(slots)).tolist()]
+            run = [(which, slot) for which, slot in turns if slot is not None]
+            told: list[float] = target.timed([slot for _, slot in run])
+            seconds = dict(zip((which for which, _ in run), told, strict=True))
             for place, number in enumerate(active, start=1):
-                own = seconds[0] if candidates[number] is None else seconds[place]
-                times[number].append([seconds[0], own])
-            took += (time.perf_counter() - begun) / (len(timers) / 2)
+                times[number].append([seconds[0], seconds.get(place, seconds[0])])
+            took += (time.perf_counter() - begun) / (len(slots) / 2)
             active = [number for number in active if not self._done(times[number], took, subjects[number])]
         return [np.array(each) for each in times]
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..spaces.cache import Store, content_hash
 from ..spaces.widths import STEP
-from .machine import machine_to_itself
+from .device.engine import Slot
 
 if TYPE_CHECKING:
-    from .target import Session, Target
+    from .target import Target
 
 STEPS = (4, 8, 16, 32)
 WIDTH = 64  # channels of the convolution that is timed, on [1, 64, SIDE, SIDE]
@@ -42,18 +41,12 @@ def kernel_step(target: Target, integer: bool) -> int:
 def _time_ratios(target: Target, integer: bool) -> dict[int, float]:
     """Return the time of a convolution of 64 - s outputs in parts of that of 64, for each step s."""
     random = np.random.default_rng(0)
-    sessions = {step: target.open(_convolution(WIDTH - step, integer, random)) for step in (0, *STEPS)}
     feed = {"x": random.random((1, WIDTH, SIDE, SIDE), np.float32)}
-    with machine_to_itself():
-        times = np.array([[_seconds(session, feed) for session in sessions.values()] for _ in range(ROUNDS)])
+    slots = [Slot(target.open(_convolution(WIDTH - step, integer, random)), feed) for step in (0, *STEPS)]
+    with target.alone():
+        times = np.array([target.timed(slots) for _ in range(ROUNDS)])
     ratios = np.median(times / times[:, :1], axis=0)  # within a round: what disturbs one disturbs the others
     return dict(zip(STEPS, ratios[1:].tolist(), strict=True))
-
-
-def _seconds(session: Session, feed: dict[str, np.ndarray]) -> float:
-    start = time.perf_counter()
-    session.run(None, feed)
-    return time.perf_counter() - start
 
 
 def _convolution(outputs: int, integer: bool, random: np.random.Generator) -> bytes:

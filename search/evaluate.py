@@ -279,14 +279,14 @@ class Evaluator:
 def default_objectives(
     target: Target, further: Sequence[Objective] = (), max_memory: float | None = None
 ) -> tuple[Objective, ...]:
-    """Return what is measured after building; of another runtime also whether it computes what ONNX Runtime does.
+    """Return what is measured after building; elsewhere than on ONNX Runtime here also whether it computes what that does.
 
     Args:
         target: what candidates run on.
         further: a study's further objectives, each a stage between quality and timing.
         max_memory: a limit in bytes, which asks for memory to be measured where it is none of them.
     """
-    agreement = () if isinstance(target, OnnxRuntime) else (Agreement(),)
+    agreement = () if isinstance(target, OnnxRuntime) and target.is_stock else (Agreement(),)
     asked = max_memory is not None and Memory.name not in (objective.name for objective in further)
     return (*agreement, Quality(), *further, *((Memory(max_memory),) if asked else ()), Timing())
 

@@ -139,6 +139,11 @@ def _crew(workers: int | None, ray: str | None, settings: Settings, deadline: fl
     if workers is None and ray is None:
         yield None
         return
+    if settings.target.device is not None:
+        raise InputError(
+            f"target.device {settings.target.device!r} is one device, which one process measures on: leave out --workers and "
+            "--ray"
+        )
     from . import cluster, nodes, race, ray_pool
 
     limit = settings.search.stage_seconds

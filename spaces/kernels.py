@@ -111,16 +111,14 @@ class Kernel:
         return sum(math.prod(tensor.shape) for tensor in every if tensor.shape is not None)
 
 
-def read_kernels(path: Path, inputs: Mapping[str, tuple[int, ...]]) -> list[Kernel]:
+def read_kernels(optimized: Path | bytes, inputs: Mapping[str, tuple[int, ...]]) -> list[Kernel]:
     """Return the kernels of an optimised graph in the order in which they stand there.
 
     Args:
-        path: what `session.open_session` wrote with ``optimized_path``.
+        optimized: what `session.open_session` wrote with ``optimized_path``, or its bytes.
         inputs: the shapes to measure at, by input name.
     """
-    import onnx
-
-    model = onnx.load(path, load_external_data=False)
+    model = _loaded(optimized)
     known = tensors(model, inputs)
     stored = {value.name for value in model.graph.initializer}
     return [_kernel(node, known, stored) for node in model.graph.node]
@@ -183,12 +181,19 @@ def _text(tensor: Tensor | None) -> str:
     return f"{TYPES.get(tensor.dtype, tensor.dtype)}[{sizes}]"
 
 
-def integer_reads(optimized_path: Path) -> Counter[str]:
+def integer_reads(optimized: Path | bytes) -> Counter[str]:
     """Return how many convolutions and matrix products in integers read each tensor of an optimised graph.
 
     `session.open_session` with ``optimized_path`` writes such a graph.
     """
+    graph = _loaded(optimized).graph
+    return Counter(name for node in graph.node if node.op_type in INTEGER for name in node.input if name)
+
+
+def _loaded(optimized: Path | bytes) -> onnx.ModelProto:
+    """Return an optimised graph; weights that lie beside it are left there."""
     import onnx
 
-    graph = onnx.load(optimized_path, load_external_data=False).graph
-    return Counter(name for node in graph.node if node.op_type in INTEGER for name in node.input if name)
+    if isinstance(optimized, bytes):
+        return onnx.load_model_from_string(optimized)
+    return onnx.load(optimized, load_external_data=False)

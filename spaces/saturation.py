@@ -7,7 +7,9 @@ what does not fit is cut off: 2 * 255 * 127 is 64,770, the largest is 32,767. We
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -29,13 +31,21 @@ def saturates(provider: str = CPU) -> bool:
         InputError: the provider is not there.
         BuildError: it runs no integers.
     """
-    return not all(_is_exact(op, provider) for op in SHAPES)
+    return not all(_is_exact(op, lambda model: open_session(model, provider=provider)) for op in SHAPES)
 
 
-def saturation_notes(space: Space, provider: str = CPU) -> list[str]:
-    """Say it where a search may give integer layers 8-bit weights on a machine that saturates."""
+def saturation_notes(space: Space, provider: str = CPU, opened: Callable[[bytes], Any] | None = None) -> list[str]:
+    """Say it where a search may give integer layers 8-bit weights on a machine that saturates.
+
+    Args:
+        space: of the search.
+        provider: execution provider.
+        opened: opens a model where the search's models run, where that is another machine than this.
+    """
     choices = (choice for options in space.choices.values() for choice in options)
-    if not any(choice.integer and choice.weight_bits == 8 for choice in choices) or not saturates(provider):
+    if not any(choice.integer and choice.weight_bits == 8 for choice in choices):
+        return []
+    if not (saturates(provider) if opened is None else not all(_is_exact(op, opened) for op in SHAPES)):
         return []
     return [
         "8-bit integer weights saturate on this processor (it has no VNNI), which costs quality; "
@@ -43,7 +53,7 @@ def saturation_notes(space: Space, provider: str = CPU) -> list[str]:
     ]
 
 
-def _is_exact(op: str, provider: str) -> bool:
+def _is_exact(op: str, opened: Callable[[bytes], Any]) -> bool:
     """Return whether the largest products add up to what they should: the largest output."""
     from onnx import numpy_helper, parser
 
@@ -62,6 +72,6 @@ def _is_exact(op: str, provider: str) -> bool:
     }
     for name, array in constants.items():
         model.graph.initializer.append(numpy_helper.from_array(np.asarray(array), name))
-    session = open_session(model.SerializeToString(), provider=provider)
+    session = opened(model.SerializeToString())
     found = infer(session, {"x": np.full(read, ACTIVATION, np.uint8)}, 1)
     return bool((found == ACTIVATION).all())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import BuildError, InputError
+from .errors import BuildError, InputError, SlimfrontError
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -92,6 +92,8 @@ def infer(session: Any, inputs: Mapping[str, np.ndarray], batch: int, runtime: s
     count = len(next(iter(inputs.values())))
     try:
         outputs = [session.run(None, feed)[0] for feed in batches(inputs, batch)]
+    except SlimfrontError:  # a session elsewhere says itself what is wrong
+        raise
     except Exception as error:
         raise BuildError(f"{runtime} fails while running the model: {error}") from error
     result = np.concatenate(outputs)[:count]

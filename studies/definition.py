@@ -20,6 +20,8 @@ from pydantic import (
     model_validator,
 )
 
+from ..objectives.connection import parse_address
+from ..objectives.device.service import KINDS
 from ..objectives.runtimes import DEFAULT_RUNTIME, RUNTIMES
 from ..spaces.candidate import ACTIVATION_BITS, FORM_NAMES, WEIGHT_BITS, share
 from ..spaces.errors import InputError, nearest
@@ -274,12 +276,20 @@ class ConstraintsTable(Table):
 
 
 class TargetTable(Table):
-    """``[target]``: what runs the model. The execution provider is ONNX Runtime's."""
+    """``[target]``: what runs the model. The execution provider is ONNX Runtime's, the device "host:port" of a runner."""
 
     runtime: str = DEFAULT_RUNTIME
     provider: str = CPU
     threads: Positive = 1
+    device: str | None = None
     saturation_safe: bool = False
+
+    @field_validator("device")
+    @classmethod
+    def _is_address(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_address(value)
+        return value
 
     @field_validator("runtime")
     @classmethod
@@ -294,12 +304,16 @@ class TargetTable(Table):
             raise ValueError(
                 f"provider {self.provider!r} is ONNX Runtime's, but runtime is {self.runtime!r}: leave it out"
             )
+        if self.device is not None and self.runtime not in KINDS:
+            raise ValueError(f"runtime {self.runtime!r} runs on this machine only: a device has {', '.join(KINDS)}")
         return self
 
     @property
     def defined(self) -> dict[str, Any]:
-        """What a study's digest is of: older runs know no runtime."""
-        return {key: value for key, value in self.model_dump().items() if (key, value) != ("runtime", DEFAULT_RUNTIME)}
+        """What a study's digest is of: older runs know no runtime, and a device may move to another address."""
+        told = {key: value for key, value in self.model_dump().items() if (key, value) != ("runtime", DEFAULT_RUNTIME)}
+        away = told.pop("device") is not None
+        return told | ({"device": True} if away else {})
 
 
 class SearchTable(Table):
@@ -448,7 +462,17 @@ def parse_settings(data: Mapping[str, Any]) -> Settings:
     except ValidationError as error:
         raise InputError(_explain(error)) from None
     _ = settings.limits, settings.search.stage_seconds
+    _check_memory(settings)
     return settings
+
+
+def _check_memory(settings: Settings) -> None:
+    asked = ["constraints.max_memory"] if settings.constraints.max_memory is not None else []
+    asked += ["objectives.memory"] if "memory" in settings.further else []
+    if asked and settings.target.device is not None:
+        raise InputError(
+            f"{asked[0]}: memory is measured on this machine alone, but target.device is {settings.target.device!r}"
+        )
 
 
 def in_one_folder(

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import platform
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..objectives.device.facts import cpu_name, machine_facts, usable_cores
 from ..objectives.runtimes import DEFAULT_RUNTIME, RUNTIMES
 from ..spaces.cache import content_hash
+
+__all__ = ["Environment", "cpu_name", "current_environment", "device_environment", "usable_cores"]
 
 
 @dataclass(frozen=True)
@@ -55,27 +56,12 @@ def current_environment(provider: str, threads: int, runtime: str = DEFAULT_RUNT
         onnxruntime=onnxruntime.__version__,
         provider=provider,
         threads=threads,
-        cpu=cpu_name(),
-        cores=os.cpu_count() or 1,
-        usable_cores=usable_cores(),
-        system=f"{platform.system()} {platform.machine()}",
-        python=platform.python_version(),
         slimfront=__version__,
         runtime=RUNTIMES[runtime].version(),
+        **machine_facts() | {"cpu": cpu_name()},
     )
 
 
-def usable_cores() -> int:
-    """Return how many processors this process may run on (its affinity)."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def cpu_name() -> str:
-    """Return the processor's name as the system tells it."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
+def device_environment(facts: Mapping[str, Any], provider: str, threads: int) -> Environment:
+    """Return the environment of a device, by what its runner says of it (`objectives.connection.Connection.facts`)."""
+    return Environment(provider=provider, threads=threads, **facts)

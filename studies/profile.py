@@ -14,6 +14,7 @@ import numpy as np
 
 from ..objectives.kernel_profile import KernelProfile, Rounds
 from ..objectives.quality import CAP_DB
+from ..objectives.target import Slot, Target
 from ..spaces.attribution import attribute
 from ..spaces.candidate import Candidate
 from ..spaces.groups import channel_groups
@@ -55,7 +56,7 @@ def profile(study: Study, progress: Progress | None = None) -> dict[str, Any]:
         model = Path(folder) / "reference.onnx"
         built = study.builder.build(Candidate())
         built.save(model)
-        latency_ms = _latency_ms(model, feed, study)
+        latency_ms = _latency_ms(model, feed, study.target)
         [profiled] = study.target.profiles([model], feed, Rounds(LEAST_RUNS, MOST_RUNS, SECONDS))
     curves, groups = sensitivity_curves(study, progress)
     memory = memory_profile(study, progress)
@@ -132,17 +133,11 @@ def layer_times(profiled: KernelProfile, built: Built, graph: Graph) -> dict[str
     return dict(times)
 
 
-def _latency_ms(model: Path, feed: Mapping[str, np.ndarray], study: Study) -> float:
-    """Return the median time of a batch in a session that is not profiled."""
-    return 1000.0 * statistics.median(_timed_runs(study.target.open(model), feed))
-
-
-def _timed_runs(session: Any, feed: Mapping[str, np.ndarray]) -> list[float]:
-    """Run a batch again and again; return the seconds of the runs after the first ones."""
+def _latency_ms(model: Path, feed: Mapping[str, np.ndarray], target: Target) -> float:
+    """Return the median time of a batch in a session that is not profiled, the first runs left out."""
+    slot = Slot(target.open(model), feed)
     times: list[float] = []
     start = time.perf_counter()
     while len(times) < FIRST_RUNS + 2 or (len(times) < MOST_RUNS and time.perf_counter() - start < SECONDS):
-        began = time.perf_counter()
-        session.run(None, dict(feed))
-        times.append(time.perf_counter() - began)
-    return times[FIRST_RUNS:]
+        times += target.timed([slot])
+    return 1000.0 * statistics.median(times[FIRST_RUNS:])

@@ -179,6 +179,7 @@ def _facts(run: Run, trial: Trial, study: Study, part: Path) -> dict[str, Any]:
         "threads": target.threads,
         "provider": target.provider,
         "runtime": target.runtime,
+        **({} if target.device is None else {"device": target.device}),
         "shipped": now(),
         "expected": {"evaluation": {name: trial.value(name) for name in ("psnr_db", "ssim", *trial.further)}},
         **_objectives(run, study),

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ..objectives.layer_speed import layer_offers
 from ..objectives.predictor import Predictor
 from ..objectives.protocol import FurtherObjective
+from ..objectives.remote_engine import RemoteEngine
 from ..objectives.runtimes import DEFAULT_RUNTIME, RUNTIMES, make_target
 from ..objectives.samples import Samples
 from ..objectives.target import Target
@@ -48,7 +49,8 @@ from .definition import (
     read_settings,
     to_toml,
 )
-from .environment import Environment, current_environment, usable_cores
+from .device import connect
+from .environment import Environment, current_environment, device_environment
 from .objective_table import ObjectiveTable, make_objective
 from .parts import FileParts, MemoryParts, Parts, copied, objects_of
 from .range_notes import input_notes, output_notes
@@ -92,6 +94,7 @@ class Study:
         runtime: onnxruntime or openvino.
         provider: execution provider of ONNX Runtime.
         threads: its intra-op threads.
+        device: "host:port" of a runner (`slimfront runner`) on the machine that runs the models; None is this one.
         saturation_safe: integer weights of at most 7 bits, exact on machines without VNNI too.
         trials: distinct candidates of a search, reference included.
         sampler: frontier, tpe, nsga2, gp or random.
@@ -127,6 +130,7 @@ class Study:
         runtime: str = DEFAULT_RUNTIME,
         provider: str = CPU,
         threads: int = 1,
+        device: str | None = None,
         saturation_safe: bool = False,
         trials: int = 200,
         sampler: str = "frontier",
@@ -159,6 +163,7 @@ class Study:
                 "runtime": runtime,
                 "provider": provider,
                 "threads": threads,
+                "device": device,
                 "saturation_safe": saturation_safe,
             },
             "search": {"trials": trials, "sampler": sampler, "seed": seed},
@@ -339,8 +344,10 @@ class Study:
 
     @property
     def environment(self) -> Environment:
-        """What readings made here belong to."""
+        """What readings of this study's target belong to, on this machine or on the device."""
         table = self.settings.target
+        if self.device is not None:
+            return device_environment(self.device.connection.facts, table.provider, table.threads)
         return current_environment(table.provider, table.threads, table.runtime)
 
     @cached_property
@@ -349,10 +356,20 @@ class Study:
         return self.environment.machine
 
     @cached_property
+    def device(self) -> RemoteEngine | None:
+        """The runtime on the device that the study names; None is this machine.
+
+        Raises:
+            InputError: the environment holds no token for it.
+        """
+        table = self.settings.target
+        return None if table.device is None else connect(table.device, table.runtime, table.threads, table.provider)
+
+    @cached_property
     def target(self) -> Target:
         """What candidates run on."""
         table = self.settings.target
-        return make_target(table.runtime, self.machine, table.threads, table.provider)
+        return make_target(table.runtime, self.machine, table.threads, table.provider, self.device)
 
     @property
     def rules(self) -> Rules:
@@ -447,7 +464,7 @@ class Study:
             InputError: whatever is wrong with the model, the samples, the space or the provider.
         """
         self._check_runtime()
-        threads, cores = self.settings.target.threads, usable_cores()
+        threads, cores = self.settings.target.threads, self.environment.usable_cores
         if threads > MOST_THREADS_A_CORE * cores:
             raise InputError(f"target.threads {threads} is too many for this process, which may use {cores} cores")
         if threads > cores:
@@ -457,7 +474,8 @@ class Study:
         self._check_objectives()
         self.warn(*_offer_notes(self.space))
         if not self.settings.target.saturation_safe:
-            self.warn(*saturation_notes(self.space, self.settings.target.provider))
+            opened = None if self.device is None else self.target.open
+            self.warn(*saturation_notes(self.space, self.settings.target.provider, opened))
         sets = {"data.calibration": self.calibration, "data.evaluation": self.evaluation.inputs}
         if self.test is not None:
             sets["data.test"] = self.test.inputs
@@ -469,11 +487,15 @@ class Study:
     def _check_runtime(self) -> None:
         import onnxruntime
 
-        RUNTIMES[self.settings.target.runtime].version()
-        provider, available = self.settings.target.provider, onnxruntime.get_available_providers()
-        if provider not in available:
+        table, device = self.settings.target, self.device
+        if device is None:
+            RUNTIMES[table.runtime].version()
+            where, available = "this ONNX Runtime", onnxruntime.get_available_providers()
+        else:
+            where, available = "the device's ONNX Runtime", list(device.connection.providers)
+        if table.runtime == DEFAULT_RUNTIME and table.provider not in available:
             raise InputError(
-                f"target.provider {provider!r} is not in this ONNX Runtime{nearest(provider, available)}; "
+                f"target.provider {table.provider!r} is not in {where}{nearest(table.provider, available)}; "
                 f"available: {', '.join(available)}"
             )
 

@@ -9,6 +9,7 @@ evaluation and test data, and speed in turn with the reference.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -16,8 +17,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..objectives.device.command import TOKEN
 from ..objectives.protocol import FurtherObjective, Objective, OpenModel, Subject
 from ..objectives.quality import Quality, psnr_db
+from ..objectives.remote_engine import RemoteEngine
 from ..objectives.runtimes import DEFAULT_RUNTIME, make_target
 from ..objectives.target import Target
 from ..objectives.timing import Timing
@@ -37,7 +40,8 @@ from .bundle import (
     save_samples,
 )
 from .criteria import kept_criteria, readings_of
-from .environment import current_environment
+from .device import connect
+from .environment import Environment, current_environment, device_environment
 from .objective_table import ObjectiveTable, make_objective
 
 if TYPE_CHECKING:
@@ -83,6 +87,10 @@ def verify(folder: Path | str) -> dict[str, Any]:
     checks = [*check_candidate(folder, facts), *check_file(folder, facts)]
     measured: dict[str, Any] = {}
     notes: list[str] = []
+    if facts.get("device") and not os.environ.get(TOKEN):
+        notes.append(
+            f"made for the device {facts['device']}, but checked on this machine: with {TOKEN} it is measured there"
+        )
     if all(check.holds for check in checks):
         try:
             study = _find_study(facts)
@@ -189,8 +197,7 @@ def measure(folder: Path, data: Path, facts: Mapping[str, Any]) -> dict[str, Any
         if name == "evaluation":
             timing = Timing().measure(Subject(model, reference))
             measured["timing"] = {reading: value.to_json() for reading, value in timing.items()}
-    environment = current_environment(facts["provider"], facts["threads"], _runtime(facts))
-    return measured | {"environment": environment.to_json()}
+    return measured | {"environment": _environment(facts).to_json()}
 
 
 def compare(facts: Mapping[str, Any], measured: Mapping[str, Any]) -> tuple[list[Check], list[str]]:
@@ -268,7 +275,23 @@ def _find_study(facts: Mapping[str, Any]) -> Study:
 
 def _target(facts: Mapping[str, Any]) -> Target:
     """Return what a bundle's model runs on."""
-    return make_target(_runtime(facts), threads=facts["threads"], provider=facts["provider"])
+    return make_target(_runtime(facts), threads=facts["threads"], provider=facts["provider"], device=_device(facts))
+
+
+def _device(facts: Mapping[str, Any]) -> RemoteEngine | None:
+    """Return the device that a bundle was made for, where this process has a token for it; None is this machine."""
+    address = facts.get("device")
+    if address is None or not os.environ.get(TOKEN):
+        return None
+    return connect(address, _runtime(facts), facts["threads"], facts["provider"])
+
+
+def _environment(facts: Mapping[str, Any]) -> Environment:
+    """Return where a bundle's model is measured."""
+    device = _device(facts)
+    if device is not None:
+        return device_environment(device.connection.facts, facts["provider"], facts["threads"])
+    return current_environment(facts["provider"], facts["threads"], _runtime(facts))
 
 
 def _runtime(facts: Mapping[str, Any]) -> str:

@@ -35,6 +35,7 @@ VERBS = (
     "build",
     "evaluate",
     "predict",
+    "runner",
 )
 CANDIDATE_KEYS = {
     "trial",
@@ -655,3 +656,24 @@ def test_predict_refuses_a_wrong_candidate(text: str, about: str, run_cli: Cli, 
 def test_predict_needs_a_candidate(run_cli: Cli, study: Path):
     done = run_cli("predict", study)
     assert done.status == 2 and "Traceback" not in done.err
+
+
+def test_the_runner_is_packed_as_one_file_that_runs_by_itself(run_cli: Cli, tmp_path: Path):
+    file = tmp_path / "runner.pyz"
+    done = run_cli("runner", "--pack", file, "--json")
+    assert done.json == {"file": str(file), "size_bytes": file.stat().st_size}
+    told = subprocess.run([sys.executable, str(file), "--version"], capture_output=True, text=True, check=True)
+    assert told.stdout == run_cli("--version").out
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ([], "--port must be given"),
+        (["--port", "0", "--token", "short"], "at least 8 characters, but has 5"),
+        (["--port", "0", "--token", "long enough", "--space", "-1"], "--space must be a size"),
+    ],
+)
+def test_a_runner_that_cannot_serve_says_why(flags: list[str], told: str, run_cli: Cli):
+    done = run_cli("runner", *flags)
+    assert done.status == 2 and told in done.err and "Traceback" not in done.err

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ...objectives.machine import machine_to_itself
 from ...objectives.protocol import OpenModel
 from ...objectives.quality import psnr_db, ssim
 from ...spaces.errors import InputError
@@ -93,7 +92,7 @@ class Albums:
         study, run = self._study, self._followed.run
         samples = study.evaluation
         paths = [run.model_path(trial)] + ([] if samples.target is not None else [run.model_path(run.reference)])
-        with machine_to_itself():  # a search's timing is not disturbed
+        with study.target.alone():  # a search's timing is not disturbed
             outputs = [OpenModel(path, samples, study.graph.batch, study.target).outputs for path in paths]
         truth = outputs[-1] if samples.target is None else samples.target
         shown = as_pictures(outputs[0], samples.low, samples.high)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from slimfront.objectives.calibration import calibrate, draw
-from slimfront.objectives.kernel_profile import FIRST_RUNS, Profiled, Rounds
+from slimfront.objectives.device.onnxruntime_engine import ProfiledOnnx
+from slimfront.objectives.kernel_profile import FIRST_RUNS, Rounds, onnx_profile
 from slimfront.objectives.predictor import LEAST_JUDGED, LEAST_LEARNED, LEAST_WHOLE, Outcome, Prediction, Predictor
 from slimfront.objectives.protocol import Reading
 from slimfront.objectives.target import OnnxRuntime
@@ -177,7 +178,7 @@ def test_a_profile_has_the_kernels_of_the_graph_and_leaves_the_first_runs_out(th
 def test_one_run_alone_is_all_there_is(parts, tmp_path):
     builder, _, feed = parts
     builder.build(Candidate()).save(tmp_path / "model.onnx")
-    profiled = Profiled(tmp_path / "model.onnx", feed)
+    profiled = ProfiledOnnx(tmp_path / "model.onnx", feed)
     profiled.run()
     assert FIRST_RUNS == 1 and len(profiled.close().whole_ms) == 1
 
@@ -195,9 +196,11 @@ def test_models_are_profiled_in_turn(parts, tmp_path):
 def test_a_profile_of_other_nodes_is_an_error(parts, tmp_path):
     builder, _, feed = parts
     builder.build(Candidate()).save(tmp_path / "model.onnx")
-    for change in (lambda kernels: kernels[1:], lambda kernels: kernels[::-1]):
-        profiled = Profiled(tmp_path / "model.onnx", feed)
-        profiled.kernels = change(profiled.kernels)
-        profiled.run()
+    kernels = OnnxRuntime().kernels(tmp_path / "model.onnx", {name: array.shape for name, array in feed.items()})
+    profiled = ProfiledOnnx(tmp_path / "model.onnx", feed)
+    profiled.run()
+    raw = profiled.close()
+    assert onnx_profile(raw, kernels).kernels == kernels
+    for changed in (kernels[1:], kernels[::-1]):
         with pytest.raises(BuildError, match="does not name the kernels"):
-            profiled.close()
+            onnx_profile(raw, changed)

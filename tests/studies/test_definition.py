@@ -37,6 +37,7 @@ def test_defaults_are_those_of_the_design():
         "runtime": "onnxruntime",
         "provider": "CPUExecutionProvider",
         "threads": 1,
+        "device": None,
         "saturation_safe": False,
     }
     assert settings.search.model_dump() == {"trials": 200, "sampler": "frontier", "seed": 0, "stage_timeout": None}

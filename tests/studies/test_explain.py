@@ -14,7 +14,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from slimfront.objectives.kernel_profile import Profiled
+from slimfront.objectives.target import OnnxRuntime
 from slimfront.spaces.attribution import Place, attribute, stored_bytes
 from slimfront.spaces.build import Builder, Built
 from slimfront.spaces.candidate import Candidate, LayerChoice
@@ -63,9 +63,8 @@ def place(tmp_path: Path) -> Callable[..., Placed]:
         samples = {port.name: random.standard_normal((4 * port.shape[0], *port.shape[1:])).astype(np.float32)}
         built = Builder(graph, samples).build(Candidate(choices))
         built.save(tmp_path / "built.onnx")
-        feed = {port.name: samples[port.name][: port.shape[0]]}
-        profiled = Profiled(tmp_path / "built.onnx", feed)
-        return Placed(graph, built, profiled.kernels, attribute(profiled.kernels, built, graph))
+        kernels = OnnxRuntime().kernels(tmp_path / "built.onnx", {port.name: port.shape})
+        return Placed(graph, built, kernels, attribute(kernels, built, graph))
 
     return placed
 

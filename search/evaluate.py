@@ -73,7 +73,7 @@ class Evaluator:
         self.study = study
         self.models = models
         self.predictor = predictor
-        self.objectives = tuple(objectives) or default_objectives(study.target, study.further)
+        self.objectives = tuple(objectives) or default_objectives(study.target, study.further.objectives)
         self.reference_times = ReferenceTimes(study.environment.machine, study.graph.digest)
         self._latest: tuple[str, OpenModel] | None = None  # judged last, often timed next
 

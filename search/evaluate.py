@@ -75,7 +75,9 @@ class Evaluator:
         self.models = models
         self.predictor = predictor
         limits = study.settings.limits
-        self.objectives = tuple(objectives) or default_objectives(study.target, study.further, limits.max_memory)
+        self.objectives = tuple(objectives) or default_objectives(
+            study.target, study.further.objectives, limits.max_memory
+        )
         self.reference_times = ReferenceTimes(study.environment.machine, study.graph.digest)
         self._latest: tuple[str, OpenModel] | None = None  # judged last, often timed next
 

@@ -96,9 +96,9 @@ def search(
             "nothing varies in the study's space: give [space] weight_bits, activation_bits, pruning_ratios or sparsities "
             "more values"
         )
-    if study.objectives_in_memory and (workers is not None or ray is not None):
+    if study.further.in_memory and (workers is not None or ray is not None):
         raise InputError(
-            f"objectives.{study.objectives_in_memory[0]} was given in memory as an object, which other processes have not: "
+            f"objectives.{study.further.in_memory[0]} was given in memory as an object, which other processes have not: "
             'put it into a file and name that, "measures.py:name", or search without workers'
         )
     with _crew(workers, ray, study.settings, deadline) as crew:

@@ -147,8 +147,8 @@ def fill(run: Run, trial: Trial, part: Path, decision: Decision, tell: Note) -> 
     failures = [f"{check.name}: {check.found}" for check in checks if not check.holds]
     if failures:
         raise SlimfrontError(f"trial {trial.number} does not hold what was measured: {'; '.join(failures)}")
-    if study.objectives_in_memory:
-        tell(f"not measured again, as only the search's process can: {', '.join(study.objectives_in_memory)}")
+    if study.further.in_memory:
+        tell(f"not measured again, as only the search's process can: {', '.join(study.further.in_memory)}")
     facts |= {"expected": measured, "environment": measured.pop("environment")}
     _write_json(part / bundle.BUNDLE_FILE, facts)
     row = shipped_row(trial, facts)
@@ -188,11 +188,11 @@ def _facts(run: Run, trial: Trial, study: Study, part: Path) -> dict[str, Any]:
 
 def _objectives(run: Run, study: Study) -> dict[str, Any]:
     """Return the further objectives as a bundle keeps them, to be measured again; nothing where there are none."""
-    pairs = zip(run.criteria, study.settings.further.values(), strict=True)
+    pairs = zip(run.criteria, study.further.tables.values(), strict=True)
     kept = {
         criterion.name: {
             "criterion": criterion.to_json(),
-            "table": table.model_dump(exclude_defaults=True) | study.objective_files(table),
+            "table": table.model_dump(exclude_defaults=True) | study.further.files(criterion.name),
         }
         for criterion, table in pairs
     }

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from ..objectives.layer_speed import layer_offers
 from ..objectives.predictor import Predictor
-from ..objectives.protocol import FurtherObjective
 from ..objectives.remote_engine import RemoteEngine
 from ..objectives.runtimes import DEFAULT_RUNTIME, RUNTIMES, make_target
 from ..objectives.samples import Samples
@@ -51,8 +50,8 @@ from .definition import (
 )
 from .device import connect
 from .environment import Environment, current_environment, device_environment
-from .objective_table import ObjectiveTable, make_objective
-from .parts import FileParts, MemoryParts, Parts, copied, objects_of
+from .further import Further
+from .parts import FileParts, MemoryParts, Parts, objects_of
 from .range_notes import input_notes, output_notes
 
 if TYPE_CHECKING:
@@ -220,21 +219,14 @@ class Study:
         return None if arrays is None else self._samples("test", arrays)
 
     @cached_property
-    def further(self) -> tuple[FurtherObjective, ...]:
-        """The further objectives, which are measured beside size, speed and quality.
+    def further(self) -> Further:
+        """The further objectives, which are measured beside size, speed and quality."""
+        return Further(self.settings.further, self._parts)
 
-        Raises:
-            InputError: a function of one's own is not there.
-        """
-        return tuple(self._objective(name) for name in self.settings.further)
-
-    def _objective(self, name: str) -> FurtherObjective:
-        return make_objective(name, self.settings.further[name], self._parts.function)
-
-    @cached_property
+    @property
     def criteria(self) -> tuple[Criterion, ...]:
-        """What is asked of the further objectives; see `further`."""
-        return tuple(map(Criterion.of, self.further, self.settings.further.values()))
+        """What is asked of the further objectives. Raises `InputError` where a function of one's own is not there."""
+        return self.further.criteria
 
     @cached_property
     def space(self) -> Space:
@@ -414,30 +406,10 @@ class Study:
                 **self._students_definition,
             },
             "constraints": settings.limits.given(),
-            **self._objectives_definition,
+            **({"objectives": self.further.definition} if self.further.tables else {}),  # older runs have none
             "target": settings.target.defined,
             "build": {"rounding": ROUNDING},
         }
-
-    @property
-    def _objectives_definition(self) -> dict[str, Any]:
-        """What of the definition says which further objectives there are; nothing where there are none."""
-        tables = self.settings.further
-        if not tables:
-            return {}
-        return {"objectives": {name: self._objective_definition(name, table) for name, table in tables.items()}}
-
-    def _objective_definition(self, name: str, table: ObjectiveTable) -> dict[str, Any]:
-        """Return what of a table determines readings, or what is asked of them; functions are known by their file's content."""
-        told = table.model_dump(exclude_defaults=True, exclude={"title"})
-        for key, source in table.functions.items():
-            if (file := self._parts.file_of(source)) is not None:
-                try:
-                    content = file.read_text(encoding="utf-8")
-                except (OSError, UnicodeDecodeError) as error:
-                    raise InputError(f"objectives.{name}.{key}: {file} cannot be read: {error}") from error
-                told[key] = f"{source.rpartition(':')[2]}, {content_hash(content)[:12]}"
-        return told
 
     @property
     def _students_definition(self) -> dict[str, Any]:
@@ -471,7 +443,6 @@ class Study:
             self.warn(f"target.threads is {threads}, but this process may use {cores} cores: its timings say little")
         _ = self.student_weights, self.student_family
         self._check_training()
-        self._check_objectives()
         self.warn(*_offer_notes(self.space))
         if not self.settings.target.saturation_safe:
             opened = None if self.device is None else self.target.open
@@ -480,6 +451,9 @@ class Study:
         if self.test is not None:
             sets["data.test"] = self.test.inputs
         data.check_distinct(sets)
+        judged = {"evaluation": self.evaluation, "test": self.test}
+        names = {key: f"data.{key} {getattr(self.settings.data, key)!r}" for key in judged}
+        self.further.check({names[key]: samples for key, samples in judged.items() if samples is not None})
         self.warn(*input_notes(sets), *self._output_notes)
         samples = len(next(iter(self.calibration.values())))
         self.warn(*calibration_notes.sample_notes(self.graph, samples))
@@ -498,16 +472,6 @@ class Study:
                 f"target.provider {table.provider!r} is not in {where}{nearest(table.provider, available)}; "
                 f"available: {', '.join(available)}"
             )
-
-    def _check_objectives(self) -> None:
-        """Raise `InputError` where a further objective asks for what the data does not have; not of those that are not here."""
-        for name, table in self.settings.further.items():
-            if not all(map(self._parts.holds, table.functions.values())):
-                continue
-            check = getattr(self._objective(name), "check", None)
-            for key, samples in (("data.evaluation", self.evaluation), ("data.test", self.test)):
-                if check is not None and samples is not None:
-                    check(samples, f"{key} {getattr(self.settings.data, key.split('.')[1])!r}")
 
     def _check_training(self) -> None:
         """Raise `InputError` where training is asked for what the calibration data or the model's output does not have."""
@@ -576,30 +540,8 @@ class Study:
         weights = self.student_weights
         if weights is not None:
             save_file(weights, folder / STUDENTS_WEIGHTS)
-        tables = {name: self._saved_objective(name, table, folder) for name, table in self.settings.further.items()}
-        settings = in_one_folder(self.settings, weights is not None, tables)
+        settings = in_one_folder(self.settings, weights is not None, self.further.saved(folder))
         (folder / STUDY_FILE).write_text(to_toml(settings), encoding="utf-8")
-
-    def _saved_objective(self, name: str, table: ObjectiveTable, folder: Path) -> ObjectiveTable:
-        """Copy the files of an objective's functions to a folder; return its table with their names there."""
-        update = {}
-        for key, source in self.objective_files(table).items():
-            file, _, function = source.rpartition(":")
-            update[key] = f"objective_{name}_{key}.py:{function}"
-            copied(Path(file), folder / update[key].rpartition(":")[0], f"objectives.{name}.{key}")
-        return table.model_copy(update=update)
-
-    def objective_files(self, table: ObjectiveTable) -> dict[str, str]:
-        """Return the functions in files that an objective's table names, by key, with their absolute paths."""
-        files = {
-            key: (self._parts.file_of(source), source.rpartition(":")[2]) for key, source in table.functions.items()
-        }
-        return {key: f"{file.absolute()}:{function}" for key, (file, function) in files.items() if file is not None}
-
-    @property
-    def objectives_in_memory(self) -> list[str]:
-        """The names of the objectives that only this process can measure: what they are was given as an object."""
-        return [name for name, table in self.settings.further.items() if table.in_memory]
 
     @cached_property
     def _output_notes(self) -> list[str]:

@@ -91,7 +91,7 @@ def test_without_a_table_a_study_is_what_it_was(study_folder):
     study = load_study(study_folder)
     assert "objectives" not in study.definition
     assert "group" not in study.definition["data"]
-    assert (study.further, study.criteria) == ((), ())
+    assert (study.further.objectives, study.criteria) == ((), ())
     digest = study.digest
     append(study_folder, "[objectives]\ntexture = false\n")
     assert load_study(study_folder).digest == digest
@@ -176,14 +176,14 @@ def test_objects_in_memory_are_measured_by_the_process_that_has_them(tiny_model,
         pictures(3, 2),
         objectives={"energy": {"objective": Energy(), "front": True}, "brightness": lambda subject: 0.5},
     )
-    assert [one.name for one in study.further] == ["energy", "brightness"]
+    assert [one.name for one in study.further.objectives] == ["energy", "brightness"]
     assert [one.front for one in study.criteria] == [True, False]
     study.save(tmp_path / "saved")
     saved = load_study(tmp_path / "saved")
     assert saved.digest == study.digest
     saved.check()  # it can be shipped, but not searched on
     with pytest.raises(InputError, match=r"objectives\.energy\.function was given in memory as an object"):
-        _ = saved.further
+        _ = saved.further.objectives
 
 
 @given(st.lists(st.tuples(*[st.integers(0, 3)] * 4), min_size=1, max_size=12))

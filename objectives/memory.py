@@ -92,8 +92,12 @@ def _peaks(opening: float, running: float) -> str:
     return f"opening {opening / 1e6:.2f} MB, running {running / 1e6:.2f} MB"
 
 
-def measure_once(model: OpenModel) -> dict[str, int]:
+def measure_once(model: OpenModel, allocation: Mapping[str, str] = ALLOCATION) -> dict[str, int]:
     """Return the peaks of one process in bytes: `loading` and `running`.
+
+    Args:
+        model: the file, and the samples whose first batch it is run on.
+        allocation: what the C library is told, by environment variable.
 
     Raises:
         BuildError: the model does not load or run there.
@@ -105,7 +109,7 @@ def measure_once(model: OpenModel) -> dict[str, int]:
         task = {"model": str(model.path.absolute()), **_settings(model.target)}
         (folder / TASK_FILE).write_text(json.dumps(task), encoding="utf-8")
         command = [sys.executable, "-P", "-m", "slimfront.objectives.memory_process", str(folder)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | ALLOCATION)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | allocation)
     if done.returncode:
         raise BuildError(f"the model's memory cannot be measured in a fresh process: {last_line(done.stderr)}")
     return dict(json.loads(done.stdout.splitlines()[-1]))

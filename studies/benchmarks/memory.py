@@ -1,4 +1,4 @@
-"""python studies/benchmarks/memory.py --zoo ../shared/zoo [taef2_decoder] [--runtime openvino] [--processes 3]
+"""python studies/benchmarks/memory.py --zoo ../shared/zoo [taef2_decoder] [--runtime openvino] [--processes 3] [--plain]
 
 Is peak memory foretold? Measures the float reference and uniform candidates of each model in processes of their own, and prints,
 as a Markdown table, their peaks while they are opened and while they are run, the larger one, and what was predicted of it.
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import numpy as np
 from zoo import MODELS, load
 
 from slimfront.objectives.loading_memory import BLOCKED, INTEGER, file_facts, stored_bytes
-from slimfront.objectives.memory import measure_once
+from slimfront.objectives.memory import ALLOCATION, measure_once
 from slimfront.objectives.protocol import OpenModel
 from slimfront.objectives.running_memory import rehearse
 from slimfront.objectives.runtimes import RUNTIMES, make_target
@@ -51,6 +51,7 @@ def main() -> None:
     found.add_argument("--zoo", type=Path)
     found.add_argument("--runtime", choices=list(RUNTIMES), default="onnxruntime")
     found.add_argument("--processes", type=int, default=3)
+    found.add_argument("--plain", action="store_true", help="leave the C library as it is")
     found.add_argument("--learn", type=int, metavar="N")
     arguments = found.parse_args()
     if arguments.learn:
@@ -60,7 +61,8 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|")
     off = []
     for name in arguments.models:
-        for row, error in rows(arguments.zoo, name, make_target(arguments.runtime), arguments.processes):
+        told = {} if arguments.plain else ALLOCATION
+        for row, error in rows(arguments.zoo, name, make_target(arguments.runtime), arguments.processes, told):
             print(f"| {name} | {row} |", flush=True)
             off += [] if error is None else [abs(error)]
     if off:
@@ -68,12 +70,14 @@ def main() -> None:
         print(f"\n{inside} of {len(off)} within {NEAR:.0%}; median {np.median(off):.1%}, worst {max(off):.1%}")
 
 
-def rows(zoo: Path, name: str, target: Target, processes: int) -> Iterator[tuple[str, float | None]]:
+def rows(
+    zoo: Path, name: str, target: Target, processes: int, allocation: Mapping[str, str]
+) -> Iterator[tuple[str, float | None]]:
     """Yield the cells of each candidate of a model, and by which part its prediction is off."""
     model = load(zoo, name)
     builder = Builder(model.graph, model.calibration, rules=target.rules)
     for what, opened in files(builder, model.graph, target, Samples(model.inputs)):
-        ends = [measure_once(opened) for _ in range(processes)]
+        ends = [measure_once(opened, allocation) for _ in range(processes)]
         opening, running = (float(np.mean([end[key] for end in ends])) for key in ("loading", "running"))
         peak = float(np.mean([max(end.values()) for end in ends]))
         told = target.predicted_memory(opened.path, shapes(model.graph))

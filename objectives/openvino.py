@@ -20,6 +20,7 @@ from ..spaces.build import UNNAMED
 from ..spaces.errors import BuildError, InputError, last_line
 from ..spaces.kernel_shapes import Tensor
 from ..spaces.kernels import Kernel
+from ..spaces.recurrent import GATES
 from ..spaces.rules import OPENVINO, Rules
 from ..spaces.statistics import Progress
 from .kernel_profile import FIRST_RUNS, KernelProfile, Rounds, profile_in_turn
@@ -34,6 +35,7 @@ PRODUCTS = {
     "MatMul": "MatMul",
 }
 APART = "/WithoutBiases"  # ends the name of a convolution whose bias is added behind it
+RECURRENT = ("RNNSeq", "RNNCell")  # that read inputs, states, lengths, and the weights last
 OTHERS = {"Pooling": "MaxPool"}
 GEOMETRY = ("strides", "dilations", "kernel", "mode", "block_size")  # of an op, beside its shapes
 INTEGERS = ("u8", "i8")
@@ -222,6 +224,9 @@ def _kernel(node: Any, facts: Mapping[str, str], ops: Mapping[str, Any]) -> Kern
         tensors[1], window = _as_in_onnx(tensors[1], len(tensors[0].shape or ()))
         attributes |= window
     names = [port.get_source_output().get_node().get_friendly_name() for port in inputs]
+    if kind in RECURRENT:
+        kind, order = _recurrent_op(tensors[-2]), [0, *range(len(inputs))[-3:], *range(1, len(inputs) - 3)]
+        tensors, stored, names = ([values[place] for place in order] for values in (tensors, stored, names))
     return Kernel(
         node=node.get_friendly_name(),
         output=written[0],
@@ -242,6 +247,12 @@ def _as_in_onnx(weight: Tensor, axes: int) -> tuple[Tensor, dict[str, Any]]:
     if len(shape) == axes + 1:  # [G, O / G, I / G, k...]
         groups, shape = shape[0], (shape[0] * shape[1], *shape[2:])
     return Tensor(weight.dtype, shape), {"group": groups, "kernel_shape": shape[2:]}
+
+
+def _recurrent_op(states: Tensor) -> str:
+    """Return ONNX's name of a recurrent op by its weight for the states, [D, gates H, H]."""
+    rows, hidden = (states.shape or (0, 1))[-2:]
+    return next((op for op, gates in GATES.items() if rows == gates * hidden), "RNN")
 
 
 def _stored_name(port: Any) -> str:

@@ -18,7 +18,7 @@ from .candidate import NATIVE, REFERENCE, Candidate, LayerChoice
 from .equalise import equalised
 from .errors import BuildError, InputError
 from .forms import FORMS, formed, formed_entries, forms_of
-from .graph import EXTERNAL_ABOVE_BYTES, Graph, model_bytes, save_model, serialized
+from .graph import EXTERNAL_ABOVE_BYTES, Graph, first_output, model_bytes, save_model, serialized
 from .groups import fitting
 from .lowering import Lowering, lowering_of
 from .narrow import Removed, kept_inputs, kept_outputs
@@ -420,9 +420,7 @@ class Builder:
 def _built(candidate: Candidate, lowering: Lowering) -> Built:
     """Run a lowering."""
     model = lowering.run()
-    owners = {
-        node.outputs[0].name or "": lowering.emitter.owners.get(id(node), "") for node in model.graph if node.outputs
-    }
+    owners = {first_output(node): lowering.emitter.owners.get(id(node), "") for node in model.graph if node.outputs}
     tensors = tuple((node, value.name or "") for node, value in lowering.integer_tensors)
     return Built(candidate, model, owners, tensors, lowering.shared_bytes)
 

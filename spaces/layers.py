@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from . import recurrent_layers
 from .candidate import LayerChoice
 from .convolution import ends, float_transposed, integer_conv, integer_transposed, is_faster_as_conv
 from .graph import Layer
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
 def emit(lowering: Lowering, node: ir.Node, layer: Layer) -> None:
     """Write one node of a layer as the candidate chooses."""
     choice = lowering.candidate.choice(layer.name)
-    if not choice.integer:
+    if layer.recurrent:
+        found = lowering.rounded(layer.name) if choice.rounded else None
+        recurrent_layers.emit(lowering, node, layer, float_weight(lowering, layer, choice), found)
+    elif not choice.integer:
         _float(lowering, node, layer, choice)
     elif layer.op == "ConvTranspose":
         integer_transposed(lowering, node, layer, choice)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .fake_quantise import rounded_tensor, rounded_weight, stored_in_16_bits
+from .recurrent import B, given
 from .repaired import FloatLayer, RoundedLayer
 from .rounding import Grid
 from .torch_view import TorchView
@@ -50,14 +51,19 @@ class Trainee(nn.Module):
         self.layers = nn.ModuleDict()
         self._by_weight: dict[str, _Layer] = {}
         self._by_output: dict[str, _Layer] = {}
+        self._by_bias: dict[str, _Layer] = {}
         written = {node.name: node.outputs[0].name or "" for node in graph.model.graph}
+        biases = {node.name: value.name or "" for node in graph.model.graph if (value := given(node, B)) is not None}
         for number, layer in enumerate(graph.layers.values()):
             choice = candidate.choice(layer.name)
             found = lowering.rounded(layer.name) if choice.rounded else lowering.refitted.get(layer.name)
             learned = _Layer(graph, layer, choice, found)
             self.layers[str(number)] = learned
             self._by_weight[layer.weight] = learned
-            self._by_output |= {written[node]: learned for node in layer.nodes}
+            if layer.recurrent:
+                self._by_bias |= {biases[node]: learned for node in layer.nodes}
+            else:
+                self._by_output |= {written[node]: learned for node in layer.nodes}
         self._integer = lowering.integer
         self._whole = lowering.whole
         self.grids = nn.ModuleDict()
@@ -91,6 +97,8 @@ class Trainee(nn.Module):
     def _edited(self, name: str, value: Tensor) -> Tensor:
         if name in self._by_weight:
             return self._by_weight[name].rounded()
+        if name in self._by_bias:
+            return self._by_bias[name].added(value)
         if name in self._by_output:
             value = self._by_output[name].shifted(value)
         return self._by_tensor[name].rounded(value) if name in self._whole else value
@@ -161,6 +169,11 @@ class _Layer(nn.Module):
         if self.layer.op == "MatMul":
             return value
         return value + self.unit * self.shift.reshape([-1 if axis == 1 else 1 for axis in range(value.ndim)])
+
+    def added(self, bias: Tensor) -> Tensor:
+        """Return the bias of an LSTM's or GRU's node with what is added to the sums (`recurrent.padded`)."""
+        rows = self.unit * self.shift.reshape(self.layer.shape[:2])
+        return bias + torch.cat([rows, torch.zeros_like(rows)], 1)
 
     def found(self) -> RoundedLayer | FloatLayer:
         """Return the layer as a build takes it."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from .cache import Store, content_hash
-from .candidate import NATIVE, REFERENCE, Candidate, LayerChoice
+from .candidate import REFERENCE, Candidate, LayerChoice
 from .equalise import equalised
 from .errors import BuildError, InputError
 from .forms import FORMS, formed, formed_entries, forms_of
@@ -297,7 +297,7 @@ class Builder:
 
     def static_of(self, form: str) -> StaticRepair:
         """Return the layers that can take a form rounded in it, from statistics of the graph in which they all have it."""
-        if form == NATIVE:
+        if form not in FORMS:
             return self.static
         if form not in self._formed:
             able = [name for name, layer in self.equalised.layers.items() if FORMS[form].fits(self.equalised, layer)]

@@ -397,7 +397,7 @@ def _plain_gemm(node: ir.Node) -> bool:
 
 def _geometry(node: ir.Node) -> dict[str, object]:
     if node.op_type in recurrent.GATES:
-        return {"blocks": recurrent.row_blocks(node.op_type, node.inputs[1].shape[0])}  # type: ignore[union-attr, index, arg-type]
+        return {"blocks": recurrent.row_blocks(node)}
     spatial = len(node.inputs[1].shape) - 2 if node.inputs[1] is not None and node.inputs[1].shape else 0  # type: ignore[arg-type]
     if node.op_type in ("Gemm", "MatMul"):
         return {"transposed": bool(node.attributes.get_int("transB", 0)) if node.op_type == "Gemm" else False}

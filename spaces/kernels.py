@@ -16,7 +16,8 @@ from .recurrent import GATES
 if TYPE_CHECKING:
     import onnx
 
-INTEGER = ("QLinearConv", "QLinearMatMul", "MatMulIntegerToFloat", "QGemm", "MatMulInteger", "DynamicQuantizeMatMul")
+DYNAMIC = ("DynamicQuantizeMatMul", "DynamicQuantizeLSTM")  # integer kernels that read float
+INTEGER = ("QLinearConv", "QLinearMatMul", "MatMulIntegerToFloat", "QGemm", "MatMulInteger", *DYNAMIC)
 FLOAT = ("Conv", "FusedConv", "NhwcFusedConv", "ConvTranspose", "MatMul", "Gemm", "FusedMatMul", "FusedGemm", *GATES)
 QUANTISING = ("QuantizeLinear", "DequantizeLinear")
 RECURRENT = tuple(GATES)
@@ -80,6 +81,8 @@ class Kernel:
     @property
     def integer(self) -> bool:
         """Whether it works on 8-bit integers."""
+        if self.short_op in DYNAMIC:
+            return True
         data = next((t for t, constant in zip(self.inputs, self.constants, strict=True) if t and not constant), None)
         return data is not None and data.dtype in (UINT8, INT8)
 

@@ -39,9 +39,14 @@ def sizes(op: str, shape: tuple[int, ...]) -> Sizes:
     return Sizes(shape[0], gates, hidden, shape[2] - hidden)
 
 
-def row_blocks(op: str, directions: int) -> int:
+def directions(node: ir.Node) -> int:
+    """Return how many directions a node has."""
+    return 2 if node.attributes.get_string("direction", "forward") == "bidirectional" else 1
+
+
+def row_blocks(node: ir.Node) -> int:
     """Return how many blocks of rows have inputs of their own: the directions; of a GRU each gate, as one reads reset states."""
-    return directions * (GATES[op] if op == "GRU" else 1)
+    return directions(node) * (GATES[node.op_type] if node.op_type == "GRU" else 1)
 
 
 def given(node: ir.Node, index: int) -> ir.Value | None:
@@ -57,9 +62,8 @@ def constant(node: ir.Node, index: int) -> np.ndarray | None:
 
 def activations(node: ir.Node) -> tuple[str, ...]:
     """Return the activations of a node: those of the first direction, then the others'."""
-    directions = 2 if node.attributes.get_string("direction", "forward") == "bidirectional" else 1
     named = node.attributes.get_strings("activations", None)
-    return tuple(named) if named else DEFAULT_ACTIVATIONS[node.op_type] * directions
+    return tuple(named) if named else DEFAULT_ACTIVATIONS[node.op_type] * directions(node)
 
 
 # --- the joined weight ------------------------------------------------------------------------------------------------
@@ -123,9 +127,11 @@ def _give_bias(model: ir.Model, node: ir.Node) -> None:
         return
     weight = joined_weight(node)
     assert weight is not None and weight.const_value is not None
-    directions, rows = weight.const_value.numpy().shape[:AXIS]
+    shape = weight.const_value.numpy().shape
     values = constant(node, B)
-    own = new_constant(f"{node.name}/bias", np.zeros((directions, 2 * rows), np.float32) if values is None else values)
+    own = new_constant(
+        f"{node.name}/bias", np.zeros((shape[0], 2 * shape[1]), np.float32) if values is None else values
+    )
     model.graph.initializers.add(own)
     if len(node.inputs) <= B:
         node.resize_inputs(B + 1)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from . import recurrent
-from .recurrent import AXIS, B, Sizes
+from .recurrent import AXIS, PEEPHOLES, B, Sizes, X
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -32,12 +33,28 @@ def emit(
         weight: the joined one, as the kernel gets it.
         found: what repair adds to the sums, where the graph's biases do not hold it already.
     """
-    inputs = [lowering.float_value(node.inputs[0].name or ""), *parts(lowering, layer, weight)]  # type: ignore[union-attr]
-    others: list[ir.Value | None] = [bias(lowering, node, layer, found)]
-    others += [None if value is None else lowering.any_value(value) for value in node.inputs[B + 1 :]]
+    w, r = parts(lowering, layer, weight)
+    others = other_inputs(lowering, node, layer, found)
     while others and others[-1] is None:
         others.pop()
-    results = lowering.emitter.ops(node.op_type, [*inputs, *others], len(node.outputs), attributes=node.attributes)
+    x = lowering.float_value(node.inputs[X].name or "")  # type: ignore[union-attr]
+    results = lowering.emitter.ops(node.op_type, [x, w, r, *others], len(node.outputs), attributes=node.attributes)
+    set_outputs(lowering, node, results)
+
+
+def other_inputs(
+    lowering: Lowering, node: ir.Node, layer: Layer, found: RoundedLayer | FloatLayer | None
+) -> list[ir.Value | None]:
+    """Return a node's inputs behind the weights, None where one is absent; ``found`` as in `emit`."""
+    given = (recurrent.given(node, index) for index in range(B + 1, PEEPHOLES + 1))
+    return [
+        bias(lowering, node, layer, found),
+        *(None if value is None else lowering.any_value(value) for value in given),
+    ]
+
+
+def set_outputs(lowering: Lowering, node: ir.Node, results: Sequence[ir.Value]) -> None:
+    """Say what a node's outputs are in float."""
     for value, result in zip(node.outputs, results, strict=True):
         if value.name:
             lowering.set_float(value.name, result)

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .fake_quantise import rounded_tensor, rounded_weight, stored_in_16_bits
+from .candidate import DYNAMIC
+from .fake_quantise import on_own_grid, rounded_tensor, rounded_weight, stored_in_16_bits
 from .recurrent import B, given
 from .repaired import FloatLayer, RoundedLayer
 from .rounding import Grid
@@ -65,6 +66,10 @@ class Trainee(nn.Module):
             else:
                 self._by_output |= {written[node]: learned for node in layer.nodes}
         self._integer = lowering.integer
+        nodes = {node.name: node for node in graph.model.graph}
+        dynamic = [name for name, choice in candidate.layers.items() if choice.form == DYNAMIC]
+        of = [node for name in dynamic for node in graph.layers[name].nodes]
+        self._dynamic = {node: value.name for node in of if (value := nodes[node].inputs[0]) is not None}
         self._whole = lowering.whole
         self.grids = nn.ModuleDict()
         self._by_tensor: dict[str, _Tensor] = {}
@@ -104,7 +109,12 @@ class Trainee(nn.Module):
         return self._by_tensor[name].rounded(value) if name in self._whole else value
 
     def _read(self, node: str, name: str, value: Tensor) -> Tensor:
-        """Return what a node reads: of a tensor that is known in float as well, only nodes in integers read the integers."""
+        """Return what a node reads: of a tensor that is known in float as well, only nodes in integers read the integers.
+
+        A layer in the form "dynamic" reads its inputs on the grid that they span.
+        """
+        if self._dynamic.get(node) == name:
+            return on_own_grid(value)
         tensor = self._by_tensor.get(name) if node in self._integer and name not in self._whole else None
         return value if tensor is None else tensor.rounded(value)
 

@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..spaces.cache import Store, content_hash
-from ..spaces.candidate import NATIVE, Candidate, LayerChoice
+from ..spaces.candidate import DYNAMIC, NATIVE, Candidate, LayerChoice
 from ..spaces.errors import BuildError
-from ..spaces.forms import growth, valid_forms
+from ..spaces.forms import growth
 from ..spaces.graph import Graph, Layer, save_model
 from ..spaces.kernels import QUANTISING
 from ..spaces.offers import FormOffer, Offer
+from ..spaces.rules import Rules
 from ..spaces.single import NEIGHBOUR, single_layer
 from ..spaces.skeleton import skeleton_lowering
 from .kernel_profile import KernelProfile, Rounds
@@ -31,7 +32,7 @@ from .kernel_profile import KernelProfile, Rounds
 if TYPE_CHECKING:
     from .target import Target
 
-VERSION = 2
+VERSION = 3
 CLEARLY = 1.05  # times as fast: less is noise
 LEAST_ROUNDS = 4
 MOST_ROUNDS = 16
@@ -77,10 +78,10 @@ def layer_offers(
     found: dict[str, Offer] = {}
     integer = []
     for name, layer in graph.layers.items():
-        if rules.has_integer_kernel(graph, layer) or len(valid_forms(graph, layer)) > 1:
+        if rules.has_integer_kernel(graph, layer) or len(rules.forms(graph, layer)) > 1:
             single = single_layer(graph, layer)
             try:
-                offer = _offer(single, _stored_times(single, store, target))
+                offer = _offer(single, _stored_times(single, store, target), rules)
             except BuildError:
                 continue  # the search records why, where it tries such a candidate
             integer += [name] if rules.has_integer_kernel(graph, layer) else []
@@ -153,10 +154,10 @@ def _stored_times(single: Graph, store: Store, target: Target) -> dict[Way, WayT
 def _times(single: Graph, target: Target) -> dict[Way, WayTime]:
     """Return the times of the only layer of a graph in every way it can be run; the ways are run in turn."""
     layer = _only(single)
-    bits = (8, 32) if target.rules.has_integer_kernel(single, layer) else (32,)
     port = single.inputs[0]
     feed = {port.name: np.random.default_rng(0).uniform(-1, 1, port.shape).astype(np.float32)}
-    ways = [(form, activation_bits) for form in valid_forms(single, layer) for activation_bits in bits]
+    rules = target.rules
+    ways = [(form, bits) for form in rules.forms(single, layer) for bits in rules.activation_bits(single, layer, form)]
     with tempfile.TemporaryDirectory(prefix="slimfront-") as folder:
         paths = [Path(folder) / f"{form}-{activation_bits}.onnx" for form, activation_bits in ways]
         for (form, activation_bits), path in zip(ways, paths, strict=True):
@@ -178,11 +179,13 @@ def _way_time(profile: KernelProfile) -> WayTime:
     return WayTime(times["core"], *(times[op] for op in QUANTISING))
 
 
-def _offer(single: Graph, times: Mapping[Way, WayTime]) -> Offer:
+def _offer(single: Graph, times: Mapping[Way, WayTime], rules: Rules) -> Offer:
     """Return what the times of a layer say is worth offering."""
     layer = _only(single)
     forms = {}
-    for form in valid_forms(single, layer)[1:]:
+    for form in rules.forms(single, layer)[1:]:
+        if form == DYNAMIC:
+            continue
         ratios = {
             bits: times[form, bits].core / max(times[NATIVE, bits].core, LEAST_MS)
             for bits in (8, 32)
@@ -191,8 +194,22 @@ def _offer(single: Graph, times: Mapping[Way, WayTime]) -> Offer:
         faster = {bits: ratio for bits, ratio in ratios.items() if ratio * CLEARLY < 1}
         if faster:
             forms[form] = FormOffer(growth(single, layer, form), faster)
+    if (DYNAMIC, 8) in times and (ratio := _dynamic_ratio(times)) * CLEARLY < 1:
+        forms[DYNAMIC] = FormOffer(1.0, {8: ratio})
     slower = (NATIVE, 8) in times and _integer_is_slower(single, times[NATIVE, 8], times[NATIVE, 32])
     return Offer(not slower, forms)
+
+
+def _dynamic_ratio(times: Mapping[Way, WayTime]) -> float:
+    """Return the time of a layer in the form "dynamic" in parts of that in float; 1 where a calibrated grid is as fast.
+
+    It reads and writes float, so between float neighbours it is compared; between integer ones a calibrated grid is better.
+    """
+    own, plain = times[DYNAMIC, 8], times[NATIVE, 32].core
+    calibrated = times.get((NATIVE, 8))
+    if calibrated is not None and calibrated.core + calibrated.entering + calibrated.leaving <= own.core * CLEARLY:
+        return 1.0
+    return own.core / max(plain, LEAST_MS)
 
 
 def _integer_is_slower(single: Graph, integer: WayTime, plain: WayTime) -> bool:

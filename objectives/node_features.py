@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..spaces.candidate import Candidate
+from ..spaces.candidate import DYNAMIC, Candidate
+from ..spaces.errors import BuildError
 from ..spaces.forms import check_form, formed, forms_of
-from ..spaces.graph import Graph
+from ..spaces.graph import Graph, first_output
 from ..spaces.groups import channel_groups
 from ..spaces.kept_sizes import KeptSizes
+from ..spaces.recurrent import sizes
 from ..spaces.rules import Rules, no_integer_kernel
 
 if TYPE_CHECKING:
@@ -36,12 +38,14 @@ class Structures:
     """What decides most of a candidate's kernels (all of it: `spaces.skeleton.structure`), for many candidates.
 
     Attributes:
-        integer: which layers run in integers, bool ``[M, layers]``.
+        integer: which layers run in integers on calibrated grids, bool ``[M, layers]``.
+        dynamic: which run in integers that are found at each inference, likewise.
         removed: pieces that are removed of each channel group, ``[M, groups]``.
         forms: of each candidate, the layers that are not written natively, with their forms.
     """
 
     integer: NDArray[np.bool_]
+    dynamic: NDArray[np.bool_]
     removed: NDArray[np.int64]
     forms: Sequence[tuple[tuple[str, str], ...]]
 
@@ -50,7 +54,7 @@ class Structures:
 
     def take(self, rows: NDArray[np.int64]) -> Structures:
         """Return some of them."""
-        return Structures(self.integer[rows], self.removed[rows], [self.forms[row] for row in rows])
+        return Structures(self.integer[rows], self.dynamic[rows], self.removed[rows], [self.forms[row] for row in rows])
 
 
 def structures(graph: Graph, candidates: Sequence[Candidate], rules: Rules) -> Structures:
@@ -58,17 +62,18 @@ def structures(graph: Graph, candidates: Sequence[Candidate], rules: Rules) -> S
 
     Raises:
         InputError: a candidate names a layer or a channel group that the graph has not, or a form that a layer cannot take.
-        BuildError: a layer with activation bits 8 that no integer kernel can run.
+        BuildError: a layer with activation bits 8, or in a form, that no kernel can run.
     """
     channels = channel_groups(graph)
     layers = {name: number for number, name in enumerate(graph.layers)}
     groups = {name: number for number, name in enumerate(channels.groups)}
-    integer = np.zeros((len(candidates), len(layers)), bool)
+    integer, dynamic = np.zeros((2, len(candidates), len(layers)), bool)
     removed = np.zeros((len(candidates), len(groups)), np.int64)
     forms = []
     for row, candidate in enumerate(candidates):
         candidate.check_layers(layers)
-        integer[row, [layers[name] for name, choice in candidate.layers.items() if choice.integer]] = True
+        integer[row, [layers[name] for name, choice in candidate.layers.items() if choice.calibrated]] = True
+        dynamic[row, [layers[name] for name, choice in candidate.layers.items() if choice.form == DYNAMIC]] = True
         for name, ratio in candidate.groups.items():
             group = channels.group(name)
             removed[row, groups[name]] = group.pieces - group.kept(ratio)
@@ -78,7 +83,9 @@ def structures(graph: Graph, candidates: Sequence[Candidate], rules: Rules) -> S
     for layer, number in zip(graph.layers.values(), layers.values(), strict=True):
         if integer[:, number].any() and not rules.has_integer_kernel(graph, layer):
             raise no_integer_kernel(layer)
-    return Structures(integer, removed, forms)
+        if dynamic[:, number].any() and DYNAMIC not in rules.forms(graph, layer):
+            raise BuildError(f"layer {layer.name!r}: {rules.not_dynamic(layer)}")
+    return Structures(integer, dynamic, removed, forms)
 
 
 @dataclass(frozen=True)
@@ -117,6 +124,7 @@ class NodeFeatures:
     def __init__(self, graph: Graph, forms: Mapping[str, str], rules: Rules) -> None:
         self.sizes = KeptSizes(formed(graph, forms), channel_groups(graph))
         self.domains = rules.domains(self.sizes.graph)
+        self._rules = rules
 
     @property
     def signatures(self) -> list[str]:
@@ -129,7 +137,9 @@ class NodeFeatures:
         return self.domains.nodes
 
     def of(self, found: Structures) -> list[Floats]:
-        """Return the features of each node, ``[M, features]`` each: first those of it in integers, then as many in float.
+        """Return the features of each node, ``[M, states, features]`` each: they are 0 but for the state that it is in.
+
+        States are integers, float, and of a layer that can have it the form "dynamic".
 
         Args:
             found: structures that all have these forms.
@@ -159,7 +169,12 @@ class NodeFeatures:
                 borders += [from_integer * to_float * read, (1 - from_integer) * to_integer * read]
         every = np.stack(general + borders, axis=1)
         own = integer[:, number, None]
-        return np.concatenate([own * every, (1 - own) * every], axis=1)
+        states = [own * every, (1 - own) * every]
+        layer = self._dynamic.get(node.signature)
+        if layer is not None:
+            found_there = found.dynamic[:, layer, None]
+            states = [states[0], (1 - found_there) * states[1], found_there * states[1]]
+        return np.stack(states, axis=1)
 
     def _work(self, node: _Node, removed: NDArray[np.int64]) -> list[Floats]:
         if not node.work:
@@ -171,6 +186,16 @@ class NodeFeatures:
         return filled + [
             unit * read * written * ((read % first != 0) | (written % second != 0)) for first, second in AWKWARD
         ]
+
+    @cached_property
+    def _dynamic(self) -> dict[str, int]:
+        """By signature of a node, the place among the layers of its own, where that can have the form "dynamic"."""
+        graph = self.sizes.graph
+        places = {name: number for number, name in enumerate(graph.layers)}
+        able = {name for name, layer in graph.layers.items() if DYNAMIC in self._rules.forms(graph, layer)}
+        layer_of = [graph.layer_of_node.get(name, "") for name in self.names]
+        pairs = zip(self.signatures, layer_of, strict=True)
+        return {signature: places[name] for signature, name in pairs if name in able}
 
     @cached_property
     def _tensors(self) -> set[str]:
@@ -198,7 +223,7 @@ class NodeFeatures:
     ) -> _Node:
         graph = self.sizes.graph
         read = list(_read(node))
-        written = node.outputs[0].name or ""
+        written = first_output(node)
         reads = tuple(_Port(name, (writers[name],) if name in writers else ()) for name in read)
         beside = tuple(tuple(other for other in readers[name] if other != number) for name in read)
         behind = _Port(written, tuple(readers.get(written, ())))
@@ -209,6 +234,18 @@ class NodeFeatures:
         layer = graph.layers.get(graph.layer_of_node.get(node.name or "", ""))
         if layer is None or not read:
             return _Node(signature, reads, beside, behind)
+        if layer.recurrent:
+            of = sizes(layer.op, layer.shape)
+            steps = math.prod(graph.shapes[read[0]][:2])
+            behind_axis = len(graph.shapes[written]) - 1
+            return _Node(
+                signature,
+                reads,
+                beside,
+                behind,
+                float(steps * of.directions * of.gates),
+                ((read[0], 2), (written, behind_axis)),
+            )
         images = len(layer.kernel) > 0
         sides = tuple((name, 1 if images else len(graph.shapes[name]) - 1) for name in (read[0], written))
         tensor, axis = sides[0] if layer.op == "ConvTranspose" else sides[1]

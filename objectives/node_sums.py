@@ -158,27 +158,29 @@ class _Node:
 
     Attributes:
         coefficients: what a unit of each feature costs ``[features, summed]``.
-        met: whether it was met in integers, and in float.
+        met: in which of its states it was met (`node_features.NodeFeatures.of`) ``[states]``.
     """
 
     coefficients: Floats
-    met: tuple[bool, bool]
+    met: NDArray[np.bool_]
 
     def costs(self, features: Floats) -> Floats:
-        """Return what features ``[M, features]`` cost, ``[M, summed]``; NaN in a domain that was not met."""
-        unknown = np.logical_and(_domains(features), np.logical_not(self.met)).any(axis=1, keepdims=True)
-        return np.where(unknown, np.nan, features @ self.coefficients)
+        """Return what features ``[M, states, features]`` cost, ``[M, summed]``; NaN in a state that was not met."""
+        unknown = (_states(features) & ~self.met).any(axis=1, keepdims=True)
+        return np.where(unknown, np.nan, _flat(features) @ self.coefficients)
 
 
 def _node(features: Floats, targets: Floats) -> _Node:
-    integer, plain = _domains(features).T
-    return _Node(_ridge(features, targets), (bool(integer.any()), bool(plain.any())))
+    return _Node(_ridge(_flat(features), targets), np.asarray(_states(features).any(axis=0)))
 
 
-def _domains(features: Floats) -> NDArray[np.bool_]:
-    """Return whether a node with these features is in integers, and in float, ``[M, 2]``: half of them is not 0."""
-    half = features.shape[1] // 2
-    return np.stack([features[:, 0] != 0, features[:, half] != 0], axis=1)
+def _states(features: Floats) -> NDArray[np.bool_]:
+    """Return in which state a node with these features ``[M, states, features]`` is, ``[M, states]``."""
+    return np.asarray(features[:, :, 0] != 0)
+
+
+def _flat(features: Floats) -> Floats:
+    return features.reshape(len(features), -1)
 
 
 def total_ms(sums: Floats) -> Floats:

@@ -18,6 +18,7 @@ import numpy as np
 from ..spaces.build import UNNAMED
 from ..spaces.kernel_shapes import Tensor
 from ..spaces.kernels import Kernel
+from ..spaces.recurrent import GATES
 from ..spaces.rules import OPENVINO, Rules
 from ..spaces.statistics import Progress
 from .device.engine import Engine, RawProfile, Rounds
@@ -38,6 +39,7 @@ PRODUCTS = {
     "MatMul": "MatMul",
 }
 APART = "/WithoutBiases"  # ends the name of a convolution whose bias is added behind it
+RECURRENT = ("RNNSeq", "RNNCell")  # that read inputs, states, lengths, and the weights last
 OTHERS = {"Pooling": "MaxPool"}
 INTEGERS = ("u8", "i8")
 NO_KERNELS = ("Const", "Input", "Output", "Parameter", "Result", "Reshape", "MemoryInput")
@@ -162,6 +164,8 @@ def _kernel(node: Mapping[str, Any], ops: Mapping[str, Mapping[str, Any]]) -> Ke
     facts, inputs, written = node["facts"], node["inputs"], _written(node)
     kind = facts["layerType"]
     made_of = [ops[name] for name in written if name in ops]
+    if kind in RECURRENT:
+        kind, inputs = _recurrent_op(_tensor(inputs[-2])), [inputs[0], *inputs[-3:], *inputs[1:-3]]
     tensors = [_tensor(port) for port in inputs]
     attributes: dict[str, Any] = {"made_of": " ".join(dict.fromkeys(op["kind"] for op in made_of))}
     for op in made_of:
@@ -189,6 +193,12 @@ def _as_in_onnx(weight: Tensor, axes: int) -> tuple[Tensor, dict[str, Any]]:
     if len(shape) == axes + 1:  # [G, O / G, I / G, k...]
         groups, shape = shape[0], (shape[0] * shape[1], *shape[2:])
     return Tensor(weight.dtype, shape), {"group": groups, "kernel_shape": shape[2:]}
+
+
+def _recurrent_op(states: Tensor) -> str:
+    """Return ONNX's name of a recurrent op by its weight for the states, [D, gates H, H]."""
+    rows, hidden = (states.shape or (0, 1))[-2:]
+    return next((op for op, gates in GATES.items() if rows == gates * hidden), "RNN")
 
 
 def _tensor(port: Mapping[str, Any]) -> Tensor:

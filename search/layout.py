@@ -47,7 +47,8 @@ class Layout:
         axis_layer: of each axis that is a layer, its place among the layers ``[A]``.
         inputs, outputs: of each group, the part of each layer's inputs and outputs that it is ``[G, N]``.
         ratio: of each group, the part of it that its options remove ``[G, K]``.
-        bytes: of a weight. pace: the layer's time in parts of the native form's. integer, rounded: 1 where it is, else 0.
+        bytes: of a weight. pace: the layer's time in parts of the native form's. integer, rounded: 1 where it is, else 0; a
+            layer in the form "dynamic" counts as one in float that has its pace.
         parameters: of each layer ``[N]``.
         work: of each layer, in parts of the whole ``[N]``.
         uniform: by weight bits, the vectors of the unpruned uniform candidates that searches begin with ``[L]``.
@@ -72,7 +73,7 @@ class Layout:
         relative = task.space.relative
         self.bytes = self._table(lambda name, choice: _bytes_a_weight(choice) * relative(name, choice)[0])
         self.pace = self._table(lambda name, choice: relative(name, choice)[1])
-        self.integer = self._table(lambda name, choice: float(choice.integer))
+        self.integer = self._table(lambda name, choice: float(choice.calibrated))
         self.rounded = self._table(lambda name, choice: float(choice.rounded))
         self.parameters = np.array([task.parameters[name] for name in self.layers], float)
         work = np.array([task.work.get(name, 0) for name in self.layers], float)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+from .graph import first_output
 from .integer_ops import OPS
 from .kernels import QUANTISING, REORDERING, Kernel, kernel_owners
 
@@ -77,7 +78,7 @@ def stored_bytes(built: Built, graph: Graph) -> dict[str, int]:
     sizes = {name: built.shared_bytes.get(name, 0) for name in graph.layers}
     seen: set[int] = set()
     for node in built.model.graph:
-        owner = built.owners.get(node.outputs[0].name or "", "")
+        owner = built.owners.get(first_output(node), "")
         for value in node.inputs:
             if value is not None and value.const_value is not None and id(value) not in seen:
                 seen.add(id(value))
@@ -98,7 +99,7 @@ class _Reading:
         self.owners = built.owners
         self.found = kernel_owners(kernels, built.owners, {weight: node for node, weight in built.integer_tensors})
         self.captured = {node.name or "": node for node in graph.model.graph}
-        self.written = {node.outputs[0].name or "": node.op_type for node in built.model.graph if node.outputs}
+        self.written = {first_output(node): node.op_type for node in built.model.graph if node.outputs}
         self.ops_of: dict[str, set[str]] = {}
         for output, op in self.written.items():
             self.ops_of.setdefault(built.owners.get(output, ""), set()).add(op)
@@ -119,7 +120,7 @@ class _Reading:
         """Return the layer node by the name of what its kernel may read its weights from: stored, or folded at load."""
         names: dict[str, str] = {}
         for node in built.model.graph:
-            owner = built.owners.get(node.outputs[0].name or "", "")
+            owner = built.owners.get(first_output(node), "")
             if owner in self.graph.layer_of_node:
                 stored = [value for value in node.inputs if value is not None and value.const_value is not None]
                 names |= {value.name or "": owner for value in (*stored, *node.outputs)}

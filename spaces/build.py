@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from .cache import Store, content_hash
-from .candidate import NATIVE, REFERENCE, Candidate, LayerChoice
+from .candidate import REFERENCE, Candidate, LayerChoice
 from .equalise import WAYS, equalised
 from .errors import BuildError, InputError
 from .forms import FORMS, formed, formed_entries, forms_of
-from .graph import EXTERNAL_ABOVE_BYTES, Graph, model_bytes, save_model, serialized
+from .graph import EXTERNAL_ABOVE_BYTES, Graph, first_output, model_bytes, save_model, serialized
 from .groups import fitting
 from .lowering import Lowering, lowering_of
 from .narrow import Removed, kept_inputs, kept_outputs
@@ -297,7 +297,7 @@ class Builder:
 
     def static_of(self, form: str) -> StaticRepair:
         """Return the layers that can take a form rounded in it, from statistics of the graph in which they all have it."""
-        if form == NATIVE:
+        if form not in FORMS:
             return self.static
         if form not in self._formed:
             able = [name for name, layer in self.equalised.layers.items() if FORMS[form].fits(self.equalised, layer)]
@@ -420,9 +420,7 @@ class Builder:
 def _built(candidate: Candidate, lowering: Lowering) -> Built:
     """Run a lowering."""
     model = lowering.run()
-    owners = {
-        node.outputs[0].name or "": lowering.emitter.owners.get(id(node), "") for node in model.graph if node.outputs
-    }
+    owners = {first_output(node): lowering.emitter.owners.get(id(node), "") for node in model.graph if node.outputs}
     tensors = tuple((node, value.name or "") for node, value in lowering.integer_tensors)
     return Built(candidate, model, owners, tensors, lowering.shared_bytes)
 

@@ -19,7 +19,8 @@ WEIGHT_BITS = (2, 3, 4, 5, 6, 7, 8, 16, 32)
 ACTIVATION_BITS = (8, 32)
 REPAIRS = ("static", "sequential")
 NATIVE = "native"  # a layer written as it came
-FORM_NAMES = (NATIVE, "phases")  # what the others are: `forms`
+DYNAMIC = "dynamic"  # in integers, the grid of its inputs found at each inference (`dynamic`)
+FORM_NAMES = (NATIVE, "phases", DYNAMIC)  # what the others are: `forms`
 REFERENCE = "reference"  # the base that every study has
 CONTENT = re.compile("sha256:[0-9a-f]{64}")  # of another base's graph, and of trained weights
 SHARE_DIGITS = 6  # of ratios and sparsities: enough for groups of any size
@@ -57,11 +58,20 @@ class LayerChoice:
         if self.form not in FORM_NAMES:
             near = nearest(self.form, FORM_NAMES) if isinstance(self.form, str) else ""
             raise InputError(f"form must be one of {', '.join(FORM_NAMES)}, but got {self.form!r}{near}")
+        if self.form == DYNAMIC and not self.integer:
+            raise InputError(
+                f"form {DYNAMIC!r} needs activation_bits 8, but got activation_bits {self.activation_bits}"
+            )
 
     @property
     def integer(self) -> bool:
         """Whether the layer runs in integer kernels."""
         return self.activation_bits == 8
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the layer runs in integer kernels on inputs whose grid calibration data chose."""
+        return self.integer and self.form != DYNAMIC
 
     @property
     def rounded(self) -> bool:

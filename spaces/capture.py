@@ -16,6 +16,7 @@ import numpy as np
 
 from .errors import BuildError, InputError, one_line
 from .graph import LAYER_OPS, Graph
+from .recurrent import join_weights
 from .session import open_session
 from .shuffles import reorder_shuffles
 
@@ -366,6 +367,7 @@ def _simplify(model: ir.Model) -> ir.Model:
         if _weight_name(node) in names and names[_weight_name(node)]:
             node.name = names[_weight_name(node)].pop(0)
     _name_nodes(model)
+    join_weights(model)
     _resolve_auto_pad(model)
     reorder_shuffles(model)
     passes.ShapeInferencePass()(model)

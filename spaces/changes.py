@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from . import recurrent
 from .candidate import NATIVE
 from .matrix import has_own_biases, to_matrix
 from .narrow import kept_inputs, whole_axis
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from .build import Builder
-    from .graph import Graph
+    from .graph import Graph, Layer
     from .space import Space
 
 
@@ -69,10 +70,19 @@ class Change:
         layer = graph.layers[self.name]
         if self.kind == "sparsities":
             sparse = static.fitted(layer, self.value)
-            return Differences({layer.weight: sparse.weight - graph.weight(layer)}, {self.name: sparse.shift})
+            return _added(graph, layer, sparse.weight - graph.weight(layer), sparse.shift)
         rounded = static.rounded(layer, int(self.value))
         weight = rounded.codes * per_channel(layer, rounded.scale)
-        return Differences({layer.weight: weight - graph.weight(layer)}, {self.name: rounded.shift})
+        return _added(graph, layer, weight - graph.weight(layer), rounded.shift)
+
+
+def _added(graph: Graph, layer: Layer, weight: np.ndarray, shift: np.ndarray) -> Differences:
+    """Return what is added to a layer's weight and to its sums: of an LSTM or GRU these are not its outputs, but have biases."""
+    if not layer.recurrent:
+        return Differences({layer.weight: weight}, {layer.name: shift})
+    biases = (node.inputs[recurrent.B] for node in graph.model.graph if node.name in layer.nodes)
+    names = [value.name or "" for value in biases if value is not None]
+    return Differences({layer.weight: weight} | dict.fromkeys(names, recurrent.padded(layer, shift)), {})
 
 
 def changes_of(space: Space) -> Iterator[Change]:
@@ -115,7 +125,8 @@ def own_error(builder: Builder, change: Change) -> float:
 def _pruned(builder: Builder, name: str, ratio: float) -> Differences:
     graph = builder.equalised
     removed = builder.pruner.removed({name: ratio})
-    weights, shifts = {}, {}
+    weights: dict[str, np.ndarray] = {}
+    shifts: dict[str, np.ndarray] = {}
     for reader in builder.pruner.channels.groups[name].readers:
         layer = graph.layers[reader]
         kept = kept_inputs(layer, removed)
@@ -126,7 +137,9 @@ def _pruned(builder: Builder, name: str, ratio: float) -> Differences:
         where: list[np.ndarray | slice] = [slice(None)] * left.ndim
         where[layer.input_axis] = whole_axis(layer, kept)
         left[tuple(where)] += fitted.weight
-        weights[layer.weight], shifts[reader] = left, fitted.shift
+        added = _added(graph, layer, left, fitted.shift)
+        weights |= added.weights
+        shifts |= added.shifts
     read = set(weights)
     for (tensor, axis), gone in removed.items():
         constant = tensor.split(OWN)[0]

@@ -35,7 +35,7 @@ def has_integer_kernel(graph: Graph, layer: Layer) -> bool:
     if layer.op in ("Gemm", "MatMul"):
         return True
     nodes = [node for node in graph.model.graph if node.name in layer.nodes]
-    if len(layer.kernel) != 2:
+    if len(layer.kernel) != 2:  # an LSTM or GRU too: no kernel takes a whole sequence on one grid
         return False
     if layer.op == "Conv":
         return True

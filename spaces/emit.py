@@ -114,7 +114,8 @@ class Emitter:
             for value in node.outputs:
                 if value.name is None:
                     value.name = next(names)
-        imports = {"": self.opset} | ({DOMAIN: 1} if self._functions else {})
+        domains = {node.domain for node in self.nodes} - {"", "ai.onnx", DOMAIN}
+        imports = {"": self.opset} | ({DOMAIN: 1} if self._functions else {}) | dict.fromkeys(sorted(domains), 1)
         graph = ir.Graph(inputs, final, nodes=self.nodes, initializers=constants, opset_imports=imports, name="g")
         functions = [self._functions[name] for name in sorted(self._functions)]
         model = ir.Model(graph, ir_version=IR_VERSION, producer_name="slimfront", functions=functions)

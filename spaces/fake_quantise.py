@@ -42,3 +42,12 @@ def stored_in_16_bits(weight: Tensor) -> Tensor:
 def rounded_tensor(value: Tensor, scale: Tensor, zero: int) -> Tensor:
     """Return a tensor on the grid of uint8: ``(u - zero) * scale``, u from 0 to 255 (ONNX operator QuantizeLinear)."""
     return (straight_through(torch.clamp(value / scale + zero, 0, 255)) - zero) * scale
+
+
+def on_own_grid(value: Tensor) -> Tensor:
+    """Return a tensor on the grid of uint8 that spans it and 0 (ONNX operator DynamicQuantizeLinear)."""
+    with torch.no_grad():
+        low, high = value.min().clamp(max=0.0), value.max().clamp(min=0.0)
+        scale = ((high - low) / 255).clamp(min=torch.finfo(value.dtype).tiny)
+        zero = torch.round(torch.clamp(-low / scale, 0, 255))
+    return rounded_tensor(value, scale, int(zero))

@@ -9,6 +9,7 @@ import numpy as np
 
 from .graph import Graph
 from .integer_ops import constant_input
+from .recurrent import AXIS, R, W, joined_weight
 from .sizes import Slot, kept_ranges, leaves, told_axes
 
 if TYPE_CHECKING:
@@ -162,6 +163,19 @@ def _gather(cut: Cut, node: ir.Node) -> None:
         cut.replace(node, 1, np.asarray(stays - np.searchsorted(gone, stays), np.int64))
 
 
+def _recurrent(cut: Cut, node: ir.Node) -> None:
+    """The hidden units that are left, and where the joined weight is cut."""
+    if joined_weight(node) is None:
+        return
+    weights = [value for value in node.inputs[W : R + 1] if value is not None]
+    sizes = [cut.after(value.name or "", AXIS) for value in weights]
+    _set_int(node, "hidden_size", sizes[1])
+    split = weights[0].producer()
+    assert split is not None
+    if not np.array_equal(constant_array(split.inputs[1]), sizes):  # type: ignore[arg-type]
+        cut.replace(split, 1, np.array(sizes, np.int64))
+
+
 def _told(index: int) -> Callable[[Cut, ir.Node], None]:
     """Ops whose input ``index`` is the shape that they write: its constant parts follow, computed ones do of themselves."""
 
@@ -218,6 +232,8 @@ RULES: Mapping[str, Callable[[Cut, ir.Node], None]] = {
     "Split": _split,
     "Slice": _slice,
     "Gather": _gather,
+    "LSTM": _recurrent,
+    "GRU": _recurrent,
     "Reshape": _told(1),
     "Expand": _told(1),
     "Resize": _told(3),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from .candidate import NATIVE, Candidate
+from .candidate import DYNAMIC, NATIVE, Candidate
 from .errors import InputError
 from .follow import new_constant
 from .graph import Graph, Layer
@@ -126,11 +126,17 @@ def nearest_before(graph: Graph, node: ir.Node) -> tuple[int, int] | None:
 
 
 FORMS: Mapping[str, Form] = {"phases": Phases()}
+DYNAMIC_OPS = (
+    "Gemm",
+    "MatMul",
+    "LSTM",
+)  # that can be written in the form "dynamic" (`dynamic`): the graph stays as it is
 
 
 def valid_forms(graph: Graph, layer: Layer) -> tuple[str, ...]:
     """Return the forms that a layer can take, "native" first."""
-    return (NATIVE, *(name for name, form in FORMS.items() if form.fits(graph, layer)))
+    dynamic = (DYNAMIC,) if layer.op in DYNAMIC_OPS else ()
+    return (NATIVE, *(name for name, form in FORMS.items() if form.fits(graph, layer)), *dynamic)
 
 
 def check_form(graph: Graph, layer: Layer, form: str) -> None:
@@ -140,8 +146,8 @@ def check_form(graph: Graph, layer: Layer, form: str) -> None:
 
 
 def forms_of(candidate: Candidate) -> dict[str, str]:
-    """Return the form of each layer of a candidate that is not written as it came."""
-    return {name: choice.form for name, choice in candidate.layers.items() if choice.form != NATIVE}
+    """Return the form of each layer of a candidate for which the graph is rewritten."""
+    return {name: choice.form for name, choice in candidate.layers.items() if choice.form in FORMS}
 
 
 def formed(graph: Graph, forms: Mapping[str, str]) -> Graph:
@@ -182,6 +188,8 @@ def formed_entries(graph: Graph, removed: Removed, forms: Mapping[str, str]) -> 
 
 def growth(graph: Graph, layer: Layer, form: str) -> float:
     """Return how many times the weights of a layer a form has."""
+    if form not in FORMS:
+        return 1.0
     return FORMS[form].weight(graph, layer).size / math.prod(layer.shape)
 
 

@@ -115,7 +115,7 @@ def _slopes(
         if not output.requires_grad:
             raise BuildError("the output has no gradient")
         for layer in graph.layers.values():
-            for node in layer.nodes:
+            for node in () if layer.recurrent else layer.nodes:  # of these the bias is a weight
                 values[written[node]].register_hook(partial(_add_up, shifts, layer))
         moved = {name: values[name] for name in grids if values[name].requires_grad}
         del values

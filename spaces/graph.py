@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from . import recurrent
 from .errors import InputError
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-LAYER_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+LAYER_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul", *recurrent.GATES)
 NOT_LEARNED = {"Resize": (1, 2), "BatchNormalization": (3, 4), "Clip": (1, 2), "Pad": (2,)}  # inputs, by op
 EXTERNAL_ABOVE_BYTES = 2_000_000_000  # a protobuf file ends at 2 GiB; above this, weights go beside it
 
@@ -37,11 +38,13 @@ class Layer:
 
     Attributes:
         name: the captured graph's name of the (first) node.
-        op: Conv, ConvTranspose, Gemm or MatMul.
+        op: Conv, ConvTranspose, Gemm, MatMul, LSTM or GRU.
         nodes: the nodes that use the weights.
         weight: name of the weight's initializer.
-        shape: the weight's shape, as stored: Conv [O, I/g, k...], ConvTranspose [I, O/g, k...], MatMul [K, N].
+        shape: the weight's shape, as stored: Conv [O, I/g, k...], ConvTranspose [I, O/g, k...], MatMul [K, N];
+            of LSTM and GRU both weights joined, [D, gates H, I + H] (`recurrent`).
         parameters: number of weights and biases.
+        blocks: of an LSTM or GRU, how many blocks of rows have inputs of their own.
     """
 
     name: str
@@ -56,10 +59,21 @@ class Layer:
     dilations: tuple[int, ...] = ()
     output_padding: tuple[int, ...] = ()
     transposed: bool = False
+    blocks: int = 1
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether it is an LSTM or a GRU."""
+        return self.op in recurrent.GATES
+
+    @property
+    def directions(self) -> int:
+        """Of an LSTM or GRU, forward and backward; 1 elsewhere."""
+        return self.shape[0] if self.recurrent else 1
 
     @property
     def channel_axis(self) -> int:
-        """The axis of the stored weight that counts output channels (within a group for ConvTranspose)."""
+        """The axis of the stored weight that counts output channels (within a group or direction)."""
         if self.op == "Conv":
             return 0
         if self.op == "Gemm":
@@ -69,6 +83,8 @@ class Layer:
     @property
     def input_axis(self) -> int:
         """The axis of the stored weight that counts input channels (within a group for Conv)."""
+        if self.recurrent:
+            return recurrent.AXIS
         return 1 if self.op == "Conv" or self.transposed else 0
 
     @property
@@ -79,7 +95,9 @@ class Layer:
 
     @property
     def channels(self) -> int:
-        """Number of output channels."""
+        """Number of output channels; of an LSTM or GRU, of the rows of all its gates."""
+        if self.recurrent:
+            return self.shape[0] * self.shape[1]
         return self.shape[self.channel_axis] * (self.group if self.op == "ConvTranspose" else 1)
 
     @property
@@ -210,11 +228,21 @@ def weight_names(graph: Graph) -> frozenset[str]:
 
 
 def node_bias(node: ir.Node, layer: Layer) -> np.ndarray | None:
-    """Return the constant bias [O] of one node of a layer, or None where it has none."""
+    """Return the constant bias [O] of one node of a layer, or None where it has none, as one number for each output.
+
+    An LSTM or GRU has two for each: `recurrent.shifted`.
+    """
+    if layer.recurrent:
+        return None
     value = node.inputs[2] if len(node.inputs) > 2 else None
     if value is None or value.const_value is None:
         return None
     return np.broadcast_to(value.const_value.numpy().reshape(-1), (layer.channels,))
+
+
+def first_output(node: ir.Node) -> str:
+    """Return the name of a node's first output that has one: outputs that nobody reads may have none."""
+    return next((value.name for value in node.outputs if value.name), "")
 
 
 def model_bytes(model: ir.Model) -> int:
@@ -322,7 +350,7 @@ def _find_layers(model: ir.Model) -> dict[str, Layer]:
     layers = {}
     for weight_name, nodes in nodes_of.items():
         weight = model.graph.initializers[weight_name]
-        uses = {id(usage.node) for usage in weight.uses()}
+        uses = {id(reader) for usage in weight.uses() for reader in _readers(usage.node)}
         kinds = {(node.op_type, repr(_geometry(node))) for node in nodes}
         if len(kinds) == 1 and uses == {id(node) for node in nodes}:
             layer = _layer(nodes, weight)
@@ -335,9 +363,11 @@ def _layer_weight(node: ir.Node) -> ir.Value | None:
     """Return the node's trainable weight, or None where the node is no layer."""
     if node.op_type not in LAYER_OPS or node.domain not in ("", "ai.onnx") or len(node.inputs) < 2:
         return None
-    weight = node.inputs[1]
+    weight = recurrent.joined_weight(node) if node.op_type in recurrent.GATES else node.inputs[1]
     if weight is None or not weight.is_initializer() or weight.const_value is None or weight.const_value.size == 0:
         return None
+    if node.op_type in recurrent.GATES:
+        return weight
     rank = len(weight.const_value.shape)
     if node.op_type in ("Gemm", "MatMul") and rank != 2:
         return None
@@ -347,6 +377,13 @@ def _layer_weight(node: ir.Node) -> ir.Value | None:
     if bias is not None and bias.const_value is None:
         return None
     return weight
+
+
+def _readers(node: ir.Node) -> list[ir.Node]:
+    """Return the nodes that a node gives weights to: itself, or those behind a Split of joined weights."""
+    return (
+        [usage.node for value in node.outputs for usage in value.uses()] if recurrent.is_weight_split(node) else [node]
+    )
 
 
 def _plain_gemm(node: ir.Node) -> bool:
@@ -359,6 +396,8 @@ def _plain_gemm(node: ir.Node) -> bool:
 
 
 def _geometry(node: ir.Node) -> dict[str, object]:
+    if node.op_type in recurrent.GATES:
+        return {"blocks": recurrent.row_blocks(node)}
     spatial = len(node.inputs[1].shape) - 2 if node.inputs[1] is not None and node.inputs[1].shape else 0  # type: ignore[arg-type]
     if node.op_type in ("Gemm", "MatMul"):
         return {"transposed": bool(node.attributes.get_int("transB", 0)) if node.op_type == "Gemm" else False}
@@ -373,7 +412,7 @@ def _geometry(node: ir.Node) -> dict[str, object]:
 
 def _layer(nodes: list[ir.Node], weight: ir.Value) -> Layer:
     first = nodes[0]
-    bias = first.inputs[2] if len(first.inputs) > 2 else None
+    bias = recurrent.given(first, recurrent.B if first.op_type in recurrent.GATES else 2)
     tensor = weight.const_value
     assert tensor is not None
     shape = tuple(int(d) for d in tensor.shape)  # type: ignore[arg-type]
@@ -393,7 +432,7 @@ def _frozen(model: ir.Model, layers: dict[str, Layer]) -> tuple[tuple[str, str],
     known = {node for layer in layers.values() for node in layer.nodes}
     reasons = []
     for node in model.graph:
-        if node.op_type not in ("Conv", "ConvTranspose", "Gemm") or node.name in known:
+        if node.op_type not in LAYER_OPS or node.op_type == "MatMul" or node.name in known:
             continue
         weight = _layer_weight(node)
         reason = "its weight is not a constant" if weight is None else "its weight is used in another way as well"

@@ -16,6 +16,7 @@ from .errors import InputError, nearest
 from .forms import check_form
 from .graph import Graph
 from .matrix import has_matrix
+from .recurrent import GATES
 from .ties import Slot, Ties
 
 MOST_TRIALS = 64  # of ways to follow Reshapes
@@ -174,9 +175,10 @@ class _Pieces:
             entries = slots[(first.weight, first.channel_axis)].size
             earlier = sum(group.writers[0] == first.name for group in groups.values())
             name = f"{first.name}#{earlier + 1}" if earlier else first.name
-            groups[name] = Group(
-                name, slots, writers, readers, entries * (first.group if first.op == "ConvTranspose" else 1)
-            )
+            entries *= first.group if first.op == "ConvTranspose" else 1
+            if first.recurrent:  # of a channel there is a row for every gate
+                entries //= GATES[first.op]
+            groups[name] = Group(name, slots, writers, readers, entries)
         return Channels(groups, self._frozen(groups))
 
     def _members(self) -> list[dict[Slot, np.ndarray]]:

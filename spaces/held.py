@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from .candidate import NATIVE, LayerChoice, share
+from .candidate import DYNAMIC, NATIVE, LayerChoice, share
 from .errors import InputError, nearest
 from .forms import check_form, valid_forms
 from .graph import Graph
@@ -57,12 +57,19 @@ def _possible(graph: Graph, name: str, choice: LayerChoice, rules: Rules) -> Lay
     """Return a choice without the sparsity or the form that a layer cannot have: a glob may name it all the same."""
     layer = graph.layers[name]
     choice = choice if rules.can_be_sparse(layer) else replace(choice, sparsity=0.0)
-    return choice if choice.form in valid_forms(graph, layer) else replace(choice, form=NATIVE)
+    if choice.form in rules.forms(graph, layer):
+        return choice
+    bits = choice.activation_bits if choice.activation_bits in rules.activation_bits(graph, layer) else 32
+    return replace(choice, activation_bits=bits, form=NATIVE)
 
 
 def _check_held(graph: Graph, name: str, choice: LayerChoice, rules: Rules, exact: bool) -> None:
-    if choice.integer and not rules.has_integer_kernel(graph, graph.layers[name]):
-        raise InputError(f"layer {name!r} has no integer kernel; activation_bits must be 32")
+    layer = graph.layers[name]
+    if choice.calibrated and not rules.has_integer_kernel(graph, layer):
+        more = f", or form {DYNAMIC!r}" if DYNAMIC in rules.forms(graph, layer) else ""
+        raise InputError(f"layer {name!r} has no integer kernel; activation_bits must be 32{more}")
+    if exact and choice.form == DYNAMIC and DYNAMIC in valid_forms(graph, layer) and layer.op not in rules.dynamic:
+        raise InputError(f"layer {name!r}: {rules.not_dynamic(layer)}")
     if exact and choice.sparsity and not has_matrix(graph.layers[name]):
         raise InputError(f"layer {name!r} is a dilated ConvTranspose, which has no sparse form; sparsity must be 0")
     if exact and choice.sparsity and not rules.sparse:

@@ -286,6 +286,16 @@ def _integer_gemm(inputs: Sequence[Tensor | None], attributes: Attributes) -> li
     return _product(inputs[0], inputs[3], attributes, UINT8 if len(inputs) > 7 and inputs[7] is not None else FLOAT)
 
 
+def _dynamic_lstm(inputs: Sequence[Tensor | None], attributes: Attributes) -> list[Tensor | None]:
+    """DynamicQuantizeLSTM: (x, weights, ...) to all states, the last ones and the last cells."""
+    x, weight = inputs[:2]
+    if x is None or weight is None or x.shape is None or weight.shape is None:
+        return [Tensor(FLOAT, None)] * 3
+    (steps, batch, _), directions, hidden = x.shape, weight.shape[0], int(attributes["hidden_size"])
+    last = Tensor(FLOAT, (directions, batch, hidden))
+    return [Tensor(FLOAT, (steps, directions, batch, hidden)), last, last]
+
+
 CONTRIB, BLOCKED = "com.microsoft", "com.microsoft.nchwc"
 
 RULES: dict[str, Rule] = {
@@ -312,6 +322,7 @@ RULES: dict[str, Rule] = {
     f"{CONTRIB}.QLinearSoftmax": _same,
     f"{CONTRIB}.MatMulIntegerToFloat": _matmul,
     f"{CONTRIB}.DynamicQuantizeMatMul": _matmul,
+    f"{CONTRIB}.DynamicQuantizeLSTM": _dynamic_lstm,
     f"{CONTRIB}.FusedMatMul": _matmul,
     f"{CONTRIB}.FusedGemm": _matmul,
     f"{CONTRIB}.QGemm": _integer_gemm,

@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .kernel_shapes import INT8, UINT8, Tensor, tensors
+from .recurrent import GATES
 
 if TYPE_CHECKING:
     import onnx
 
-INTEGER = ("QLinearConv", "QLinearMatMul", "MatMulIntegerToFloat", "QGemm", "MatMulInteger", "DynamicQuantizeMatMul")
-FLOAT = ("Conv", "FusedConv", "NhwcFusedConv", "ConvTranspose", "MatMul", "Gemm", "FusedMatMul", "FusedGemm")
+DYNAMIC = ("DynamicQuantizeMatMul", "DynamicQuantizeLSTM")  # integer kernels that read float
+INTEGER = ("QLinearConv", "QLinearMatMul", "MatMulIntegerToFloat", "QGemm", "MatMulInteger", *DYNAMIC)
+FLOAT = ("Conv", "FusedConv", "NhwcFusedConv", "ConvTranspose", "MatMul", "Gemm", "FusedMatMul", "FusedGemm", *GATES)
 QUANTISING = ("QuantizeLinear", "DequantizeLinear")
+RECURRENT = tuple(GATES)
 REORDERING = ("ReorderInput", "ReorderOutput", "Reorder")
 BLOCKED_ENDING = "_nchwc"
 TYPES = {1: "float", 2: "uint8", 3: "int8", 6: "int32", 7: "int64", 9: "bool", 10: "float16", 11: "double"}
@@ -78,6 +81,8 @@ class Kernel:
     @property
     def integer(self) -> bool:
         """Whether it works on 8-bit integers."""
+        if self.short_op in DYNAMIC:
+            return True
         data = next((t for t, constant in zip(self.inputs, self.constants, strict=True) if t and not constant), None)
         return data is not None and data.dtype in (UINT8, INT8)
 
@@ -93,6 +98,8 @@ class Kernel:
         output = self.outputs[0] if self.outputs else None
         if not self.is_product or output is None or output.shape is None:
             return 0
+        if self.short_op.endswith(RECURRENT):
+            return _recurrent_work(self.inputs)
         if self.weight is not None and self.weight.shape is not None:
             shape = self.weight.shape
             if self.short_op in ("Gemm", "MatMul") or "MatMul" in self.op or "Gemm" in self.op:
@@ -179,6 +186,14 @@ def _text(tensor: Tensor | None) -> str:
         return "-"
     sizes = "?" if tensor.shape is None else ",".join(map(str, tensor.shape))
     return f"{TYPES.get(tensor.dtype, tensor.dtype)}[{sizes}]"
+
+
+def _recurrent_work(inputs: Sequence[Tensor | None]) -> int:
+    """Return the multiply-adds of an LSTM or GRU: every step of every sequence meets all of both weights."""
+    shapes = [None if tensor is None else tensor.shape for tensor in inputs[:3]]
+    if len(shapes) < 3 or any(shape is None for shape in shapes):
+        return 0
+    return math.prod(shapes[0][:-1]) * sum(math.prod(shape) for shape in shapes[1:] if shape)  # type: ignore[index]
 
 
 def integer_reads(optimized: Path | bytes) -> Counter[str]:

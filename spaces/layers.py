@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .candidate import LayerChoice
+from . import dynamic, recurrent_layers
+from .candidate import DYNAMIC, LayerChoice
 from .convolution import ends, float_transposed, integer_conv, integer_transposed, is_faster_as_conv
 from .graph import Layer
 from .weights import float_weight, integer_bias, integer_weight, safe_scale, shifted_bias
@@ -20,7 +21,12 @@ if TYPE_CHECKING:
 def emit(lowering: Lowering, node: ir.Node, layer: Layer) -> None:
     """Write one node of a layer as the candidate chooses."""
     choice = lowering.candidate.choice(layer.name)
-    if not choice.integer:
+    if choice.form == DYNAMIC:
+        dynamic.emit(lowering, node, layer, choice)
+    elif layer.recurrent:
+        found = lowering.rounded(layer.name) if choice.rounded else None
+        recurrent_layers.emit(lowering, node, layer, float_weight(lowering, layer, choice), found)
+    elif not choice.integer:
         _float(lowering, node, layer, choice)
     elif layer.op == "ConvTranspose":
         integer_transposed(lowering, node, layer, choice)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import layers
+from . import layers, recurrent_layers
 from .emit import OPSET, Emitter
 from .float_ops import float_op
 from .graph import Graph
@@ -98,6 +98,8 @@ class Lowering:
         self.grids: dict[str, tuple[float, int]] = {}
         self.integer_products: set[str] = set()
         self.integer_tensors: list[tuple[str, ir.Value]] = []
+        self.recurrent_parts: dict[str, tuple[ir.Value, ir.Value]] = {}  # weights of inputs and states, by layer
+        self._weight_splits = recurrent_layers.weight_splits(self)
         self.shared_bytes: dict[str, int] = {}  # by layer, what it has of weights that several layers are stored in
 
     def run(self) -> ir.Model:
@@ -111,7 +113,8 @@ class Lowering:
             self._float[value.name or ""] = copy
         for node in self.graph.model.graph:
             self.emitter.owner = node.name or ""
-            self.write(node)
+            if node.name not in self._weight_splits:
+                self.write(node)
         outputs = []
         for value in self.graph.model.graph.outputs:
             self.emitter.owner = ""

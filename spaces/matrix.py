@@ -1,8 +1,9 @@
 """A layer as a matrix product: weight rows [G, R, D] times input columns [G, M, D], for every layer op.
 
-G counts the groups of a grouped convolution (1 elsewhere), R the rows (outputs of a group), D the inputs of one output,
-M the sampled positions. A ConvTranspose with stride s is the convolution it equals: s**n phases of each output channel,
-each with a kernel of ceil(k / s) (zero where the kernel has no tap); rows are then (phase, channel).
+G counts the groups of a grouped convolution, or the row blocks of an LSTM or GRU (1 elsewhere), R the rows (outputs of a
+group), D the inputs of one output, M the sampled positions. A ConvTranspose with stride s is the convolution it equals: s**n
+phases of each output channel, each with a kernel of ceil(k / s) (zero where the kernel has no tap); rows are then
+(phase, channel).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def has_matrix(layer: Layer) -> bool:
 
 def matrix_inputs(layer: Layer) -> int:
     """Return D, the inputs of one output of a layer that has a matrix."""
-    if layer.op in ("MatMul", "Gemm"):
+    if layer.op in ("MatMul", "Gemm") or layer.recurrent:
         return math.prod(layer.shape) // layer.channels
     if layer.op == "Conv":
         return math.prod(layer.shape[1:])
@@ -35,6 +36,8 @@ def to_matrix(layer: Layer, weight: np.ndarray) -> np.ndarray:
     """Return the weight as rows, [G, R, D]."""
     if layer.op in ("MatMul", "Gemm"):
         return (weight if layer.transposed else weight.T)[None]
+    if layer.recurrent:
+        return weight.reshape(layer.blocks, -1, weight.shape[-1])
     if layer.op == "Conv":
         return weight.reshape(layer.group, weight.shape[0] // layer.group, -1)
     lowered = transposed_to_conv(layer, weight)
@@ -45,7 +48,7 @@ def from_matrix(layer: Layer, rows: np.ndarray) -> np.ndarray:
     """Return rows [G, R, D] in the layer's stored layout; the inverse of `to_matrix`."""
     if layer.op in ("MatMul", "Gemm"):
         return rows[0] if layer.transposed else rows[0].T
-    if layer.op == "Conv":
+    if layer.op == "Conv" or layer.recurrent:
         return rows.reshape(layer.shape)
     return conv_to_transposed(layer, rows)
 
@@ -53,7 +56,7 @@ def from_matrix(layer: Layer, rows: np.ndarray) -> np.ndarray:
 def row_channels(layer: Layer) -> np.ndarray:
     """Return the output channel of each row, [G, R]."""
     if layer.op != "ConvTranspose":
-        return np.arange(layer.channels).reshape(layer.group if layer.op == "Conv" else 1, -1)
+        return np.arange(layer.channels).reshape(layer.group if layer.op == "Conv" else layer.blocks, -1)
     per_group = layer.shape[1]
     phases = math.prod(layer.strides)
     return np.tile(np.arange(layer.group)[:, None] * per_group, (1, phases * per_group)) + np.tile(
@@ -110,8 +113,11 @@ def columns(layer: Layer, x: np.ndarray, limit: int, random: np.random.Generator
     """Return at most ``limit`` randomly chosen columns of the unfolded input, float32 [G, M, D].
 
     Args:
-        x: the layer's input, [N, C, ...] for convolutions, [..., K] for Gemm and MatMul.
+        x: the layer's input, [N, C, ...] for convolutions, [..., K] for Gemm and MatMul; of an LSTM or GRU the columns
+            themselves [G, ..., D] (`recurrent.with_inputs`).
     """
+    if layer.recurrent:
+        return x[:, _choose(x.shape[1], limit, random)]
     if layer.op in ("MatMul", "Gemm"):
         flat = x.reshape(-1, x.shape[-1])
         return flat[_choose(len(flat), limit, random)][None]

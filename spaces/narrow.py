@@ -35,6 +35,8 @@ def kept_outputs(layer: Layer, removed: Removed) -> np.ndarray | None:
             gone = (np.arange(layer.group)[:, None] * of_group + gone).reshape(-1)
     else:
         gone = removed.get((layer.weight, layer.channel_axis))
+        if layer.recurrent and gone is not None:  # the same rows of each direction
+            gone = (np.arange(layer.shape[0])[:, None] * layer.shape[1] + gone).reshape(-1)
     return None if gone is None or not len(gone) else np.setdiff1d(np.arange(layer.channels), gone)
 
 
@@ -65,6 +67,8 @@ def matrix_columns(layer: Layer, kept: np.ndarray) -> np.ndarray:
 
 def take_outputs(layer: Layer, weight: np.ndarray, kept: np.ndarray) -> np.ndarray:
     """Return a stored weight (or codes of that layout) with these output channels only."""
+    if layer.recurrent:
+        return weight.reshape(layer.channels, -1)[kept].reshape(layer.shape[0], -1, weight.shape[-1])
     if layer.op != "ConvTranspose" or layer.group == 1:
         return np.take(weight, kept, layer.channel_axis)
     split = weight.reshape(layer.group, -1, *weight.shape[1:])  # [G, I/G, O/G, k...]
@@ -83,5 +87,5 @@ def old_outputs(layer: Layer, kept: np.ndarray | None) -> tuple[Layer, np.ndarra
         groups = np.unique(kept // (layer.channels // layer.group))
         shape[0] = len(groups) if layer.op == "ConvTranspose" else len(kept)
         return replace(layer, shape=tuple(shape), group=len(groups)), groups
-    shape[layer.channel_axis] = len(kept) // (layer.group if layer.op == "ConvTranspose" else 1)
+    shape[layer.channel_axis] = len(kept) // (layer.group if layer.op == "ConvTranspose" else layer.directions)
     return replace(layer, shape=tuple(shape)), slice(None)

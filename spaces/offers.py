@@ -13,7 +13,8 @@ class FormOffer:
 
     Attributes:
         size: its weights, in parts of the native form's; above 1.
-        times: by activation bits (8, 32), its time in parts of the native form's, where it is faster.
+        times: by activation bits (8, 32), its time in parts of the native form's, where it is faster; of "dynamic" in parts of
+            the native form's in float.
     """
 
     size: float

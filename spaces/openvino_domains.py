@@ -29,6 +29,8 @@ def has_integer_kernel(graph: Graph, layer: Layer) -> bool:
 
     Not where it reads what was joined along another axis than the channels: OpenVINO rounds before it joins, and fails.
     """
+    if layer.recurrent:
+        return False
     nodes = [node for node in graph.model.graph if node.name in layer.nodes]
     if any(_joined_elsewhere(graph, node, len(layer.kernel) == 0) for node in nodes):
         return False

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from . import recurrent_layers
 from .convolution import cropped, ends, phase_weight, transposed_padding
 from .graph import Layer
 from .lowering import Lowering, Quant, quantisation
@@ -114,6 +115,10 @@ class OpenVinoLowering(Lowering):
 
     def _layer(self, node: ir.Node, layer: Layer) -> None:
         choice = self.candidate.choice(layer.name)
+        if layer.recurrent:
+            found = self.rounded(layer.name) if choice.rounded else None
+            recurrent_layers.emit(self, node, layer, self._weight(layer), found)
+            return
         source, target = ends(node)
         x = self.dequantised(source) if choice.integer else self.float_value(source)
         bias = shifted_bias(node, layer, self.rounded(layer.name) if choice.rounded else None)

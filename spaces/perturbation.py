@@ -82,8 +82,8 @@ def _with_free_weights(graph: Graph) -> tuple[ir.Model, dict[str, dict[str, np.n
     for layer in graph.layers.values():
         biases[layer.name] = {}
         for node in (nodes[name] for name in layer.nodes):
-            if layer.op == "MatMul":
-                continue  # its sums have no bias to shift
+            if layer.op == "MatMul" or layer.recurrent:
+                continue  # its sums have no bias to shift; or one that is free as it is
             given = node_bias(node, layer)
             values = np.zeros(layer.channels, np.float32) if given is None else np.array(given)
             bias = _own_bias(copy, node, values)

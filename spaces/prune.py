@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from . import recurrent
 from .cache import Store, content_hash
 from .errors import InputError, nearest
 from .follow import Cut, constant_array, set_constant
@@ -137,7 +138,9 @@ def with_weights(graph: Graph, weights: Mapping[str, FloatLayer]) -> Graph:
         set_constant(model.graph.initializers[graph.layers[name].weight], found.weight)
     for node in model.graph:
         name = graph.layer_of_node.get(node.name or "", "")
-        if name in weights and weights[name].shift.any():
+        if name in weights and weights[name].shift.any() and graph.layers[name].recurrent:
+            cut.replace(node, recurrent.B, recurrent.shifted(node, graph.layers[name], weights[name].shift))
+        elif name in weights and weights[name].shift.any():
             bias, shift = node_bias(node, graph.layers[name]), weights[name].shift
             cut.replace(node, 2, shift if bias is None else bias + shift)
     passes.RemoveUnusedNodesPass()(model)

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import openvino_domains
-from .candidate import Candidate
+from .candidate import DYNAMIC, NATIVE, Candidate
 from .domains import Domains, has_integer_kernel
 from .errors import BuildError
+from .forms import DYNAMIC_OPS, valid_forms
 from .graph import Graph, Layer
 from .lowering import Lowering
 from .matrix import has_matrix
@@ -54,6 +55,7 @@ class Rules:
         domains: says which nodes of a graph run in integers.
         lowering: writes a candidate.
         sparse: whether weights at zero can be left out of a file.
+        dynamic: ops whose inputs its kernels can put on a grid at each inference.
     """
 
     runtime: str
@@ -61,6 +63,18 @@ class Rules:
     domains: Callable[[Graph], NodeDomains]
     lowering: type[Lowering]
     sparse: bool = True
+    dynamic: tuple[str, ...] = ()
+
+    def forms(self, graph: Graph, layer: Layer) -> tuple[str, ...]:
+        """Return the forms that a layer can take, "native" first."""
+        able = layer.op in self.dynamic
+        return tuple(form for form in valid_forms(graph, layer) if able or form != DYNAMIC)
+
+    def activation_bits(self, graph: Graph, layer: Layer, form: str = NATIVE) -> tuple[int, ...]:
+        """Return the activation bits that a layer can have in a form."""
+        if form == DYNAMIC:
+            return (8,)
+        return (8, 32) if self.has_integer_kernel(graph, layer) else (32,)
 
     def can_be_sparse(self, layer: Layer) -> bool:
         """Whether weights of a layer may be at zero, and are left out of the file where that is smaller."""
@@ -71,8 +85,14 @@ class Rules:
         for name, choice in candidate.layers.items():
             if choice.sparsity and not self.sparse:
                 raise BuildError(f"layer {name!r}: files for {self.runtime} store all weights: sparsity must be 0")
-            if choice.integer and not self.has_integer_kernel(graph, graph.layers[name]):
+            if choice.form == DYNAMIC and graph.layers[name].op not in self.dynamic:
+                raise BuildError(f"layer {name!r}: {self.not_dynamic(graph.layers[name])}")
+            if choice.calibrated and not self.has_integer_kernel(graph, graph.layers[name]):
                 raise no_integer_kernel(graph.layers[name])
+
+    def not_dynamic(self, layer: Layer) -> str:
+        """Return what to say of a layer that cannot take the form "dynamic"."""
+        return f"{self.runtime} has no {layer.op} that finds the grid of its inputs at each inference, as form {DYNAMIC!r} asks"
 
     def integer_nodes(self, graph: Graph, candidate: Candidate) -> frozenset[str]:
         """Return the names of the nodes that run in integers for a candidate.
@@ -81,10 +101,10 @@ class Rules:
             BuildError: a layer with activation bits 8 that no integer kernel can run.
         """
         self.check(graph, candidate)
-        if not any(choice.integer for choice in candidate.layers.values()):
+        if not any(choice.calibrated for choice in candidate.layers.values()):
             return frozenset()
         domains = self.domains(graph)
-        integer = np.array([[candidate.choice(name).integer for name in graph.layers]], bool)
+        integer = np.array([[candidate.choice(name).calibrated for name in graph.layers]], bool)
         found = domains.integer(integer, domains.elements)[0]
         return frozenset(name for name, runs in zip(domains.nodes, found, strict=True) if runs)
 
@@ -94,7 +114,7 @@ def no_integer_kernel(layer: Layer) -> BuildError:
     return BuildError(f"layer {layer.name!r} ({layer.op}) has no integer kernel: activation_bits must be 32")
 
 
-ONNX_RUNTIME = Rules("onnxruntime", has_integer_kernel, Domains, Lowering)
+ONNX_RUNTIME = Rules("onnxruntime", has_integer_kernel, Domains, Lowering, dynamic=DYNAMIC_OPS)
 OPENVINO = Rules(
     "openvino", openvino_domains.has_integer_kernel, openvino_domains.CarriedDomains, OpenVinoLowering, sparse=False
 )

@@ -109,7 +109,7 @@ def sensitivity(builder: Builder, space: Space, progress: Progress | None = None
     Raises:
         BuildError: the reference does not run.
     """
-    integer = any(choice.integer for choices in space.choices.values() for choice in choices)
+    integer = any(choice.calibrated for choices in space.choices.values() for choice in choices)
     tensors = rounded_tensors(builder) if integer else []
     changes: list[AnyChange] = [*changes_of(space), *tensors]
     versions = (VERSION, ROUNDING_VERSION, REFIT_VERSION, SPARSITY_VERSION, IMPORTANCE_VERSION)

@@ -20,6 +20,7 @@ from .importance import VERSION as ORDER_VERSION
 from .matrix import columns, from_matrix, has_matrix, has_own_biases, mask, to_matrix
 from .narrow import Removed, kept_inputs, kept_outputs, old_outputs, take_outputs
 from .prune import pruned
+from .recurrent import B, shifted
 from .repair import REFIT_VERSION
 from .repaired import FloatLayer, RoundedLayer, bias_shift, fields_of, round_layer, sparsified, take
 from .rounding import VERSION as ROUNDING_VERSION
@@ -79,10 +80,9 @@ def _repair(builder: Builder, candidate: Candidate) -> dict[str, Repaired]:
         choice = candidate.choice(name)
         if not (choice.rounded or choice.sparsity or kept_inputs(layer, removed) is not None):
             continue
-        if len(layer.nodes) > 1 or not has_matrix(layer):
-            found = builder.static_layer(
-                candidate, name
-            )  # weights that serve several places keep the statistics of all of them
+        if len(layer.nodes) > 1 or layer.recurrent or not has_matrix(layer):
+            # weights that serve several places, or steps, keep the statistics of all of them
+            found = builder.static_layer(candidate, name)
         else:
             found = _refit(builder, graph, name, choice, removed, small.layers[name], reference, compressed)
         result[name] = found
@@ -90,7 +90,9 @@ def _repair(builder: Builder, candidate: Candidate) -> dict[str, Repaired]:
         weight = found.weight if isinstance(found, FloatLayer) else found.codes * per_channel(narrow, found.scale)
         for node in small.model.graph:
             if node.name in narrow.nodes:
-                bias = shifted_bias(node, narrow, found)
+                if narrow.recurrent:
+                    compressed.constants[node.inputs[B].name or ""] = shifted(node, narrow, found.shift)  # type: ignore[union-attr]
+                bias = shifted_bias(node, narrow, None if narrow.recurrent else found)
                 compressed.replace(node.name, narrow.weight, weight.astype(np.float32), bias)
     return result
 

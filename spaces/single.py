@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from . import recurrent
 from .follow import new_constant
 from .forms import nearest_before
 from .graph import Graph, Layer
@@ -48,6 +49,8 @@ def _graph(node: ir.Node, layer: Layer, shape: tuple[int, ...], factors: tuple[i
 
     x = ir.Value(name="x", shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.FLOAT))
     weight = new_constant("weight", np.full(layer.shape, WEIGHT, np.float32))
+    if layer.recurrent:
+        return _as_graph(node, x, *_recurrent(node, layer, x, weight))
     constants, nodes, read = [weight], [], x
     if len(layer.kernel) == 2:
         nodes.append(_neighbour(x, "before"))
@@ -69,6 +72,28 @@ def _graph(node: ir.Node, layer: Layer, shape: tuple[int, ...], factors: tuple[i
     if len(layer.kernel) == 2:
         only.outputs[0].name, only.outputs[0].type = "written", x.type
         nodes.append(_neighbour(only.outputs[0], "after"))
+    return _as_graph(node, x, nodes, constants)
+
+
+def _recurrent(node: ir.Node, layer: Layer, x: ir.Value, weight: ir.Value) -> tuple[list[ir.Node], list[ir.Value]]:
+    """Return the nodes of an LSTM or GRU that begins with states of 0, and their constants."""
+    import onnx_ir as ir
+
+    of = recurrent.sizes(layer.op, layer.shape)
+    widths = new_constant("widths", np.array([of.inputs, of.hidden], np.int64))
+    bias = new_constant("bias", np.full((of.directions, 2 * layer.shape[1]), WEIGHT, np.float32))
+    split = ir.node("Split", [weight, widths], {"axis": recurrent.AXIS}, num_outputs=2, name="parts")
+    for number, value in enumerate(split.outputs):
+        value.name, value.type = f"part{number}", x.type
+    attributes = {name: node.attributes[name] for name in sorted(node.attributes)}
+    only = ir.node(layer.op, [x, *split.outputs, bias], attributes, name="layer")
+    return [split, only], [weight, widths, bias]
+
+
+def _as_graph(node: ir.Node, x: ir.Value, nodes: list[ir.Node], constants: list[ir.Value]) -> Graph:
+    """Return a graph of nodes of which the last one writes the output."""
+    import onnx_ir as ir
+
     y = nodes[-1].outputs[0]
     y.name, y.type = "y", x.type
     opsets = dict(node.graph.opset_imports) if node.graph is not None else {"": 21}  # type: ignore[union-attr]
@@ -76,7 +101,7 @@ def _graph(node: ir.Node, layer: Layer, shape: tuple[int, ...], factors: tuple[i
         ir.Graph([x], [y], nodes=nodes, initializers=constants, opset_imports=opsets, name="single"),
         ir_version=10,
     )
-    single = Graph(model, {"x": shape})
+    single = Graph(model, {"x": tuple(x.shape.numpy())})  # type: ignore[union-attr]
     for value in (value for each in model.graph for value in each.outputs):
         value.shape = ir.Shape(single.shapes[value.name or ""])  # the lowering asks which sizes are free
     return single

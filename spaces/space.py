@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from .candidate import ACTIVATION_BITS, NATIVE, REFERENCE, REPAIRS, WEIGHT_BITS, Candidate, LayerChoice, share
+from .candidate import ACTIVATION_BITS, DYNAMIC, REFERENCE, REPAIRS, WEIGHT_BITS, Candidate, LayerChoice, share
 from .errors import InputError, nearest, some_of
+from .forms import FORMS
 from .graph import Graph, Layer
 from .groups import channel_groups
 from .held import CHOICE_KEYS, held_choices
@@ -91,9 +92,9 @@ class Space:
         return found
 
     def forms_of(self, layer: str) -> list[str]:
-        """Return the forms beside "native" that a layer may be rounded in."""
+        """Return the forms that a layer may be rounded in, beside what "native" and "dynamic" share."""
         forms = (choice.form for choice in self.choices[layer] if choice.rounded)
-        return [form for form in dict.fromkeys(forms) if form != NATIVE]
+        return [form for form in dict.fromkeys(forms) if form in FORMS]
 
     def relative(self, layer: str, choice: LayerChoice) -> tuple[float, float]:
         """Return the weights and the time of a choice's form in parts of those of the native one, as far as is known."""
@@ -189,7 +190,10 @@ def make_space(
         pairs = (() if offer.integer else tuple(pair for pair in pairs if not pair.integer)) or pairs
         zeros = sorted(shares) if rules.can_be_sparse(layer) else [0.0]
         native = tuple(replace(pair, sparsity=value) for value in zeros for pair in pairs)
-        choices[name] = native + (_in_forms(native, offer) if vary else ())
+        more = _in_forms(native, offer) if vary else ()
+        if vary and DYNAMIC in offer.forms and 8 in activation_bits:
+            more += _dynamic(weight_bits, zeros, saturation_safe)
+        choices[name] = native + more
     ratios = {
         name: (held_ratios[name],) if name in held_ratios else offered_ratios(group, graph.layers, wanted, step)
         for name, group in channel_groups(graph).groups.items()
@@ -203,8 +207,19 @@ def _in_forms(choices: Iterable[LayerChoice], offer: Offer) -> tuple[LayerChoice
         replace(choice, form=name)
         for name, form in offer.forms.items()
         for choice in choices
-        if choice.activation_bits in form.times
+        if name != DYNAMIC and choice.activation_bits in form.times
     )
+
+
+def _dynamic(weight_bits: Sequence[int], sparsities: Sequence[float], saturation_safe: bool) -> tuple[LayerChoice, ...]:
+    """Return the choices in the form "dynamic", which takes integer weights whatever the native form takes."""
+    most = _most_integer_bits(saturation_safe)
+    widths = [bits for bits in sorted(set(weight_bits)) if bits <= most]
+    return tuple(LayerChoice(bits, 8, value, DYNAMIC) for value in sparsities for bits in widths)
+
+
+def _most_integer_bits(saturation_safe: bool) -> int:
+    return 7 if saturation_safe else 8
 
 
 def _pairs(
@@ -215,7 +230,7 @@ def _pairs(
     saturation_safe: bool,
     rules: Rules,
 ) -> tuple[LayerChoice, ...]:
-    most = 7 if saturation_safe else 8
+    most = _most_integer_bits(saturation_safe)
     able = layer_activation_bits(graph, layer, rules)
     return tuple(
         LayerChoice(bits, activation)
@@ -227,7 +242,7 @@ def _pairs(
 
 def layer_activation_bits(graph: Graph, layer: Layer, rules: Rules = ONNX_RUNTIME) -> tuple[int, ...]:
     """Return the activation bits that a layer can have: (8, 32), or (32,) where no integer kernel can run it."""
-    return (8, 32) if rules.has_integer_kernel(graph, layer) else (32,)
+    return rules.activation_bits(graph, layer)
 
 
 def parse_uniform(text: str) -> dict[str, Any]:

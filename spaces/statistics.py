@@ -18,6 +18,7 @@ from .errors import BuildError
 from .graph import Graph, Layer, save_model
 from .matrix import columns, has_matrix, matrix_inputs
 from .ranges import ValueSample, choose_range, seen_by_reader
+from .recurrent import inputs_name, with_inputs
 from .session import batches, open_session
 
 VERSION = 7  # part of the cache key: raise it when results change
@@ -101,7 +102,7 @@ class Statistics:
         return self._ranges
 
     def _gather(self, progress: Progress | None) -> None:
-        graph = self.graph
+        graph, read = self.graph, with_inputs(self.graph)
         layers_of = _layers_reading(graph, graph.layers if self.only is None else self.only)
         values = {name: ValueSample() for name in _float_tensors(graph)} if self.only is None else {}
         feeds = -(-len(next(iter(self.calibration.values()))) // graph.batch)
@@ -110,7 +111,9 @@ class Statistics:
         held = {name: sum(sums[layer].size_bytes for layer in layers) for name, layers in layers_of.items()}
         share = VALUES_KEPT // feeds + 1
         random = np.random.default_rng(0)
-        for fraction, name, array in activations(graph, self.calibration, list(values or layers_of), held):
+        for fraction, name, array in activations(
+            read, self.calibration, list(dict.fromkeys((*values, *layers_of))), held
+        ):
             if name in values:
                 values[name].add(array, share, len(values[name].kept))
             for layer in layers_of.get(name, ()):
@@ -190,7 +193,8 @@ def _layers_reading(graph: Graph, wanted: Collection[str]) -> dict[str, list[str
     for node in graph.model.graph:
         layer = graph.layer_of_node.get(node.name or "")
         if layer is not None and layer in wanted and has_matrix(graph.layers[layer]) and node.inputs[0] is not None:
-            readers.setdefault(node.inputs[0].name or "", []).append(layer)
+            own = inputs_name(node.name or "") if graph.layers[layer].recurrent else node.inputs[0].name or ""
+            readers.setdefault(own, []).append(layer)
     return readers
 
 
@@ -215,7 +219,7 @@ class _Moments:
     @property
     def size_bytes(self) -> int:
         """Bytes of the Gram matrices."""
-        return 4 * self.inputs**2 * (self.layer.group if self.layer.op in ("Conv", "ConvTranspose") else 1)
+        return 4 * self.inputs**2 * max(self.layer.group, self.layer.blocks)
 
     @property
     def complete(self) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .integer_ops import constant_input
+from .recurrent import CELL, LENGTHS, PEEPHOLES, STATE, B, R, W, X, joined_weight
 from .sizes import is_given
 
 if TYPE_CHECKING:
@@ -93,6 +94,30 @@ def _matmul(ties: Ties, node: ir.Node) -> None:
         for back in range(3, own + 1):
             if ties.shape(name)[-back] == ties.shape(y)[-back] > 1:
                 ties.same_axis(name, own - back, y, rank - back)
+
+
+def _recurrent(ties: Ties, node: ir.Node) -> None:
+    """A hidden unit of all directions: its row of every gate, its column of R, its biases and states."""
+    x, w, r = (ties.name(node, index) for index in (X, W, R))
+    if any(ties.constant(name) for name in (w, r)) or joined_weight(node) is None:
+        ties.unknown(node, "has weights of its own kind")
+        return
+    units = ties.units(r, 2)
+    ties.freeze(w, (0,), "has them in every direction")
+    ties.freeze(r, (0,), "has them in every direction")
+    for name in (w, r, *(ties.name(node, index) for index in (B, PEEPHOLES) if is_given(node, index))):
+        ties.tie(ties.units(name, 1), np.tile(units, ties.shape(name)[1] // ties.shape(r)[2]))
+    ties.same_axis(x, 2, w, 2)
+    ties.freeze(x, (0,), "runs along them")
+    states = [node.outputs[0].name or "", *(value.name or "" for value in node.outputs[1:])]
+    states += [ties.name(node, index) for index in (STATE, CELL) if is_given(node, index)]
+    for name in filter(None, states):
+        rank = len(ties.shape(name))
+        ties.freeze(name, range(rank - 2), "runs along them")
+        ties.tie(ties.units(name, rank - 1), units)
+        ties.same_axis(name, rank - 2, x, 1)
+    if is_given(node, LENGTHS):
+        ties.freeze(ties.name(node, LENGTHS), (0,), "reads lengths there")
 
 
 def _product(ties: Ties, first: tuple[str, int], second: tuple[str, int]) -> None:
@@ -199,6 +224,8 @@ RULES: Mapping[str, Callable[[Any, Any], None]] = (
     | {
         "Gemm": _gemm,
         "MatMul": _matmul,
+        "LSTM": _recurrent,
+        "GRU": _recurrent,
         "BatchNormalization": _batch_norm,
         "InstanceNormalization": _instance_norm,
         "GroupNormalization": _group_norm,

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 Units = np.ndarray  # of an axis: int64 [size]
 MOST_UNITS = 1 << 15  # of an axis; a longer one (all pixels in a row) is frozen as a whole
+SEVERAL_OUTPUTS = ("Split", "LSTM", "GRU")  # that have a rule for all of them
 OWN = "\0"  # between a constant's name and that of the node that reads it
 RULES: Mapping[str, Callable[[Any, Any], None]] = {
     **tie_layers.RULES,
@@ -181,7 +182,7 @@ class Ties:
                 self._freeze_sizes(value.name, "computes with their number")
         more = any(value.uses() or value.is_graph_output() for value in node.outputs[1:])
         rule = RULES.get(node.op_type)
-        if rule is None or (more and node.op_type != "Split"):
+        if rule is None or (more and node.op_type not in SEVERAL_OUTPUTS):
             self.unknown(node)
         else:
             rule(self, node)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from . import torch_images, torch_ops, torch_resize, torch_shapes
+from . import torch_images, torch_ops, torch_recurrent, torch_resize, torch_shapes
 from .errors import BuildError
 from .graph import weight_names, with_weights
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Edit = Callable[[str, Tensor], Tensor]
 Read = Callable[[str, str, Tensor], Tensor]
-OPS = {**torch_ops.OPS, **torch_shapes.OPS, **torch_images.OPS, **torch_resize.OPS}
+OPS = {**torch_ops.OPS, **torch_shapes.OPS, **torch_images.OPS, **torch_resize.OPS, **torch_recurrent.OPS}
 STEPS = ("ArgMax", "ArgMin", "Ceil", "Floor", "Round", "Sign")  # their slope is 0 wherever they have one
 SIZES = ("Shape", "Size")  # what is computed from these hangs on no value
 

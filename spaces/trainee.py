@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .fake_quantise import rounded_tensor, rounded_weight, stored_in_16_bits
+from .candidate import DYNAMIC
+from .fake_quantise import on_own_grid, rounded_tensor, rounded_weight, stored_in_16_bits
+from .recurrent import B, given
 from .repaired import FloatLayer, RoundedLayer
 from .rounding import Grid
 from .torch_view import TorchView
@@ -50,15 +52,24 @@ class Trainee(nn.Module):
         self.layers = nn.ModuleDict()
         self._by_weight: dict[str, _Layer] = {}
         self._by_output: dict[str, _Layer] = {}
+        self._by_bias: dict[str, _Layer] = {}
         written = {node.name: node.outputs[0].name or "" for node in graph.model.graph}
+        biases = {node.name: value.name or "" for node in graph.model.graph if (value := given(node, B)) is not None}
         for number, layer in enumerate(graph.layers.values()):
             choice = candidate.choice(layer.name)
             found = lowering.rounded(layer.name) if choice.rounded else lowering.refitted.get(layer.name)
             learned = _Layer(graph, layer, choice, found)
             self.layers[str(number)] = learned
             self._by_weight[layer.weight] = learned
-            self._by_output |= {written[node]: learned for node in layer.nodes}
+            if layer.recurrent:
+                self._by_bias |= {biases[node]: learned for node in layer.nodes}
+            else:
+                self._by_output |= {written[node]: learned for node in layer.nodes}
         self._integer = lowering.integer
+        nodes = {node.name: node for node in graph.model.graph}
+        dynamic = [name for name, choice in candidate.layers.items() if choice.form == DYNAMIC]
+        of = [node for name in dynamic for node in graph.layers[name].nodes]
+        self._dynamic = {node: value.name for node in of if (value := nodes[node].inputs[0]) is not None}
         self._whole = lowering.whole
         self.grids = nn.ModuleDict()
         self._by_tensor: dict[str, _Tensor] = {}
@@ -91,12 +102,19 @@ class Trainee(nn.Module):
     def _edited(self, name: str, value: Tensor) -> Tensor:
         if name in self._by_weight:
             return self._by_weight[name].rounded()
+        if name in self._by_bias:
+            return self._by_bias[name].added(value)
         if name in self._by_output:
             value = self._by_output[name].shifted(value)
         return self._by_tensor[name].rounded(value) if name in self._whole else value
 
     def _read(self, node: str, name: str, value: Tensor) -> Tensor:
-        """Return what a node reads: of a tensor that is known in float as well, only nodes in integers read the integers."""
+        """Return what a node reads: of a tensor that is known in float as well, only nodes in integers read the integers.
+
+        A layer in the form "dynamic" reads its inputs on the grid that they span.
+        """
+        if self._dynamic.get(node) == name:
+            return on_own_grid(value)
         tensor = self._by_tensor.get(name) if node in self._integer and name not in self._whole else None
         return value if tensor is None else tensor.rounded(value)
 
@@ -161,6 +179,11 @@ class _Layer(nn.Module):
         if self.layer.op == "MatMul":
             return value
         return value + self.unit * self.shift.reshape([-1 if axis == 1 else 1 for axis in range(value.ndim)])
+
+    def added(self, bias: Tensor) -> Tensor:
+        """Return the bias of an LSTM's or GRU's node with what is added to the sums (`recurrent.padded`)."""
+        rows = self.unit * self.shift.reshape(self.layer.shape[:2])
+        return bias + torch.cat([rows, torch.zeros_like(rows)], 1)
 
     def found(self) -> RoundedLayer | FloatLayer:
         """Return the layer as a build takes it."""

@@ -109,6 +109,8 @@ def per_channel(layer: Layer, values: np.ndarray) -> np.ndarray:
     if layer.op == "ConvTranspose" and layer.group > 1:  # stored as [I, O/G, k...]: the channel depends on both axes
         by_group = np.repeat(values.reshape(layer.group, -1), layer.shape[0] // layer.group, axis=0)
         return by_group.reshape(*by_group.shape, *[1] * len(layer.kernel))
+    if layer.recurrent:
+        return values.reshape(*layer.shape[:2], 1)
     shape = [1] * len(layer.shape)
     shape[layer.channel_axis] = -1
     return values.reshape(shape)

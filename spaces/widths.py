@@ -8,6 +8,7 @@ import numpy as np
 
 from .graph import Layer
 from .groups import Group
+from .recurrent import GATES
 
 STEP = 16  # output channels in a step of the kernels' cost (AVX512: a vector of 16 floats), where nothing was measured
 
@@ -45,6 +46,8 @@ def offered_ratios(
 def _width(group: Group, layer: Layer, pieces: np.ndarray) -> np.ndarray:
     """Return a layer's output channels where this many pieces stay and all other groups are whole."""
     entries = group.slots[(layer.weight, layer.channel_axis)].shape[1]
+    if layer.recurrent:  # hidden units: every gate is a product of that width
+        return np.asarray(layer.shape[1] // GATES[layer.op] - (group.pieces - pieces) * entries // GATES[layer.op])
     if layer.op == "ConvTranspose":
         entries *= layer.group
     return np.asarray(layer.channels - (group.pieces - pieces) * entries)

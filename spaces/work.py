@@ -16,6 +16,11 @@ def multiply_adds(graph: Graph) -> dict[str, int]:
         transposed = layer.op == "ConvTranspose"  # each input, not each output, meets all weights of its channel
         weights = math.prod(layer.shape) // (layer.shape[0] if transposed else layer.channels)
         work[name] = 0
+        if layer.recurrent:  # every step of every sequence meets all weights
+            reads = (nodes[node].inputs[0] for node in layer.nodes)
+            steps = (graph.shapes[value.name or ""][:2] for value in reads if value is not None)
+            work[name] = math.prod(layer.shape) * sum(map(math.prod, steps))
+            continue
         for node in (nodes[node] for node in layer.nodes):
             value = node.inputs[0] if transposed else node.outputs[0]
             work[name] += weights * math.prod(graph.shapes[(value.name if value is not None else "") or ""])

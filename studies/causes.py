@@ -10,8 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from ..spaces.candidate import DYNAMIC
 from ..spaces.convolution import INPUTS, LEAST_OUTPUTS, OUTPUTS
 from ..spaces.integer_ops import OPS
+from ..spaces.recurrent import GATES
 from .texts import time_text
 
 NEXT_TO_NOTHING = 0.005  # of the time: half of what the ratio of two timings drifts by
@@ -24,6 +26,7 @@ DENSE_SPEEDUP = 3.0  # integer against float where nothing was measured: 3.0-3.9
 DEPTHWISE_SPEEDUP = ((9, 1.2), (25, 0.64), (49, 0.53))  # by taps at most
 GROUPED_SPEEDUP = ((2, 1.7), (4, 0.8), (16, 0.26))  # by groups at most
 LEAST_SPEEDUP = 0.26
+DYNAMIC_SPEEDUP = 2.0  # of an LSTM: 1.2 with 64 hidden units, 1.7 to 2.1 with 128, 2.6 to 3.0 with 256
 PRUNE = "prune"  # begins the name of a change that removes channels
 
 
@@ -46,6 +49,7 @@ class LayerFacts:
         group, taps, axes: groups, kernel positions and spatial axes; 1, 1 and 0 for Gemm and MatMul.
         dilated: whether it has dilations above 1.
         dense_speedup: what integers gained in the plain layers of this candidate, for equal multiply-adds; None: not known.
+        dynamic_form: whether the runtime can find the grid of its inputs at each inference.
         pruning: (channel group, next ratio, what it would save in ms), or None where no channels can be removed.
     """
 
@@ -71,6 +75,7 @@ class LayerFacts:
     dilated: bool = False
     dense_speedup: float | None = None
     pruning: tuple[str, float, float] | None = None
+    dynamic_form: bool = False
 
     @property
     def depthwise(self) -> bool:
@@ -150,6 +155,9 @@ def integer_speedup(facts: LayerFacts) -> float:
 
 
 def _to_integer(facts: LayerFacts) -> Change | None:
+    if facts.kernel == "float" and facts.dynamic_form and not facts.integer_form:
+        saved = facts.candidate_ms * (1 - 1 / DYNAMIC_SPEEDUP)
+        return Change("dynamic", f"activation_bits 8 in form {DYNAMIC!r}", saved)
     if facts.kernel != "float" or not facts.integer_form:
         return None
     saved = facts.candidate_ms * (1 - 1 / integer_speedup(facts)) + facts.removable_ms
@@ -176,6 +184,9 @@ def _in_float(facts: LayerFacts) -> bool:
 
 def _lacking_form(facts: LayerFacts) -> str:
     what = {"Conv": "convolution", "ConvTranspose": "transposed convolution"}.get(facts.op, facts.op)
+    if facts.op in GATES:
+        way = f" but in form {DYNAMIC!r}" if facts.dynamic_form else ""
+        return f"no integer kernel for {'an' if facts.op == 'LSTM' else 'a'} {facts.op}{way}"
     if facts.axes and facts.axes != 2:
         return f"no integer kernel for a {facts.axes}-D {what}"
     how = "dilated " if facts.dilated else "grouped " if facts.group > 1 else "such a "

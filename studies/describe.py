@@ -6,7 +6,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..spaces.candidate import NATIVE
+from ..spaces.candidate import DYNAMIC, NATIVE
 from ..spaces.groups import channel_groups
 from .study import STUDY_FILE, ready_made
 
@@ -70,7 +70,9 @@ def _lacks(study: Study, layer: Layer) -> list[str]:
     rules, table, runtime = study.rules, study.settings.space, study.target.runtime
     found = []
     if 8 in table.activation_bits and not rules.has_integer_kernel(study.graph, layer):
-        found.append(f"{runtime} has no integer kernel for it: activation_bits is 32")
+        dynamic = DYNAMIC in rules.forms(study.graph, layer)
+        more = f" but in form {DYNAMIC!r}, which is offered where it is faster" if dynamic else ""
+        found.append(f"{runtime} has no integer kernel for it: activation_bits is 32{more}")
     if any(table.sparsities) and not rules.sparse:
         found.append(f"{runtime} is given all weights, those at zero as well: sparsity is 0")
     return found

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..spaces.attribution import Place
-from ..spaces.candidate import Candidate
+from ..spaces.candidate import DYNAMIC, Candidate
 from ..spaces.domains import TO_FLOAT, TO_INTEGER
 from ..spaces.kernels import Kernel
 from ..spaces.narrow import inputs_of_group
@@ -99,6 +99,7 @@ def layer_facts(
                 op=layer.op,
                 kernel=_kernel(candidate, name, after),
                 integer_form=rules.has_integer_kernel(narrow, layer),
+                dynamic_form=DYNAMIC in rules.forms(narrow, layer),
                 reference_ms=before.layer_ms(name),
                 candidate_ms=own,
                 share=own / after.kernels_ms if after.kernels_ms else 0.0,

@@ -108,10 +108,9 @@ class Timing:
             slots = [reference, *(candidates[number] for number in active)]
             turns = [(which, slots[which]) for which in order.permutation(len(slots)).tolist()]
             run = [(which, slot) for which, slot in turns if slot is not None]
-            told: list[float] = target.timed([slot for _, slot in run])
-            seconds: dict[int, float] = dict(zip((which for which, _ in run), told, strict=True))
+            seconds = dict(zip([which for which, _ in run], target.timed([slot for _, slot in run]), strict=True))
             for place, number in enumerate(active, start=1):
-                times[number].append([seconds[0], seconds[place] if place in seconds else seconds[0]])
+                times[number].append([seconds[0], seconds[place if place in seconds else 0]])
             took += (time.perf_counter() - begun) / (len(slots) / 2)
             active = [number for number in active if not self._done(times[number], took, subjects[number])]
         return [np.array(each) for each in times]

@@ -81,7 +81,7 @@ def decided(monkeypatch, graph, times, whole=(1.1, 1.1)) -> dict[str, Offer]:
     def measured(single, *_):
         asked.append(single.digest)
         layer = next(iter(single.layers.values()))
-        forms = layer_speed.valid_forms(single, layer)
+        forms = OnnxRuntime().rules.forms(single, layer)
         return {way: WayTime(*time) for way, time in times.items() if way[0] in forms}
 
     monkeypatch.setattr(layer_speed, "_times", measured)
@@ -153,7 +153,7 @@ def test_what_the_whole_model_cannot_tell_is_not_held_against_integers(graph, mo
     times = {(form, bits): (2.0 if bits == 8 else 1.0, 0.0, 0.0) for form in ("native", "phases") for bits in (8, 32)}
     monkeypatch.setattr(layer_speed, "_times", lambda single, *_: {
         way: WayTime(*time) for way, time in times.items()
-        if way[0] in layer_speed.valid_forms(single, next(iter(single.layers.values())))
+        if way[0] in OnnxRuntime().rules.forms(single, next(iter(single.layers.values())))
     })  # fmt: skip
     monkeypatch.setattr(layer_speed, "_whole_ratios", fails)
     assert layer_offers(graph, OnnxRuntime("a machine where the whole model fails"), FEED) == {}
@@ -168,7 +168,7 @@ def test_a_layer_that_does_not_run_takes_no_part_in_the_whole_model(graph, monke
         layer = next(iter(single.layers.values()))
         if layer.op == "MatMul":
             raise BuildError("no such kernel")
-        ways = [(form, bits) for form in layer_speed.valid_forms(single, layer) for bits in (8, 32)]
+        ways = [(form, bits) for form in ("native", "phases") for bits in (8, 32)]
         return {way: WayTime(2.0 if way[1] == 8 and layer.channels == 16 else 1.0, 0.0, 0.0) for way in ways}
 
     asked = []
@@ -188,3 +188,42 @@ def test_a_layer_that_does_not_run_is_left_as_it_is(graph, monkeypatch):
 
     monkeypatch.setattr(layer_speed, "_times", fails)
     assert layer_offers(graph, OnnxRuntime("a machine that fails"), FEED) == {}
+
+
+@pytest.mark.parametrize(
+    ("dynamic", "calibrated", "offered"),
+    [(0.5, (0.5, 0.1, 0.1), 0.5), (0.5, (0.4, 0.0, 0.05), None), (0.97, (2.0, 0.1, 0.1), None)],
+)
+def test_grids_found_at_each_inference_are_offered_where_they_beat_float_and_calibrated_ones(
+    dynamic, calibrated, offered, graph, monkeypatch
+):
+    times = {("native", 8): calibrated, ("native", 32): (1.0, 0.0, 0.0), ("dynamic", 8): (dynamic, 0.0, 0.0)}
+    offers = decided(monkeypatch, graph, times)
+    assert ("mix" in offers and "dynamic" in offers["mix"].forms) == (offered is not None)
+    if offered is not None:
+        assert (
+            offers["mix"].forms["dynamic"].times == pytest.approx({8: offered})
+            and offers["mix"].forms["dynamic"].size == 1.0
+        )
+
+
+@pytest.mark.parametrize("op", ["LSTM", "GRU"])
+def test_a_recurrent_layer_is_cut_out_and_timed(op, tmp_path):
+    gates = {"LSTM": 4, "GRU": 3}[op]
+    random = np.random.default_rng(0)
+    made = helper.make_graph(
+        [helper.make_node(op, ["x", "w", "r"], ["", "y"], "core", hidden_size=16)],
+        "rows",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [6, 2, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 2, 16])],
+        [
+            numpy_helper.from_array(random.random((1, 16 * gates, width), np.float32) - 0.5, name)
+            for name, width in (("w", 8), ("r", 16))
+        ],
+    )
+    path = tmp_path / "model.onnx"
+    onnx.save(helper.make_model(made, opset_imports=[helper.make_opsetid("", 21)], ir_version=10), path)
+    graph = capture_onnx(path)
+    times = layer_speed._times(single_layer(graph, graph.layers["core"]), OnnxRuntime())
+    assert set(times) == {("native", 32)} | ({("dynamic", 8)} if op == "LSTM" else set())
+    assert all(way.core > 0 for way in times.values())

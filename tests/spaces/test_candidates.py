@@ -9,14 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slimfront.spaces.candidate import ACTIVATION_BITS, FORM_NAMES, WEIGHT_BITS, Candidate, LayerChoice
+from slimfront.spaces.candidate import ACTIVATION_BITS, DYNAMIC, FORM_NAMES, WEIGHT_BITS, Candidate, LayerChoice
 from slimfront.spaces.errors import InputError
 
 choices = st.one_of(
     st.builds(
         LayerChoice, st.sampled_from([bits for bits in WEIGHT_BITS if bits <= 8]), st.sampled_from(ACTIVATION_BITS)
     ),
-    st.builds(LayerChoice, st.sampled_from(WEIGHT_BITS), form=st.sampled_from(FORM_NAMES)),
+    st.builds(LayerChoice, st.sampled_from(WEIGHT_BITS), form=st.sampled_from([n for n in FORM_NAMES if n != DYNAMIC])),
+    st.builds(LayerChoice, st.sampled_from([2, 8]), st.just(8), form=st.just(DYNAMIC)),
 )
 names = st.text(min_size=1, max_size=8)
 candidates = st.builds(
@@ -141,7 +142,7 @@ def test_integer_activations_need_integer_weights(weight_bits):
         ({"layers": {"a": {"form": "phase"}}}, r"layer 'a': form must be .* got 'phase' \(did you mean 'phases'\?\)"),
         (
             {"layers": {"a": {"form": ["phases"]}}},
-            r"layer 'a': form must be one of native, phases, but got \['phases'\]",
+            r"layer 'a': form must be one of native, phases, dynamic, but got \['phases'\]",
         ),
         ([], r"must be a JSON object, but got list"),
         (None, r"must be a JSON object, but got NoneType"),

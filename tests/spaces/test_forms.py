@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slimfront.spaces.build import Builder
-from slimfront.spaces.candidate import FORM_NAMES, NATIVE, Candidate, LayerChoice
+from slimfront.spaces.candidate import DYNAMIC, FORM_NAMES, NATIVE, Candidate, LayerChoice
 from slimfront.spaces.errors import InputError
 from slimfront.spaces.forms import FORMS, formed, valid_forms
 from slimfront.spaces.groups import fitting
 from slimfront.spaces.space import make_space
 
 NEAREST = 'mode="nearest",coordinate_transformation_mode="asymmetric",nearest_mode="floor"'
-FORMED = [name for name in FORM_NAMES if name != NATIVE]
+FORMED = list(FORMS)
 
 
 def upsampled(kernel, pads, factors, channels=(3, 4), bias=True, seed=0, **changed):
@@ -54,7 +54,7 @@ def equal(run, reference):
 
 
 def test_every_name_has_a_form():
-    assert tuple(FORMS) == FORM_NAMES[1:] and FORM_NAMES[0] == NATIVE
+    assert (NATIVE, *FORMS, DYNAMIC) == FORM_NAMES
 
 
 @st.composite
@@ -296,6 +296,6 @@ def test_a_glob_holds_the_form_where_a_layer_can_take_it(network):
 
 def test_a_form_that_does_not_exist_is_refused_with_the_nearest():
     with pytest.raises(
-        InputError, match=re.escape("form must be one of native, phases, but got 'phase' (did you mean")
+        InputError, match=re.escape("form must be one of native, phases, dynamic, but got 'phase' (did you mean")
     ):
         LayerChoice(form="phase")

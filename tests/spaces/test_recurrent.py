@@ -11,12 +11,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from slimfront.objectives.target import OnnxRuntime
+from slimfront.spaces.attribution import working_for
 from slimfront.spaces.build import Builder
-from slimfront.spaces.candidate import Candidate, LayerChoice
+from slimfront.spaces.candidate import DYNAMIC, Candidate, LayerChoice
 from slimfront.spaces.capture import capture_module, capture_onnx
 from slimfront.spaces.graph import serialized
 from slimfront.spaces.groups import channel_groups
-from slimfront.spaces.narrow import kept_outputs
+from slimfront.spaces.narrow import kept_inputs, kept_outputs
 from slimfront.spaces.packing import packed_bytes
 from slimfront.spaces.prune import pruned, removed_entries
 from slimfront.spaces.recurrent import inputs_name, with_inputs
@@ -282,3 +284,35 @@ def test_files_for_openvino_compute_the_same_and_have_no_unpacking_left(name, bu
             "Concatenation",
             "Reorder",
         }
+
+
+@pytest.mark.parametrize(
+    "name", ["lstm without biases", "gru", "bidirectional lstm", "lstm of sequences of several lengths"]
+)
+def test_the_skeleton_of_a_recurrent_candidate_runs_the_kernels_of_its_build(name, builders, tmp_path):
+    """The latency predictor asks skeletons: their kernels have to be those of the file, and to be told apart by their work."""
+    case = CASES[name]
+    builder = builders(case)
+    forms = ["native"] if case.op == "GRU" else ["native", DYNAMIC]
+    path, keys = tmp_path / "model.onnx", set()
+    for form in forms:
+        choice = LayerChoice(4, 8, form=DYNAMIC) if form == DYNAMIC else LayerChoice(4)
+        for groups in ({}, {"core": 0.5}):
+            candidate = builder.fitting(Candidate({"core": choice, "head": LayerChoice(8)}, groups))
+            found = []
+            for make in (builder.build, builder.skeleton):
+                make(candidate).save(path)
+                found.append(OnnxRuntime("here").kernels(path, {"x": builder.graph.inputs[0].shape}))
+            built, skeleton = (Counter(kernel.key for kernel in kernels) for kernels in found)
+            assert built == skeleton
+            (core,) = (kernel for kernel in found[0] if kernel.short_op.endswith(case.op))
+            keys.add(core.key)
+            small = builder.removed(candidate)
+            layer = builder.equalised.layers["core"]
+            rows, columns = (len(kept) if kept is not None else whole for kept, whole in (
+                (kept_outputs(layer, small), layer.channels), (kept_inputs(layer, small), layer.shape[2])
+            ))  # fmt: skip
+            assert core.multiply_adds == STEPS * case.batch * rows * columns
+            assert (core.integer, core.is_product) == (form == DYNAMIC, True)
+            assert set(working_for(found[0], builder.build(candidate), builder.graph)) >= {"core", "head"}
+    assert len(keys) == 2 * len(forms)

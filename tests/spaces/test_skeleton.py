@@ -14,7 +14,7 @@ import pytest
 from slimfront.objectives.calibration import draw
 from slimfront.objectives.target import OnnxRuntime
 from slimfront.spaces.build import Builder
-from slimfront.spaces.candidate import Candidate, LayerChoice
+from slimfront.spaces.candidate import DYNAMIC, Candidate, LayerChoice
 from slimfront.spaces.capture import capture_onnx
 from slimfront.spaces.forms import valid_forms
 from slimfront.spaces.groups import fitting
@@ -69,8 +69,12 @@ def drawn(builder: Builder, count: int, step: int) -> list[Candidate]:
     found = [Candidate(dict.fromkeys(able, LayerChoice(8, 8))), Candidate(dict.fromkeys(space.choices, LayerChoice(4)))]
     for number in range(count):
         candidate = draw(space, random)
-        formed = [name for name, layer in graph.layers.items() if len(valid_forms(graph, layer)) > 1]
-        layers = {name: replace(candidate.choice(name), form="phases") for name in formed if random.random() < 0.5}
+        layers = {}
+        for name, layer in graph.layers.items():
+            for form in (form for form in valid_forms(graph, layer)[1:] if random.random() < 0.5):
+                layers[name] = (
+                    LayerChoice(5, 8, form=form) if form == DYNAMIC else replace(candidate.choice(name), form=form)
+                )
         repair = "sequential" if number % 3 == 2 else "static"
         found.append(replace(candidate, layers={**candidate.layers, **layers}, repair=repair))
     return [fitting(graph, candidate) for candidate in found]

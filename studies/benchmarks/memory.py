@@ -14,7 +14,6 @@ import argparse
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from zoo import MODELS, load
@@ -141,8 +140,10 @@ def made(seed: int, path: Path) -> Path:
             side = int(random.choice([1, 3]))
             shape = (channels, channels, side, side) if kind == "Conv" else (8, 8)
             weights.append(numpy_helper.from_array(random.normal(0, 0.2, shape).astype(np.float32), f"w{number}"))
-            pads: dict[str, Any] = {"pads": [side // 2] * 4} if kind == "Conv" else {}
-            nodes.append(helper.make_node(kind, [last, f"w{number}"], [f"{name}_linear"], **pads))
+            layer = helper.make_node(kind, [last, f"w{number}"], [f"{name}_linear"])
+            if kind == "Conv":
+                layer.attribute.append(helper.make_attribute("pads", [side // 2] * 4))
+            nodes.append(layer)
             nodes.append(helper.make_node("Relu", [f"{name}_linear"], [name]))
         last = name
     nodes.append(helper.make_node("Identity", [last], ["y"]))

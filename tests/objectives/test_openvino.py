@@ -9,6 +9,7 @@ import pytest
 
 from slimfront.objectives.agreement import LEAST_DB, Agreement
 from slimfront.objectives.kernel_profile import Rounds
+from slimfront.objectives.memory import measure_once
 from slimfront.objectives.protocol import OpenModel, Subject
 from slimfront.objectives.runtimes import RUNTIMES, make_target
 from slimfront.objectives.samples import Samples
@@ -97,6 +98,29 @@ def test_models_are_timed_in_turn_like_any(model):
         Subject(OpenModel(model, samples, 1, target), OpenModel(model, samples, 1, target))
     )
     assert readings["speedup"].low <= readings["speedup"].value <= readings["speedup"].high
+
+
+def test_memory_is_told_from_the_tensors_that_are_alive_at_once(tmp_path):
+    """Two tensors of 16 MB, of which both are needed for a moment."""
+    import onnx
+    from onnx import numpy_helper
+
+    parsed = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 21]> g (float[1,4,512,512] x) => (float[1,16,1,1] y) '
+        "{ a = Conv<pads=[1,1,1,1]>(x, w) b = Conv<pads=[1,1,1,1]>(a, v) y = GlobalMaxPool(b) }"
+    )
+    random = np.random.default_rng(0)
+    for name, inputs in {"w": 4, "v": 16}.items():
+        weight = random.standard_normal((16, inputs, 3, 3)).astype(np.float32)
+        parsed.graph.initializer.append(numpy_helper.from_array(weight, name))
+    path = tmp_path / "model.onnx"
+    onnx.save(onnx.shape_inference.infer_shapes(parsed), path)
+    alive = 2 * 4 * 16 * 512**2
+    told = OpenVino().predicted_memory(path, {"x": (1, 4, 512, 512)})
+    found = measure_once(OpenModel(path, Samples({"x": pictures(1, 4, 512, 512)}), target=OpenVino()))
+    assert alive <= told.running_bytes - told.loading_bytes < 1.1 * alive
+    assert found["running"] > alive
+    assert told.peak_bytes == pytest.approx(max(found.values()), rel=0.15)
 
 
 def test_agreement_is_high_where_both_compute_the_same(model):

@@ -10,11 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .device.lock import LOCK_FILE, LOOK_SECONDS
+
 if TYPE_CHECKING:
     from filelock import BaseFileLock
-
-LOCK_FILE = "slimfront-timing.lock"
-LOOK_SECONDS = 0.05
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from slimfront.objectives import machine
+from slimfront.objectives.device.lock import MachineLock
 
 HOLD = """
 import sys
@@ -71,6 +72,26 @@ def test_a_file_of_another_user_leaves_this_user_with_a_lock_of_its_own(folder, 
     monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
     with machine.machine_to_itself():
         assert [path for path in folder.glob("*.lock") if path.name != machine.LOCK_FILE]
+
+
+def test_a_runner_takes_the_same_lock_without_the_library_that_others_take_it_with(folder):
+    pytest.importorskip("fcntl")
+    lock, first = MachineLock(), holder()
+    waited = []
+
+    def wait():
+        waited.append(lock.held)
+        if len(waited) == 3:
+            first.communicate()
+
+    lock.acquire(wait)
+    assert lock.held and len(waited) >= 3 and not any(waited)
+    second = subprocess.Popen([sys.executable, "-c", HOLD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with pytest.raises(subprocess.TimeoutExpired):
+        second.wait(timeout=1.5)
+    lock.release()
+    assert second.stdout.readline() == "held\n"
+    second.communicate()
 
 
 def test_work_that_can_wait_waits_while_something_is_timed_but_not_for_ever(folder):

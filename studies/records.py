@@ -33,7 +33,7 @@ class Record:
     Attributes:
         study: digest of the study.
         key: the candidate's key.
-        stage: "claim", "proposal", "prediction", "build", "glance", "quality", "timing".
+        stage: "claim", "proposal", "prediction", "build", "glance", "quality", "memory", "timing".
         environment: digest of the environment it was measured in.
         state: "done", "failed" or "predicted".
         trial: the candidate's number in the run.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..spaces.errors import BuildError, InputError
-from .protocol import About, Reading, Subject
+from .protocol import About, FurtherObjective, Reading, Subject
 from .samples import Samples
 
 
@@ -16,7 +16,8 @@ class Own:
 
     Args:
         name: the objective's; its value is read under it as well.
-        function: is given the `Subject`; returns a number, or numbers by name with one under the objective's own.
+        function: is given the `Subject`; returns a number, or numbers by name with one under the objective's own; the others
+            are read under its name and theirs.
         about: the value.
     """
 
@@ -40,12 +41,12 @@ class Own:
                 f"objectives.{self.name}.function must return a number under {self.name!r}, but has {found}"
             )
         units = {name: about.unit for name, about in self.readings.items()}
-        return {
-            str(name): Reading(
-                _number(self.name, value), units.get(name, ""), how="measured by the study's own function"
-            )
+        how = "measured by the study's own function"
+        readings = {
+            str(name): Reading(_number(self.name, value), units.get(name, ""), how=how)
             for name, value in values.items()
         }
+        return _prefixed(readings, self)
 
 
 class Given:
@@ -83,7 +84,17 @@ class Given:
                 )
         for reading in found.values():
             _number(self.name, reading.value)
-        return found
+        return _prefixed(found, self)
+
+
+def _prefixed(readings: Mapping[str, Reading], objective: FurtherObjective) -> dict[str, Reading]:
+    """Return readings so that those which nobody announced cannot take the place of another objective's."""
+    return {
+        name
+        if name in objective.readings or name.startswith(f"{objective.name}_")
+        else f"{objective.name}_{name}": reading
+        for name, reading in readings.items()
+    }
 
 
 def _number(name: str, value: Any) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -36,7 +37,15 @@ class Further:
     @cached_property
     def criteria(self) -> tuple[Criterion, ...]:
         """What is asked of them. Raises `InputError` as `objectives`."""
-        return tuple(map(Criterion.of, self.objectives, self.tables.values()))
+        found = tuple(map(Criterion.of, self.objectives, self.tables.values()))
+        readings = Counter(reading for criterion in found for reading in criterion.readings)
+        for criterion in found:
+            twice = [reading for reading in criterion.readings if readings[reading] > 1]
+            if twice:
+                raise InputError(
+                    f"objectives.{criterion.name} reads {twice[0]!r}, as another objective does: name it anew"
+                )
+        return found
 
     @property
     def in_memory(self) -> list[str]:

@@ -27,15 +27,14 @@ BUILT_IN: Mapping[str, type[Diversity | Texture | WorstGroup | Memory]] = {
 }
 OWN = ("function", "maximise", "title", "unit")  # keys of one's own objectives
 OF_DIVERSITY = ("neighbours", "features")
-TAKEN = {  # names of stages, and of the readings and the keys of a row that are there without any
-    *("build", "prediction", "proposal", "claim", "glance", "agreement", "quality", "timing", "size", "latency"),
-    *("knee", "trial", "candidate", "sha256", "size_bytes", "speedup", "speedup_low", "speedup_high", "latency_ms"),
-    *("latency_low_ms", "latency_high_ms", "predicted_speedup", "psnr_db", "fidelity_db", "ssim", "worst_psnr_db"),
-    *("front_probability", "state", "reason", "stages", "reference", "test", "psnr", "drop_db", "base", "feasible"),
-    *("kind", "label", "on_front", "reference_ms", "reference_drift", "disturbed", "float_fallbacks", "plain"),
-    "predicted_memory_bytes",
-}
-
+THERE = """
+    build prediction proposal claim glance agreement quality timing knee size latency psnr plain
+    trial candidate sha256 state reason stages reference test front_probability kind label on_front base feasible
+    size_bytes speedup speedup_low speedup_high latency_ms latency_low_ms latency_high_ms predicted_speedup
+    psnr_db fidelity_db ssim worst_psnr_db drop_db glance_psnr_db glance_fidelity_db agreement_db
+    reference_ms reference_drift disturbed float_fallbacks bits integer pruned predicted_memory_bytes
+"""  # names of stages, preferences, readings and columns that are there without any
+TAKEN = frozenset(THERE.split())
 STRICT = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)  # of all tables of a study file
 
 Load = Callable[[str, str], Callable[..., Any]]
@@ -136,7 +135,7 @@ def _check(name: str, table: ObjectiveTable) -> None:
 
 
 def _taken() -> set[str]:
-    return {*TAKEN, *(reading for kind in BUILT_IN.values() for reading in kind.readings)}
+    return {*TAKEN, *BUILT_IN, *(reading for kind in BUILT_IN.values() for reading in kind.readings)}
 
 
 def make_objective(name: str, table: ObjectiveTable, load: Load) -> FurtherObjective:

@@ -489,7 +489,7 @@ def test_a_module_of_several_inputs_is_measured(run_cli: Cli, tmp_path: Path):
         (["search", "paintin"], "painting"),
         (["search", "painting", "--trials", "many"], "--trials"),
         (["front", "nowhere"], "nowhere"),
-        (["pick", "nowhere", "--prefer", "beauty"], "beauty"),
+        (["pick", "nowhere", "--prefer", "beauty"], "nowhere"),
         (["explain", "nowhere", "--trial", "1"], "nowhere"),
         (["explain", "nowhere"], "--trial"),
         (["verify", "nowhere"], "nowhere"),

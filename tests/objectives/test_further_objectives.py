@@ -216,11 +216,12 @@ def test_groups_that_are_not_there_are_asked_for(digits):
 
 def test_a_function_of_ones_own_is_given_the_subject_and_its_numbers_are_read(digits):
     def sharpness(subject):
-        return {"sharpness": subject.model.outputs.max(), "more": 2}
+        return {"sharpness": subject.model.outputs.max(), "psnr_db": 2}
 
     readings = Own("sharpness", sharpness, About("sharpness", "dB")).measure(subject(digits, digits))
     assert (readings["sharpness"].value, readings["sharpness"].unit) == (1.0, "dB")
-    assert (readings["more"].value, readings["more"].unit) == (2.0, "")
+    assert (readings["sharpness_psnr_db"].value, readings["sharpness_psnr_db"].unit) == (2.0, "")
+    assert "psnr_db" not in readings  # it is another's
 
 
 @pytest.mark.parametrize(

@@ -186,6 +186,19 @@ def test_objects_in_memory_are_measured_by_the_process_that_has_them(tiny_model,
         _ = saved.further.objectives
 
 
+def test_two_objectives_do_not_read_the_same(tiny_model, pictures):
+    class Meter:
+        def __init__(self):
+            self.readings = {"energy_j": About("energy", "J")}
+
+        def measure(self, subject):
+            return {}
+
+    study = Study(tiny_model, pictures(4, 1), pictures(3, 2), objectives={"one": Meter(), "two": Meter()})
+    with pytest.raises(InputError, match=r"objectives\.one reads 'energy_j', as another objective does"):
+        _ = study.criteria
+
+
 @given(st.lists(st.tuples(*[st.integers(0, 3)] * 4), min_size=1, max_size=12))
 def test_dominance_in_four_dimensions_is_that_of_its_definition(rows):
     points = np.array(rows, float)

@@ -65,8 +65,8 @@ def training_crops(count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor
             image = sizes[rng.integers(len(sizes))]
             top, left = (rng.integers(side - CROP + 1) for side in image.shape[:2])
             crop = other_colours(image[top : top + CROP, left : left + CROP], rng)
-        crop = np.rot90(crop, rng.integers(4)).transpose(2, 0, 1)
-        crop = np.round(255.0 * crop[..., :: rng.choice([-1, 1])]).astype(np.uint8)
+        crop = np.rot90(crop, int(rng.integers(4))).transpose(2, 0, 1)
+        crop = np.round(255.0 * crop[..., :: int(rng.choice([-1, 1]))]).astype(np.uint8)
         inputs[i] = torch.from_numpy(crop)
         for k, style in enumerate(STYLES):
             targets[i, k] = torch.from_numpy(data.painted(crop / 255.0, style))
@@ -75,7 +75,7 @@ def training_crops(count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor
 
 def train(network: nn.Module, inputs: Tensor, targets: Tensor, options: argparse.Namespace) -> None:
     """L1 loss; Adam with one cycle; every batch has all styles, each on crops of its own."""
-    network.train().to(memory_format=torch.channels_last)
+    network.train()
     optimizer = torch.optim.Adam(network.parameters(), options.rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, options.rate, options.steps, pct_start=0.15)
     held_out, began, mean_loss = data.evaluation(), time.time(), 0.0

@@ -69,7 +69,7 @@ def training_crops(count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor
 
 def train(network: nn.Module, small: Tensor, large: Tensor, options: argparse.Namespace) -> None:
     """L1 loss; Adam with one cycle; every crop turned and mirrored at random."""
-    network.train().to(memory_format=torch.channels_last)
+    network.train()
     optimizer = torch.optim.Adam(network.parameters(), options.rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, options.rate, options.steps, pct_start=0.1)
     held_out, began, mean_loss = data.evaluation(), time.time(), 0.0

@@ -37,17 +37,17 @@ TEST_CROPS = {"coffee": [(top, left) for top in (60, 210) for left in (40, 172, 
 
 def calibration() -> dict[str, NDArray]:
     """Crops of training photographs: `input`, float32 [16, 3, 128, 128] in 0..1, and their paintings, `target`."""
-    return _with_target(_crops(CALIBRATION_CROPS))
+    return _with_target(crops(CALIBRATION_CROPS))
 
 
 def evaluation() -> dict[str, NDArray]:
     """Crops of the cat: `input`, float32 [8, 3, 128, 128] in 0..1, and their paintings, `target`, uint8 alike."""
-    return _with_target(_crops(EVALUATION_CROPS))
+    return _with_target(crops(EVALUATION_CROPS))
 
 
 def test() -> dict[str, NDArray]:
     """Crops of the cup of coffee, as `evaluation`."""
-    return _with_target(_crops(TEST_CROPS))
+    return _with_target(crops(TEST_CROPS))
 
 
 def photograph(name: str) -> NDArray[np.float32]:
@@ -58,12 +58,13 @@ def photograph(name: str) -> NDArray[np.float32]:
     return pixels.astype(np.float32) / 255.0
 
 
-def _crops(places: dict[str, list[tuple[int, int]]]) -> NDArray[np.float32]:
-    crops = []
+def crops(places: dict[str, list[tuple[int, int]]]) -> NDArray[np.float32]:
+    """Crops [N, 3, 128, 128] in 0..1 of photographs: the corners (top, left) by name."""
+    found = []
     for name, corners in places.items():
         image = photograph(name)
-        crops += [image[top : top + SIDE, left : left + SIDE] for top, left in corners]
-    return np.ascontiguousarray(np.stack(crops).transpose(0, 3, 1, 2))
+        found += [image[top : top + SIDE, left : left + SIDE] for top, left in corners]
+    return np.ascontiguousarray(np.stack(found).transpose(0, 3, 1, 2))
 
 
 def _with_target(inputs: NDArray[np.float32]) -> dict[str, NDArray]:

@@ -73,7 +73,7 @@ def training_crops(count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor
     Returns:
         Two uint8 tensors [count, 3, 96, 96].
     """
-    scaled = {name: _at_scales(data.photograph(name)) for name in data.TRAINING}
+    scaled = {name: at_scales(data.photograph(name)) for name in data.TRAINING}
     shares = np.array([SHARES[name] for name in data.TRAINING])
     inputs = torch.empty(count, 3, CROP, CROP, dtype=torch.uint8)
     targets = torch.empty_like(inputs)
@@ -83,7 +83,7 @@ def training_crops(count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor
             sizes = scaled[rng.choice(data.TRAINING, p=shares / shares.sum())]
             image = sizes[rng.integers(len(sizes))]
             top, left = (rng.integers(side - CROP + 1) for side in image.shape[:2])
-            crop = _other_colours(image[top : top + CROP, left : left + CROP], rng)
+            crop = other_colours(image[top : top + CROP, left : left + CROP], rng)
         crop = np.round(255.0 * crop)
         painting = np.round(255.0 * oil_paint(crop / 255.0))
         inputs[i] = torch.from_numpy(crop.astype(np.uint8)).permute(2, 0, 1)
@@ -150,12 +150,13 @@ def turned(images: Tensor, turns: int, mirrored: bool) -> Tensor:
     return (images.float() / 255.0).contiguous(memory_format=torch.channels_last)
 
 
-def _at_scales(photograph: NDArray) -> list[NDArray]:
+def at_scales(photograph: NDArray) -> list[NDArray]:
+    """The photograph at those of the scales at which it is still larger than a crop."""
     sizes = [s for s in SCALES if s * min(photograph.shape[:2]) >= 1.5 * CROP]
     return [np.clip(rescale(photograph, s, channel_axis=2, anti_aliasing=s < 1), 0.0, 1.0) for s in sizes]
 
 
-def _other_colours(crop: NDArray, rng: np.random.Generator) -> NDArray:
+def other_colours(crop: NDArray, rng: np.random.Generator) -> NDArray:
     """The crop lighter or darker and tinted, grey ones more, now and then with its channels exchanged."""
     grey = np.array_equal(crop[..., 0], crop[..., 1])
     tint = rng.uniform(-0.5, 0.5, 3) if grey else rng.uniform(-0.15, 0.15, 3)

@@ -1,0 +1,1 @@
+"""The ready-made study `styles`: one network that paints photographs in four styles."""

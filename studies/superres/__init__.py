@@ -1,0 +1,1 @@
+"""The ready-made study `superres`: photographs at twice their size."""

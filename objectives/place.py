@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from .remote_engine import RemoteEngine
 
 
+TOGETHER_SECONDS = 1.0
+
+
 @dataclass(frozen=True)
 class Placed:
     """A target that runs here, or on a device.
@@ -23,6 +26,11 @@ class Placed:
     """
 
     device: RemoteEngine | None = field(default=None, kw_only=True)
+
+    @property
+    def together_seconds(self) -> float:
+        """Seconds of rounds that are asked for at once: a processor that rests between rounds runs the next one otherwise."""
+        return 0.0 if self.device is None else TOGETHER_SECONDS
 
     def timed(self, slots: Sequence[Slot]) -> list[float]:
         """Run sessions one after another where they are; return the mean seconds of a run of each (`engine.timed`)."""

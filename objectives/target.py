@@ -35,6 +35,7 @@ class Target(Protocol):
         runtime: its name, for people.
         fingerprint: what times belong to: equal where they may be compared.
         rules: how candidates are made for it.
+        together_seconds: of rounds of a timing that are asked for at once; 0 asks for one after the other.
     """
 
     @property
@@ -45,6 +46,9 @@ class Target(Protocol):
 
     @property
     def rules(self) -> Rules: ...  # noqa: D102
+
+    @property
+    def together_seconds(self) -> float: ...  # noqa: D102
 
     def open(self, model: Path | bytes) -> Session:
         """Open a model: an ONNX file, or its bytes.

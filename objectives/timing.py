@@ -23,8 +23,8 @@ from .target import Slot
 class Timing:
     """Reads `speedup`, `reference_ms`, `reference_drift` and `disturbed`.
 
-    One timing at a time on a machine: others wait. The clock that counts is that of the machine that runs the models: a round
-    is one request to a device.
+    One timing at a time on a machine: others wait. The clock that counts is that of the machine that runs the models. A device
+    is asked for several rounds at once, so that it does not rest between them.
 
     Attributes:
         warmups: untimed runs of each model; a single one where that takes a good part of ``seconds``.
@@ -103,16 +103,22 @@ class Timing:
         times: list[list[list[float]]] = [[] for _ in subjects]
         active = list(range(len(subjects)))
         took = 0.0
+        count = 1
         while active:
             begun = time.perf_counter()
             slots = [reference, *(candidates[number] for number in active)]
-            turns = [(which, slots[which]) for which in order.permutation(len(slots)).tolist()]
-            run = [(which, slot) for which, slot in turns if slot is not None]
-            seconds = dict(zip([which for which, _ in run], target.timed([slot for _, slot in run]), strict=True))
-            for place, number in enumerate(active, start=1):
-                times[number].append([seconds[0], seconds[place if place in seconds else 0]])
-            took += (time.perf_counter() - begun) / (len(slots) / 2)
+            rounds = [_turns(slots, order) for _ in range(count)]
+            seconds = iter(target.timed([slot for turns in rounds for _, slot in turns]))
+            for turns in rounds:
+                found = {which: next(seconds) for which, _ in turns}
+                for place, number in enumerate(active, start=1):
+                    times[number].append([found[0], found[place if place in found else 0]])
+            passed = time.perf_counter() - begun
+            took += passed / (len(slots) / 2)
             active = [number for number in active if not self._done(times[number], took, subjects[number])]
+            if active:
+                left = self.most_rounds - len(times[active[0]])
+                count = max(1, min(self.least_rounds, left, int(target.together_seconds * count / max(passed, 1e-9))))
         return [np.array(each) for each in times]
 
     def _done(self, times: list[list[float]], took: float, subject: Subject) -> bool:
@@ -144,6 +150,12 @@ class Timing:
         """Whether the rounds say enough to be a timing, and with the prediction as much as is asked for."""
         joint = joint_half_width(predicted, found)
         return joint is not None and joint < self.confirmed and found.half_width < 1.5 * self.confirmed
+
+
+def _turns(slots: Sequence[Slot | None], order: np.random.Generator) -> list[tuple[int, Slot]]:
+    """Return the slots of a round with their places, in random order."""
+    turns = ((which, slots[which]) for which in order.permutation(len(slots)).tolist())
+    return [(which, slot) for which, slot in turns if slot is not None]
 
 
 def _readings(seconds: NDArray[np.float64], subject: Subject) -> dict[str, Reading]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from .graph import first_output
 from .integer_ops import OPS
 from .kernels import QUANTISING, REORDERING, Kernel, kernel_owners
+from .recurrent import GATES, directions
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -114,6 +115,7 @@ class _Reading:
             name: [(above.name or "") for v in node.inputs if v is not None and (above := v.producer()) is not None]
             for name, node in self.captured.items()
         }
+        self._recurrent = self._in_order()
         self._claimed: set[str] = {self.named(i) for i, kernel in enumerate(kernels) if kernel.is_product}
 
     def _weights(self, built: Built) -> dict[str, str]:
@@ -125,6 +127,25 @@ class _Reading:
                 stored = [value for value in node.inputs if value is not None and value.const_value is not None]
                 names |= {value.name or "": owner for value in (*stored, *node.outputs)}
         return names
+
+    def _in_order(self) -> dict[int, str]:
+        """Return the captured node of each LSTM and GRU kernel in the order of both graphs, where their numbers agree.
+
+        OpenVINO names its own after nothing in the file, and makes one of each direction.
+        """
+        found = [i for i, kernel in enumerate(self.kernels) if kernel.short_op in GATES]
+        nodes = [
+            (name, node)
+            for name, node in self.captured.items()
+            if name in self.graph.layer_of_node and node.op_type in GATES
+        ]
+        for names in ([name for name, _ in nodes], [name for name, node in nodes for _ in range(directions(node))]):
+            pairs = list(zip(found, names, strict=False))
+            if len(found) == len(names) and all(
+                self.kernels[i].short_op == self.captured[name].op_type for i, name in pairs
+            ):
+                return dict(pairs)
+        return {}
 
     def named(self, i: int) -> str:
         """Return the captured node that a kernel's own name tells, or ""."""
@@ -164,6 +185,8 @@ class _Reading:
                 return owner
         if kernel.integer and self.found[i] in layer_of:
             return self.found[i]
+        if i in self._recurrent:
+            return self._recurrent[i]
         if kernel.weight is None:
             return ""
         names = (self.named(j) for j in _walk([i], self.behind.__getitem__))

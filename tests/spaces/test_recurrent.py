@@ -276,6 +276,10 @@ def test_files_for_openvino_compute_the_same_and_have_no_unpacking_left(name, bu
     for bits in (3, 8, 16):
         built = builder.build(Candidate({"core": LayerChoice(bits), "head": LayerChoice(bits)}))
         session = OpenVinoSession(built.to_bytes())
+        owners = working_for(session.kernels(), built, builder.graph)
+        assert [
+            owner for kernel, owner in zip(session.kernels(), owners, strict=True) if kernel.short_op == case.op
+        ] == (["core"] * builder.graph.layers["core"].directions)
         assert np.allclose(session.run(None, {"x": x})[0], run(built, x), atol=1e-5)
         assert {kernel.short_op for kernel in session.kernels()} <= {
             case.op,

@@ -49,7 +49,7 @@ def main() -> None:
 def table(run: Run) -> str:
     """Members of the front that are most probably on it, spread over their sizes, as Markdown."""
     front, reference = run.front(), run.reference.row()
-    likely = front[front["front_probability"] >= SURE]
+    likely = front[(front["front_probability"] >= SURE) & (front["trial"] != reference["trial"])]
     shown = likely.iloc[np.unique(np.linspace(0, len(likely) - 1, ROWS).round().astype(int))]
     quality, name = ("psnr_db", "PSNR") if run.has_target else ("fidelity_db", "fidelity")
     change = " | change" if run.has_target else ""

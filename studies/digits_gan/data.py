@@ -14,7 +14,7 @@ CALIBRATION_SAMPLES = 2400  # a sample has one pixel where the generator begins
 
 
 def calibration() -> dict[str, NDArray]:
-    """`noise`, float32 [2400, 64], and `digit`, one-hot, float32 [2400, 10]: 0 to 9 in turn."""
+    """`noise`, float32 [2400, 64], and `digit`, one-hot, float32 [2400, 10]: 0 to 9 in turn; `group`, the digit, int64 [2400]."""
     return drawn(CALIBRATION_SAMPLES, seed=1)
 
 
@@ -29,6 +29,6 @@ def test() -> dict[str, NDArray]:
 
 
 def drawn(count: int, seed: int) -> dict[str, NDArray]:
-    """So many samples: standard normal `noise`, and `digit`, from 0 to 9 in turn."""
-    noise = np.random.default_rng(seed).standard_normal((count, NOISE)).astype(np.float32)
-    return {"noise": noise, "digit": np.eye(DIGITS, dtype=np.float32)[np.arange(count) % DIGITS]}
+    """So many samples: standard normal `noise`, and `digit`, from 0 to 9 in turn, which is their `group` as well."""
+    noise, group = np.random.default_rng(seed).standard_normal((count, NOISE)), np.arange(count) % DIGITS
+    return {"noise": noise.astype(np.float32), "digit": np.eye(DIGITS, dtype=np.float32)[group], "group": group}

@@ -18,7 +18,8 @@ def calibration() -> dict[str, NDArray]:
     """Crops of training photographs, each in two styles.
 
     Returns:
-        `photograph`, float32 [32, 3, 128, 128] in 0..1; `style`, one-hot, float32 [32, 4]; `target`, uint8 [32, 3, 128, 128].
+        `photograph`, float32 [32, 3, 128, 128] in 0..1; `style`, one-hot, float32 [32, 4]; `target`, uint8 [32, 3, 128, 128];
+        `group`, the names of the styles [32].
     """
     photographs = crops(CALIBRATION_CROPS)
     chosen = [(index, style) for index in range(len(photographs)) for style in (index % 4, (index + 2) % 4)]
@@ -46,4 +47,5 @@ def _in_styles(photographs: NDArray[np.float32], chosen: list[tuple[int, int]]) 
         "photograph": photographs[[index for index, _ in chosen]],
         "style": np.eye(len(STYLES), dtype=np.float32)[[style for _, style in chosen]],
         "target": np.stack([painted(photographs[index], STYLES[style]) for index, style in chosen]),
+        "group": np.array([STYLES[style] for _, style in chosen]),
     }

@@ -54,6 +54,17 @@ def test_no_sample_is_in_two_sets_and_making_the_data_again_gives_the_same(name)
             assert np.array_equal(getattr(made, part)()[input_name], array)
 
 
+@pytest.mark.parametrize(("name", "condition"), [("digits_gan", "digit"), ("styles", "style")])
+def test_a_sample_s_group_is_its_condition(name, condition):
+    for samples in (study(name).evaluation, study(name).test):
+        conditions = samples.inputs[condition].argmax(axis=1)
+        assert (
+            len({*zip(conditions, samples.group, strict=True)})
+            == len({*conditions})
+            == samples.inputs[condition].shape[1]
+        )
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_weights_lie_beside_the_study_and_are_no_more_than_they_should_be(name):
     folder = ready_made()[name]

@@ -109,9 +109,9 @@ class _Plan:
     def _write(self, step: int, kernel: Kernel, name: str, number: int) -> None:
         tensor = kernel.outputs[number] if number < len(kernel.outputs) else None
         given = name in self._outputs
-        found = None if given else self._over_input(kernel, tensor, number) or self._unneeded(tensor)
-        if found is None and not given and number == 0 and self._views_stored(kernel):
+        if not given and number == 0 and self._views_stored(kernel):
             return
+        found = None if given else self._over_input(kernel, tensor, number) or self._unneeded(tensor)
         if found is None:
             found = Buffer(tensor_bytes(tensor), step, self._end if given else step, [], given)
             self.buffers.append(found)

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
@@ -28,8 +29,8 @@ from .memory_process import FEED_FILE, TASK_FILE, WARM_FILE
 from .protocol import About, OpenModel, Reading, Subject
 from .target import Target
 
+NAME = "memory"  # of the stage
 PROCESSES = 3
-SURE = 1.25  # times a limit, from which a prediction is believed
 CERTAINTY = 0.95
 # Of glibc (mallopt(3)): one heap; what has a page or more is asked of the system, and given back to it, on its own.
 ALLOCATION = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "4096", "MALLOC_TRIM_THRESHOLD_": "4096"}
@@ -39,11 +40,10 @@ class Memory:
     """Reads `memory_bytes`, the peak memory of a model, and `predicted_memory_bytes` where its target can tell it.
 
     Args:
-        limit: bytes; what is surely above it by its prediction is not measured. None measures all.
         processes: in how many it is measured; at least 2, for an interval.
     """
 
-    name = "memory"
+    name = NAME
     readings: ClassVar[Mapping[str, About]] = {
         "memory_bytes": About(
             "peak memory",
@@ -53,8 +53,7 @@ class Memory:
         )
     }
 
-    def __init__(self, limit: float | None = None, processes: int = PROCESSES) -> None:
-        self.limit = limit
+    def __init__(self, processes: int = PROCESSES) -> None:
         self.processes = processes
 
     def measure(self, subject: Subject) -> dict[str, Reading]:
@@ -63,11 +62,7 @@ class Memory:
         Raises:
             BuildError: the model does not load or run in a process of its own.
         """
-        readings = predicted(subject.model)
-        hopeless = self.limit is not None and any(told.value > SURE * self.limit for told in readings.values())
-        if subject.is_reference or not hopeless:
-            readings["memory_bytes"] = self._measured(subject.model)
-        return readings
+        return predicted(subject.model) | {"memory_bytes": self._measured(subject.model)}
 
     def _measured(self, model: OpenModel) -> Reading:
         found = [measure_once(model) for _ in range(self.processes)]
@@ -79,9 +74,11 @@ class Memory:
 
 
 def predicted(model: OpenModel) -> dict[str, Reading]:
-    """Return `predicted_memory_bytes`; nothing where the target cannot tell it. Raises `BuildError` where it refuses the file."""
+    """Return `predicted_memory_bytes`; nothing where the target cannot tell it, as of a graph too large to be written out."""
     shapes = {name: (model.batch, *array.shape[1:]) for name, array in model.samples.inputs.items()}
-    told = model.target.predicted_memory(model.path, shapes)
+    told = None
+    with suppress(BuildError):  # what does not run at all fails where it is measured
+        told = model.target.predicted_memory(model.path, shapes)
     if told is None:
         return {}
     how = f"predicted from the graph: {_peaks(told.loading_bytes, told.running_bytes)}"

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from ..objectives.agreement import Agreement
-from ..objectives.memory import Memory
 from ..objectives.predictor import Lesson, Prediction, Predictor
 from ..objectives.protocol import Objective, OpenModel, Reading, Subject
 from ..objectives.quality import Quality
@@ -74,10 +73,7 @@ class Evaluator:
         self.study = study
         self.models = models
         self.predictor = predictor
-        limits = study.settings.limits
-        self.objectives = tuple(objectives) or default_objectives(
-            study.target, study.further.objectives, limits.max_memory
-        )
+        self.objectives = tuple(objectives) or default_objectives(study.target, study.further.objectives)
         self.reference_times = ReferenceTimes(study.environment.machine, study.graph.digest)
         self._latest: tuple[str, OpenModel] | None = None  # judged last, often timed next
 
@@ -278,19 +274,15 @@ class Evaluator:
         return OpenModel(path, self.study.evaluation, self.study.graph.batch, self.study.target)
 
 
-def default_objectives(
-    target: Target, further: Sequence[Objective] = (), max_memory: float | None = None
-) -> tuple[Objective, ...]:
+def default_objectives(target: Target, further: Sequence[Objective] = ()) -> tuple[Objective, ...]:
     """Return what is measured after building; elsewhere than on ONNX Runtime here also whether it computes what that does.
 
     Args:
         target: what candidates run on.
         further: a study's further objectives, each a stage between quality and timing.
-        max_memory: a limit in bytes, which asks for memory to be measured where it is none of them.
     """
     agreement = () if isinstance(target, OnnxRuntime) and target.is_stock else (Agreement(),)
-    asked = max_memory is not None and Memory.name not in (objective.name for objective in further)
-    return (*agreement, Quality(), *further, *((Memory(max_memory),) if asked else ()), Timing())
+    return (*agreement, Quality(), *further, Timing())
 
 
 def evaluate(study: Study, candidates: Sequence[Candidate], progress: Progress | None = None) -> list[dict[str, Any]]:

@@ -6,7 +6,6 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..objectives.memory import SURE
 from ..spaces.candidate import Candidate
 from ..spaces.errors import BuildError
 from ..spaces.skeleton import structure
@@ -14,6 +13,8 @@ from ..studies.study import Study
 from .proposers import Observation
 
 MOST = 30  # refused in a row; what is proposed then is tried
+
+SURE = 1.25  # times a limit, from which a prediction is believed
 
 
 class MemoryGate:

@@ -368,6 +368,7 @@ def _simplify(model: ir.Model) -> ir.Model:
             node.name = names[_weight_name(node)].pop(0)
     _name_nodes(model)
     join_weights(model)
+    passes.RemoveUnusedNodesPass()(model)  # the weights that were joined
     _resolve_auto_pad(model)
     reorder_shuffles(model)
     passes.ShapeInferencePass()(model)

@@ -436,5 +436,5 @@ def _frozen(model: ir.Model, layers: dict[str, Layer]) -> tuple[tuple[str, str],
             continue
         weight = _layer_weight(node)
         reason = "its weight is not a constant" if weight is None else "its weight is used in another way as well"
-        reasons.append((node.name or "", reason))
+        reasons.append((node.name or "", (node.op_type in recurrent.GATES and recurrent.not_joined(node)) or reason))
     return tuple(reasons)

@@ -80,7 +80,7 @@ def join_weights(model: ir.Model) -> None:
 
     joined: dict[tuple[str, str], ir.Node] = {}
     for node in list(model.graph):
-        if not _can_be_joined(node):
+        if node.op_type not in GATES or not_joined(node):
             continue
         w, r = node.inputs[W], node.inputs[R]
         assert w is not None and r is not None
@@ -91,8 +91,8 @@ def join_weights(model: ir.Model) -> None:
             widths = np.array([array.shape[AXIS] for array in arrays], np.int64)
             parts = new_constant(f"{weight.name}/sizes", widths)
             split = ir.node("Split", [weight, parts], {"axis": AXIS}, num_outputs=2, name=f"{node.name}/weights")
-            for value, part, array in zip(split.outputs, (w, r), arrays, strict=True):
-                value.name, value.type, value.shape = f"{part.name}/part", part.type, ir.Shape(array.shape)
+            for value, part, array, name in zip(split.outputs, (w, r), arrays, ("inputs", "states"), strict=True):
+                value.name, value.type, value.shape = f"{split.name}/{name}", part.type, ir.Shape(array.shape)
             model.graph.initializers.add(weight)
             model.graph.initializers.add(parts)
             model.graph.insert_before(node, split)
@@ -102,20 +102,25 @@ def join_weights(model: ir.Model) -> None:
         _give_bias(model, node)
 
 
-def _can_be_joined(node: ir.Node) -> bool:
-    if node.op_type not in GATES or node.domain not in ("", "ai.onnx") or bool(node.attributes.get_int("layout", 0)):
-        return False
+def not_joined(node: ir.Node) -> str:
+    """Return why the weights of a recurrent node cannot be joined, "" where they can."""
+    if node.domain not in ("", "ai.onnx"):
+        return f"its domain is {node.domain!r}"
+    if node.attributes.get_int("layout", 0):
+        return "its layout is 1"
     w, r, bias = (given(node, index) for index in (W, R, B))
     if any(value is None or value.const_value is None or not value.is_initializer() for value in (w, r)):
-        return False
+        return "its weight is not a constant"
     if bias is not None and bias.const_value is None:
-        return False
+        return "its bias is not a constant"
     alike = all(
         usage.node.op_type == node.op_type and (given(usage.node, W), given(usage.node, R)) == (w, r)
         for value in (w, r)
         for usage in value.uses()  # type: ignore[union-attr]
     )
-    return alike and not any(value.is_graph_output() for value in (w, r))  # type: ignore[union-attr]
+    if not alike or any(value.is_graph_output() for value in (w, r)):  # type: ignore[union-attr]
+        return "its weight is used in another way as well"
+    return ""
 
 
 def _give_bias(model: ir.Model, node: ir.Node) -> None:

@@ -28,7 +28,7 @@ from ..spaces.errors import InputError, nearest
 from ..spaces.session import CPU
 from ..spaces.student import BLOCKS, UPSAMPLINGS
 from .limits import Limits, parse_time
-from .objective_table import STRICT, ObjectiveEntry, ObjectiveTable, check_objectives
+from .objective_table import MEMORY, STRICT, ObjectiveEntry, ObjectiveTable, check_objectives
 
 SAMPLERS = ("frontier", "tpe", "nsga2", "gp", "random")
 DEFAULT_WEIGHT_BITS = (2, 3, 4, 5, 6, 8, 32)
@@ -415,8 +415,12 @@ class Settings(Table):
 
     @property
     def further(self) -> dict[str, ObjectiveTable]:
-        """The further objectives that are asked for, by name."""
-        return check_objectives(self.objectives)
+        """The further objectives that are asked for, by name; a limit of memory asks for memory."""
+        asked = check_objectives(self.objectives)
+        limit = self.limits.max_memory
+        if limit is None or (MEMORY in asked and asked[MEMORY].compared):
+            return asked
+        return asked | {MEMORY: ObjectiveTable(max=limit)}
 
     @property
     def limits(self) -> Limits:
@@ -468,7 +472,7 @@ def parse_settings(data: Mapping[str, Any]) -> Settings:
 
 def _check_memory(settings: Settings) -> None:
     asked = ["constraints.max_memory"] if settings.constraints.max_memory is not None else []
-    asked += ["objectives.memory"] if "memory" in settings.further else []
+    asked += ["objectives.memory"] if MEMORY in settings.objectives else []
     if asked and settings.target.device is not None:
         raise InputError(
             f"{asked[0]}: memory is measured on this machine alone, but target.device is {settings.target.device!r}"

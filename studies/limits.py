@@ -86,7 +86,8 @@ class Bound:
 
     def __str__(self) -> str:
         words = {"min": "at least", "max": "at most", "max_drop": "worse than the reference by at most"}[self.kind]
-        return f"{self.title or self.reading} {words} {self.limit:g}{f' {self.unit}' if self.unit else ''}"
+        limit = f"{self.limit:,.0f}" if self.unit == "bytes" else f"{self.limit:g}"
+        return f"{self.title or self.reading} {words} {limit}{f' {self.unit}' if self.unit else ''}"
 
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})

@@ -1,7 +1,7 @@
 """Chooses, on the device, the best of the models beside this file that keep a budget of time and of memory.
 
 Needs Python, NumPy and the models' runtime. All models are measured at the first start, each in a process of its own; what was
-found is kept in measured.json, and is measured again where the device, the runtime or the number of threads is another.
+found is kept in measured.json, and measured again where the device, the models, the runtime or the number of threads are others.
 
     from load import load
     model = load(milliseconds=20)            # the best picture within 20 ms; or megabytes=50, or both, or neither
@@ -115,7 +115,8 @@ def load(milliseconds: float | None = None, megabytes: float | None = None, thre
 def measured(threads: int | None = None) -> list[dict[str, Any]]:
     """Return what each model takes here: its milliseconds and megabytes (None where the system does not tell)."""
     threads = threads or shipment()["threads"]
-    device = [platform.node(), platform.platform(), platform.processor(), os.cpu_count(), _version(), threads]
+    files = [facts["sha256"] for facts in shipment()["members"]]
+    device = [platform.node(), platform.platform(), platform.processor(), os.cpu_count(), _version(), threads, files]
     try:
         kept = json.loads(MEASURED.read_text(encoding="utf-8"))
         if kept["device"] == device:

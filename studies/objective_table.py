@@ -18,10 +18,10 @@ from ..spaces.errors import InputError, nearest
 
 IN_MEMORY = "memory:"  # in place of a file: an object that only the process has which made the study
 NAME = re.compile("[a-z][a-z0-9_]{0,39}")
-DIVERSITY, TEXTURE, WORST_GROUP = Diversity.name, Texture.name, WorstGroup.name
+DIVERSITY, TEXTURE, WORST_GROUP, MEMORY = Diversity.name, Texture.name, WorstGroup.name, Memory.name
 BUILT_IN: Mapping[str, type[Diversity | Texture | WorstGroup | Memory]] = {
     DIVERSITY: Diversity,
-    Memory.name: Memory,
+    MEMORY: Memory,
     TEXTURE: Texture,
     WORST_GROUP: WorstGroup,
 }
@@ -83,6 +83,11 @@ class ObjectiveTable(BaseModel):
     def in_memory(self) -> bool:
         """Whether only the process that made the study can measure it: what it is was given as an object."""
         return any(source.startswith(IN_MEMORY) for source in self.functions.values())
+
+    @property
+    def compared(self) -> bool:
+        """Whether it counts in dominance: as its value, or by how much it breaks its limits."""
+        return self.front or bool(self.limits)
 
     @property
     def limits(self) -> dict[str, float]:

@@ -191,7 +191,7 @@ def objects_of(objectives: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str,
             table["function"] = table.pop("objective")
         for key in ("function", "features"):
             if key in table and (callable(table[key]) or hasattr(table[key], "measure")):
-                source = IN_MEMORY + _hash_of(table[key])
+                source = f"{IN_MEMORY}{name}.{key}.{_hash_of(table[key])}"
                 objects[source] = table[key]
                 table[key] = source
         tables[name] = table

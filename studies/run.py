@@ -94,8 +94,10 @@ class Run:
     @cached_property
     def limits(self) -> Limits:
         """The study's constraints, those of its further objectives included."""
-        bounds = tuple(bound for criterion in self.criteria for bound in criterion.bounds)
-        return Limits(**self.definition["constraints"], bounds=bounds)
+        own = Limits(**self.definition["constraints"])
+        asked = [bound for criterion in self.criteria for bound in criterion.bounds]
+        told = "" if own.max_memory is None else "memory_bytes"  # a constraint of its own
+        return replace(own, bounds=tuple(bound for bound in asked if bound.reading != told))
 
     @cached_property
     def criteria(self) -> tuple[Criterion, ...]:
@@ -127,7 +129,7 @@ class Run:
         if all(_same_readings(trial, self._kept.of(key)) for key, trial in old.items()):
             measured = [trial for trial in changed if trial.measured and trial.candidate.key not in old]
             if "_front" in known:
-                self._front = self._undominated([*known["_front"], *measured])
+                self._front = self.undominated([*known["_front"], *measured])
             if "corners" in known:
                 self.corners = self._corners_of(known["corners"], measured)
         return changed
@@ -246,9 +248,9 @@ class Run:
 
     @cached_property
     def _front(self) -> list[Trial]:
-        return self._undominated([trial for trial in self.trials if trial.measured])
+        return self.undominated([trial for trial in self.trials if trial.measured])
 
-    def _undominated(self, measured: Sequence[Trial]) -> list[Trial]:
+    def undominated(self, measured: Sequence[Trial]) -> list[Trial]:
         """Return the front of measured trials, a part of them after another: who is dominated has a dominator on the front."""
         points = np.array([self.coordinates(trial) for trial in measured])
         times = np.array([time_interval(trial) for trial in measured])

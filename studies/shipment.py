@@ -63,15 +63,18 @@ def ship_spread(
             (part / _name(trial)).mkdir()
             fill(run, trial, part / _name(trial), decision, tell)
         _finish(part, run.study_name, trials)
-        tell("choosing among them as a device would")
-        _try_loader(part)
+        if run.load().device is None:
+            tell("choosing among them as a device would")
+            _try_loader(part)
+        else:
+            tell("the loader was not tried: it runs on the device")
     for decision in decisions:
         keep(run, decision, tell)
     return folder
 
 
 def spread(run: Run, count: int, limits: Limits) -> list[Trial]:
-    """Return members of the front that keep limits and stand for all that do, smallest first; the reference is none of them.
+    """Return members of the front of all that keep limits which stand for it, smallest first; the reference is none of them.
 
     Raises:
         InputError: fewer than two are asked for, or there are fewer.
@@ -80,15 +83,12 @@ def spread(run: Run, count: int, limits: Limits) -> list[Trial]:
         raise InputError(
             f"a shipment of several needs {LEAST} or more, but got {count}; leave --bundle out to ship one"
         )
-    members = [
-        trial
-        for trial in run.front_trials()
-        if trial.number != run.reference.number and run.violation(trial, limits) == 0.0
-    ]
+    fitting = [trial for trial in run.trials if trial.measured and run.violation(trial, limits) == 0.0]
+    members = [trial for trial in run.undominated(fitting) if trial.number != run.reference.number]
     if len(members) < count:
-        keep = f" that keep {limits}" if limits.each() else ""
+        keep = f" of those that keep {limits}" if limits.each() else ""
         raise InputError(
-            f"the front of {run.folder} has {len(members)} compressed candidates{keep}, but {count} are asked for; "
+            f"the front of {run.folder}{keep} has {len(members)} compressed candidates, but {count} are asked for; "
             "ask for fewer, loosen the limits, or search on"
         )
     return [members[row] for row in spread_subset([run.coordinates(trial) for trial in members], count)]

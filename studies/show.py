@@ -190,7 +190,8 @@ def candidates_table(
     compared = reference is not None
     has_target = reference is not None and reference["psnr_db"] < REFERENCE_CAP_DB
     doubts = any(row.get("front_probability", 1.0) < SURE for row in rows)
-    remembered = any(_memory_text(row) for row in rows)
+    told = "memory_bytes" in {name for name, _ in columns.values()}
+    remembered = not told and any(_memory_text(row) for row in rows)
     left_out = (() if compared else (">smaller", ">change")) + (() if doubts else (">on front",))
     left_out += () if remembered else (">memory",)
     headers = [header for header in CANDIDATE_HEADERS if header not in left_out]
@@ -242,7 +243,7 @@ def candidate_view(row: Row, further: Mapping[str, Row] | None = None) -> Render
         "fidelity": f"{number_text(row['fidelity_db'])} dB",
         "SSIM": number_text(row["ssim"], 4),
         **{about["title"]: reading_text(row.get(name), about["unit"]) for name, about in (further or {}).items()},
-        **({"memory": _memory_text(row)} if _memory_text(row) else {}),
+        **({"memory": _memory_text(row)} if _memory_text(row) and "memory_bytes" not in (further or {}) else {}),
         "layers": _layers_text(row["candidate"]),
         "sha256": row["sha256"],
     }

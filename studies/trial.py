@@ -131,8 +131,8 @@ class Trial:
             "fidelity_db": None if self.estimated else self._or_none("fidelity_db"),
             "ssim": self._or_none("ssim"),
             "worst_psnr_db": self._or_none("worst_psnr_db"),
-            **{name: int(self.value(name)) for name in MEMORY if name in self.readings},
             **{name: self._or_none(name) for name in self.further},
+            **{name: int(self.value(name)) for name in MEMORY if name in self.readings},
         }
 
     def _or_none(self, name: str) -> float | None:

@@ -39,7 +39,13 @@ class Runner:
 
     def start(self) -> None:
         command = [sys.executable, str(self.file), "--port", str(self.port), *self._flags]
-        self.process = subprocess.Popen(command, env=self._environment, stderr=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            command,
+            env=self._environment,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # also where it is ignored
+        )
         first = self.process.stderr.readline()
         found = re.search(r"127\.0\.0\.1:(\d+)", first)
         assert found, first + self.process.stderr.read()

@@ -34,8 +34,8 @@ def welcome(channel: Channel, token: str, version: str) -> Header:
     said, _ = channel.receive()
     reason = None
     if (said.get("runner"), said.get("slimfront")) != (PROTOCOL, version):
-        reason = f"the runner is slimfront {version}, not {said.get('slimfront')}"
-    elif not hmac.compare_digest(str(said.get("proof")), _proof(token, "search", own, said)):
+        reason = f"the runner is slimfront {version}, not {said.get('slimfront')!r}"
+    elif not hmac.compare_digest(str(said.get("proof")).encode(), _proof(token, "search", own, said).encode()):
         reason = "token"
     if reason is not None:
         channel.send({"refused": reason})
@@ -73,7 +73,7 @@ def introduce(channel: Channel, token: str, version: str, name: str) -> None:
         raise RefusedError("it has another token: SLIMFRONT_TOKEN must be what the runner was started with")
     if "refused" in answer:
         raise RefusedError(f"it refuses this search: {answer['refused']}")
-    if not hmac.compare_digest(str(answer.get("proof")), _proof(token, "runner", said, own)):
+    if not hmac.compare_digest(str(answer.get("proof")).encode(), _proof(token, "runner", said, own).encode()):
         raise RefusedError("it does not know the token, though it pretends to")
     channel.seal_with(_key(token, "search", said, own), _key(token, "runner", said, own))
 

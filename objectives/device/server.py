@@ -23,7 +23,6 @@ from .greeting import LEAST_TOKEN, RefusedError, welcome
 
 LOOK_SECONDS = 0.5  # for processes that have ended
 GREETING_SECONDS = 10.0
-PART_SECONDS = 60.0  # that a part of a frame may take
 AT_ONCE = 16  # connections
 SPACE = "2GB"
 ROW = struct.Struct("!32sQ")  # of what a process is at: the search's name, the number of its request

@@ -103,7 +103,7 @@ class Service:
                 taking.append(
                     self.store.taking(header.get("name", ""), header.get("size", -1), bool(header.get("packed")))
                 )
-                return taking[0]
+                return _Noticed(taking[0], self._notice)
 
             try:
                 asked, _ = self.channel.receive(sink, self.store.most)
@@ -118,6 +118,9 @@ class Service:
                 for each in taking:
                     each.drop()
             self._send(answer)
+
+    def _notice(self) -> None:
+        self._since = time.monotonic()
 
     def _put(self, asked: Header, taking: list[Taking]) -> Answer:
         """Keep a file that was sent; one without any bytes came without a payload."""
@@ -145,10 +148,14 @@ class Service:
         self._waits = False
         self._asked.set()
         try:
-            missing = [name for name in dict.fromkeys(_names(asked)) if not self.store.has(name)]
+            missing = self._missing(asked)
             if missing:
                 return {"missing": missing}, []
             self._lock.acquire(self._wait)
+            self._waits = False
+            missing = self._missing(asked)  # another search may have needed the room meanwhile
+            if missing:
+                return {"missing": missing}, []
             seconds = min(float(asked.get("limit", MOST_SECONDS)), MOST_SECONDS)
             faulthandler.dump_traceback_later(seconds, exit=True, file=self._void)
             gc.disable()  # kept out of timings
@@ -163,10 +170,13 @@ class Service:
             gc.enable()
             faulthandler.cancel_dump_traceback_later()
             self._asked.clear()
-            self._since = time.monotonic()
+            self._notice()
             self._begins(0)
             if not self._keeps:
                 self._lock.release()
+
+    def _missing(self, asked: Header) -> list[str]:
+        return [name for name in dict.fromkeys(_names(asked)) if not self.store.has(name)]
 
     def _wait(self) -> None:
         if not self._waits:
@@ -294,6 +304,18 @@ class Service:
                 except OSError:
                     self._begins(0)
                     os._exit(0)
+
+
+class _Noticed:
+    """A sink that tells of each part that comes: a search that sends a large file is not idle."""
+
+    def __init__(self, sink: Sink, notice: Callable[[], None]) -> None:
+        self._sink, self._notice = sink, notice
+
+    def write(self, data: bytes) -> None:
+        """Take the next part."""
+        self._notice()
+        self._sink.write(data)
 
 
 def _names(asked: Header) -> list[str]:

@@ -85,17 +85,8 @@ def test_readings_of_several_processes_agree(tiny_model, pictures):
     model = OpenModel(tiny_model, Samples({"x": pictures(3, 0)}))
     reading = Memory(processes=2).measure(Subject(model, model))["memory_bytes"]
     assert reading.low is not None and reading.high is not None
-    assert 0 < reading.high - reading.low < 2_000_000
+    assert reading.low <= reading.value <= reading.high < reading.low + 2_000_000
     assert "2 processes" in reading.how
-
-
-def test_what_is_surely_above_a_limit_is_not_measured_but_the_reference_is(tiny_model, pictures):
-    reference = OpenModel(tiny_model, Samples({"x": pictures(3, 0)}))
-    other = OpenModel(tiny_model, reference.samples)
-    told = predicted(other)["predicted_memory_bytes"].value
-    assert set(Memory(told / 2).measure(Subject(other, reference))) == {"predicted_memory_bytes"}
-    both = {"predicted_memory_bytes", "memory_bytes"}
-    assert set(Memory(told / 2, processes=2).measure(Subject(reference, reference))) == both
 
 
 def test_another_provider_is_measured_but_not_foretold(tiny_model, pictures):

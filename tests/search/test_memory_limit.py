@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 
 import numpy as np
 import pytest
 
-from slimfront.objectives.memory import SURE, Memory
-from slimfront.search import evaluate
+from slimfront.objectives.memory import Memory
 from slimfront.search.loop import search
-from slimfront.search.memory_gate import MemoryGate
+from slimfront.search.memory_gate import SURE, MemoryGate
 from slimfront.spaces.candidate import Candidate
 from slimfront.spaces.errors import InputError
 from slimfront.studies.profile import profile
@@ -29,7 +27,7 @@ def folder(tmp_path, monkeypatch):
     import onnx
     from onnx import numpy_helper
 
-    monkeypatch.setattr(evaluate, "Memory", partial(Memory, processes=2))
+    monkeypatch.setattr(Memory.__init__, "__defaults__", (2,))
     model = onnx.parser.parse_model(
         f'<ir_version: 8, opset_import: ["": 21]> g (float[1,3,{SIDE},{SIDE}] x) => (float[n,c,h,w] y) {{\n'
         "[a] p = Conv<pads=[1,1,1,1]>(x, wa) r = Relu(p) [b] q = Conv<pads=[1,1,1,1]>(r, wb) s = Relu(q)\n"
@@ -58,6 +56,7 @@ def test_what_surely_needs_too_much_is_not_proposed_and_all_others_are_measured(
     assert all(trial.value("predicted_memory_bytes") <= SURE * LIMIT for trial in proposed)
     assert run.reference.value("memory_bytes") > LIMIT
     assert run.violation(run.reference) == pytest.approx(run.reference.value("memory_bytes") / LIMIT - 1.0)
+    assert all("memory" in trial.stages for trial in run.trials if trial.measured)
     chosen = run.pick(prefer="psnr")
     assert chosen.value("memory_bytes") <= LIMIT < run.reference.value("memory_bytes")
     row = json.loads(json.dumps(run.to_json()))["reference"]

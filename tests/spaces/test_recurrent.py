@@ -253,6 +253,28 @@ def test_weights_that_are_computed_or_serve_others_are_held_with_the_reason(capt
     free = body.replace("float[6,1,5] x", "float[6,1,5] x, float[1,24,5] w").replace("n = Neg(W)", "n = Neg(w)")
     graph = capture(free, None, **{key: value for key, value in values.items() if key != "W"})
     assert graph.frozen == (("core", "its weight is not a constant"),)
+    free = (
+        text(CASES["gru"])
+        .replace("float[6,1,5] x", "float[6,1,5] x, float[1,48] b")
+        .replace("(x, W, R, B", "(x, W, R, b")
+    )
+    graph = capture(free, None, **{key: value for key, value in values.items() if key != "B"})
+    assert graph.frozen == (("core", "its bias is not a constant"),)
+
+
+def test_a_captured_graph_keeps_no_weights_but_the_joined_ones(graphs):
+    graph = graphs(CASES["lstm"])
+    assert graph.parameters == sum(layer.parameters for layer in graph.layers.values())
+
+
+def test_weights_that_are_equal_stay_apart(capture, noise, reference):
+    values = constants(CASES["gru"])
+    values["W"] = values["R"] = noise(*values["R"].shape)
+    hidden = values["R"].shape[2]
+    graph = capture(text(CASES["gru"]).replace("float[6,1,5] x", f"float[6,1,{hidden}] x"), None, **values)
+    x = noise(6, 1, hidden)
+    assert graph.layers["core"].shape[-1] == 2 * hidden
+    assert np.allclose(reference(graph, x), expected(CASES["gru"], x, {"W": values["W"], "R": values["R"]}), atol=1e-5)
 
 
 def test_a_space_offers_float_arithmetic_only(graphs):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slimfront.objectives.protocol import About, Reading
+from slimfront.objectives.protocol import About, OpenModel, Reading, Subject
 from slimfront.spaces.errors import InputError
 from slimfront.studies.criteria import Criterion, bounds_of, coordinates, explained, limits_of_texts
 from slimfront.studies.definition import parse_settings, to_toml
@@ -184,6 +184,32 @@ def test_objects_in_memory_are_measured_by_the_process_that_has_them(tiny_model,
     saved.check()  # it can be shipped, but not searched on
     with pytest.raises(InputError, match=r"objectives\.energy\.function was given in memory as an object"):
         _ = saved.further.objectives
+
+
+def test_objects_of_one_class_are_told_apart(tiny_model, pictures):
+    class Constant:
+        def __init__(self, value):
+            self.value = value
+
+        def __call__(self, subject):
+            return self.value
+
+    objectives = {"low": Constant(1.0), "high": Constant(2.0)}
+    study = Study(tiny_model, pictures(4, 1), pictures(3, 2), objectives=objectives)
+    reference = OpenModel(tiny_model, study.evaluation)
+    found = [one.measure(Subject(reference, reference)) for one in study.further.objectives]
+    assert [readings["low" if "low" in readings else "high"].value for readings in found] == [1.0, 2.0]
+
+
+def test_a_limit_of_memory_asks_for_memory(tiny_model, pictures):
+    study = Study(tiny_model, pictures(4, 1), pictures(3, 2), constraints={"max_memory": "40MB"})
+    assert [(one.name, one.limits) for one in study.criteria] == [("memory", {"max": 40_000_000.0})]
+    shown = {"memory": True}
+    both = Study(tiny_model, pictures(4, 1), pictures(3, 2), constraints={"max_memory": "40MB"}, objectives=shown)
+    assert both.criteria == study.criteria
+    front = {"memory": {"front": True}}
+    compared = Study(tiny_model, pictures(4, 1), pictures(3, 2), constraints={"max_memory": "40MB"}, objectives=front)
+    assert compared.criteria[0].front
 
 
 def test_two_objectives_do_not_read_the_same(tiny_model, pictures):

@@ -143,6 +143,22 @@ def test_the_loader_measures_once_and_keeps_budgets_of_time_and_memory(copy: Pat
     assert [member["milliseconds"] for member in again["members"]] != fast
 
 
+def test_limits_beside_the_front_s_objectives_choose_among_all_that_keep_them(run: Run):
+    slowest = max(trial.latency_ms for trial in run.trials if trial.measured)
+    everything = {trial.number for trial in spread(run, 2, Limits(max_latency=2 * slowest))}
+    assert everything == {trial.number for trial in spread(run, 2, Limits())}
+
+
+def test_what_was_measured_of_other_models_does_not_count(copy: Path):
+    pretend(copy, milliseconds=[1.0, 2.0])
+    shipment = json.loads((copy / "shipment.json").read_text())
+    for member in shipment["members"]:
+        member["sha256"] = member["sha256"][::-1]
+    (copy / "shipment.json").write_text(json.dumps(shipment))
+    answer(copy, "load(milliseconds=1e6)")
+    assert [one["milliseconds"] for one in json.loads((copy / "measured.json").read_text())["members"]] != [1.0, 2.0]
+
+
 def test_a_shipment_verifies_and_every_damage_is_found(copy: Path):
     verified = verify(copy)
     assert verified["holds"], verified["failed"]

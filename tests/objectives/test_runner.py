@@ -185,7 +185,7 @@ def test_a_search_of_another_version_is_refused_by_the_runner(runner):
     channel = Channel(socket.create_connection(("127.0.0.1", runner.port), timeout=10))
     channel.receive()
     channel.send({"runner": 1, "slimfront": "9.9", "nonce": "00", "proof": "00"})
-    assert "not 9.9" in channel.receive()[0]["refused"]
+    assert "not '9.9'" in channel.receive()[0]["refused"]
 
 
 def test_a_server_that_is_no_runner_is_told(soon):

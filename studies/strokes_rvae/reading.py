@@ -135,7 +135,8 @@ def drawn(study: Study, model: Path | bytes, part: str) -> NDArray[np.float32]:
 
 def picture(study: Study, model: Path | bytes) -> NDArray[np.uint8]:
     """Return digits of the evaluation data, what the network draws and what a model draws; [192, 1024]."""
-    rows = [study.evaluation.target, *(drawn(study, each, "evaluation") for each in (study.graph.to_bytes(), model))]
+    models = (study.graph.to_bytes(), model)
+    rows = [digits("evaluation")[0], *(drawn(study, each, "evaluation") for each in models)]
     sheet = np.concatenate([np.concatenate(list(row[:SHOWN, 0]), axis=1) for row in rows])
     return np.round(255.0 * sheet).astype(np.uint8).repeat(2, axis=0).repeat(2, axis=1)
 

@@ -42,7 +42,7 @@ def main() -> None:
     imsave(options.out.with_suffix(".png"), picture(decoder, latents["evaluation"], digits("evaluation")[0]))
 
 
-def train(encoder: Encoder, decoder: nn.Module, images: Tensor, options: argparse.Namespace) -> None:
+def train(encoder: nn.Module, decoder: nn.Module, images: Tensor, options: argparse.Namespace) -> None:
     """The evidence lower bound with a pixel's cross entropy; Adam with one cycle; digits warped at random."""
     networks = nn.ModuleList([encoder, decoder]).train()
     optimizer = torch.optim.Adam(networks.parameters(), options.rate)
@@ -82,7 +82,7 @@ def warped(images: Tensor) -> Tensor:
     return functional.grid_sample(images, grid, align_corners=False)
 
 
-def encoded(encoder: Encoder, images: NDArray[np.float32]) -> Tensor:
+def encoded(encoder: nn.Module, images: NDArray[np.float32]) -> Tensor:
     """[N, 1, 32, 32] to the means of their latents, [N, 16]."""
     with torch.no_grad():
         return encoder(torch.from_numpy(images))[0].contiguous()

@@ -21,7 +21,7 @@ from slimfront.studies.styles.filters import FILTERS, mosaic, pencil
 from slimfront.studies.styles.model import STYLES
 from slimfront.studies.superres.train import bicubic
 
-NAMES = ("digits_gan", "digits_vae", "styles", "superres")
+NAMES = ("digits_gan", "digits_vae", "strokes_rvae", "styles", "superres")
 MAX_WEIGHTS_BYTES = 7_000_000
 
 
@@ -89,12 +89,13 @@ def test_the_digits_of_one_kind_differ():
     assert apart.min() > 0.02
 
 
-def test_the_decoder_draws_digits_that_it_never_saw_readably():
+@pytest.mark.parametrize(("name", "least_db"), [("digits_vae", 22.0), ("strokes_rvae", 20.0)])
+def test_the_decoder_draws_digits_that_it_never_saw_readably(name, least_db):
     images, labels = digits("training")
     reader = KNeighborsClassifier(3).fit(images.reshape(len(images), -1), labels)
     for part in ("evaluation", "test"):
-        samples, drawn = getattr(study("digits_vae"), part), outputs("digits_vae", part)
-        assert mean_psnr_db(drawn, samples.target) > 22.0
+        samples, drawn = getattr(study(name), part), outputs(name, part)
+        assert mean_psnr_db(drawn, samples.target) > least_db
         true, read = (reader.predict(x.reshape(len(x), -1)) for x in (samples.target, drawn))
         assert (true == read).mean() >= 0.85
 

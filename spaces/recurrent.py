@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 GATES = {"LSTM": 4, "GRU": 3}  # in ONNX's order: input, output, forget, cell; update, reset, hidden
 X, W, R, B, LENGTHS, STATE, CELL, PEEPHOLES = range(8)  # inputs of a node
 AXIS = 2  # of the joined weight: inputs, then states
+MOVING = ("Expand", "Slice", "Transpose", "Reshape", "Unsqueeze", "Squeeze", "Identity")  # zeros stay zeros
 DEFAULT_ACTIVATIONS = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh")}
 
 
@@ -70,7 +71,7 @@ def activations(node: ir.Node) -> tuple[str, ...]:
 
 
 def join_weights(model: ir.Model) -> None:
-    """Join the weights of recurrent nodes in place, and give each such node a bias of its own.
+    """Join the weights of recurrent nodes in place, give each such node a bias of its own, and leave first states of zeros out.
 
     A node whose weights are computed, or serve other nodes in another way, keeps them as they are.
     """
@@ -100,6 +101,7 @@ def join_weights(model: ir.Model) -> None:
         for index, value in zip((W, R), joined[key].outputs, strict=True):
             node.replace_input_with(index, value)
         _give_bias(model, node)
+        _leave_zeros_out(node)
 
 
 def not_joined(node: ir.Node) -> str:
@@ -121,6 +123,25 @@ def not_joined(node: ir.Node) -> str:
     if not alike or any(value.is_graph_output() for value in (w, r)):  # type: ignore[union-attr]
         return "its weight is used in another way as well"
     return ""
+
+
+def _leave_zeros_out(node: ir.Node) -> None:
+    """Drop first states that are zeros, which is what they are without: exporters of PyTorch write them, in the batch's size."""
+    for index in (STATE, CELL):
+        value = given(node, index)
+        if value is not None and _is_zeros(value):
+            node.replace_input_with(index, None)
+
+
+def _is_zeros(value: ir.Value) -> bool:
+    """Whether a tensor is zeros, stored or made in a size that is computed."""
+    if value.const_value is not None:
+        return not value.const_value.numpy().any()
+    made = value.producer()
+    if made is not None and made.op_type == "ConstantOfShape":
+        filled = made.attributes.get_tensor("value", None)
+        return filled is None or not filled.numpy().any()
+    return made is not None and made.op_type in MOVING and made.inputs[0] is not None and _is_zeros(made.inputs[0])
 
 
 def _give_bias(model: ir.Model, node: ir.Node) -> None:

@@ -145,6 +145,25 @@ def test_files_of_both_exporters_of_pytorch_are_read(old, tmp_path, noise):
     assert np.abs(found - module(torch.from_numpy(x))[0].detach().numpy()).max() < 0.01
 
 
+@pytest.mark.parametrize("op", ["LSTM", "GRU"])
+def test_first_states_that_an_exporter_fills_with_zeros_are_left_out(op, noise, reference):
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(getattr(torch.nn, op)(INPUTS, HIDDEN, batch_first=True), Last())
+    graph = capture_module(module.eval(), (2, STEPS, INPUTS), free=(0,))
+    (node,) = (node for node in graph.model.graph if node.op_type == op)
+    assert all(value is None for value in node.inputs[5:])
+    for batch in (1, 3):
+        x = noise(batch, STEPS, INPUTS, seed=batch)
+        assert np.allclose(reference(graph, x), module(torch.from_numpy(x)).detach().numpy(), atol=1e-5)
+
+
+class Last(torch.nn.Module):
+    """Takes the states of a recurrent layer."""
+
+    def forward(self, found):
+        return found[0]
+
+
 @settings(max_examples=15, deadline=None)
 @given(name=st.sampled_from(sorted(CASES)), seed=st.integers(0, 99))
 def test_more_bits_never_make_a_larger_error_of_the_gates(name, seed, builders):

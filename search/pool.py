@@ -134,7 +134,7 @@ class OwnProcess:
         if self._under_way is None:
             return []
         work, results = self._under_way
-        if work.apart:
+        if work.apart and not self._evaluator.study.further.in_memory:  # else only this process can measure it
             return self._apart(work)
         found = next(results, None)
         if found is None:

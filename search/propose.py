@@ -14,7 +14,7 @@ from ..spaces.statistics import Progress
 from ..studies.criteria import bounds_of
 from ..studies.front import full_drop_db
 from ..studies.limits import Limits, given_limits
-from ..studies.pick import check_preference, pick, preferred
+from ..studies.pick import check_memory, check_preference, pick, preferred
 from ..studies.run import Run
 from ..studies.trial import Trial
 from .account import Watch, expected
@@ -73,6 +73,7 @@ def propose(
     bounds = bounds_of(run.criteria, min, max)
     limits = given_limits(max_size, max_latency, min_psnr, max_drop, min_speedup, max_memory, bounds)
     wanted = limits.over(run.limits)
+    check_memory(run, wanted)
     with adding_to(run) as addition:
         _propose(addition, wanted, prefer, progress)
     try:

@@ -36,14 +36,10 @@ def pick(run: Run, limits: Limits, prefer: str = "knee", min_preference: float |
         InputError: no such preference, or no candidate keeps the limits; the message says what comes closest.
     """
     check_preference(prefer, run.criteria)
+    check_memory(run, limits)
     measured = [trial for trial in run.trials if trial.measured]
     fitting = [trial for trial in measured if run.violation(trial, limits) == 0.0]
     if not fitting:
-        if limits.max_memory is not None and all(trial.memory is None for trial in measured):
-            raise InputError(
-                f"max_memory cannot be kept: the memory of no candidate of {run.folder} is known; a search measures it where "
-                "the study's [constraints] have max_memory"
-            )
         raise InputError(f"no measured candidate keeps {limits}; {_closest(run, measured, limits)}")
     if min_preference is not None:
         fitting = _liked(run, fitting, limits, min_preference)
@@ -94,6 +90,15 @@ def preferred(points: np.ndarray, best: Mapping[str, Sequence[float]], prefer: s
     known = {"knee": distance, "size": kept[:, 0], "latency": kept[:, 1]}
     first = known[prefer] if prefer in known else np.array(best[prefer])[rows]
     return int(rows[np.lexsort((distance, first))[0]])
+
+
+def check_memory(run: Run, limits: Limits) -> None:
+    """Raise `InputError` where memory is limited that a run does not know."""
+    if limits.max_memory is not None and all(trial.memory is None for trial in run.trials):
+        raise InputError(
+            f"max_memory cannot be kept: the memory of no candidate of {run.folder} is known; a search measures it where "
+            "the study's [constraints] have max_memory, or its [objectives] memory"
+        )
 
 
 def check_preference(prefer: str, criteria: Sequence[Criterion] = ()) -> None:

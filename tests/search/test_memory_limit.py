@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from slimfront.objectives.memory import Memory
 from slimfront.search.loop import search
 from slimfront.search.memory_gate import SURE, MemoryGate
+from slimfront.search.propose import propose
 from slimfront.spaces.candidate import Candidate
 from slimfront.spaces.errors import InputError
 from slimfront.studies.profile import profile
@@ -72,6 +74,10 @@ def test_a_study_without_the_limit_measures_no_memory_and_refuses_nothing(folder
     study = load_study(folder)
     run = search(study, trials=2, run_dir=folder / "run")
     assert not any("memory" in trial.stages for trial in run.trials)
+    for ask in (run.pick, partial(propose, run)):
+        with pytest.raises(InputError, match="max_memory cannot be kept"):
+            ask(max_memory="1GB")
+    assert len(run.trials) == 2
     gate = MemoryGate(study)
     assert gate.passed([Candidate()]) == [Candidate()]
     assert gate.refused == []

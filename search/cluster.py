@@ -286,7 +286,7 @@ def answers(node_id: str) -> bool:
     import ray
 
     try:
-        ray.get(task_on(node_id, remote.versions).remote(), timeout=ANSWER_SECONDS)
+        ray.get(task_on(node_id, remote.memory).remote(), timeout=ANSWER_SECONDS)
     except ray.exceptions.RayError:
         return False
     return True

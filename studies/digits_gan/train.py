@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
 from skimage.io import imsave
 from sklearn.svm import SVC
 from torch import Tensor, nn
@@ -25,6 +24,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from slimfront.studies.digits_vae.digits import SIDE, digits
 from slimfront.studies.digits_vae.train import warped
+from slimfront.studies.training_script import begin, given, keep, options_parser, tell
 
 from . import data
 from .model import DIGITS, NOISE, build
@@ -54,15 +54,13 @@ class Discriminator(nn.Module):
 def main() -> None:
     """Digits, networks, training, judgement, files."""
     options = _options()
-    torch.manual_seed(options.seed)
-    torch.set_num_threads(options.threads)
+    begin(options)
     generator = build()
-    count = sum(p.numel() for p in generator.parameters())
-    print(f"{count:,} weights, {options.steps} steps of {options.batch} digits", flush=True)
+    tell(generator, options, "digits")
     images, labels = digits("training")
     kept = train(generator, torch.from_numpy(images), torch.from_numpy(labels), options)
     print(f"read as what was asked for: {100 * accuracy(kept):.1f} % of 1,000")
-    save_file({name: weights.contiguous() for name, weights in kept.state_dict().items()}, options.out)
+    keep(kept, options.out)
     imsave(options.out.with_suffix(".png"), picture(kept))
 
 
@@ -102,9 +100,7 @@ def train(generator: nn.Module, images: Tensor, labels: Tensor, options: argpars
 def generated(generator: nn.Module, count: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """So many pictures, [N, 1, 32, 32] in 0..1, and the digits that were asked for, [N]."""
     samples = data.drawn(count, seed)
-    generator.eval()
-    with torch.no_grad():
-        images = generator(*(torch.from_numpy(samples[name]) for name in ("noise", "digit"))).numpy()
+    images: NDArray[np.float32] = given(generator, *map(torch.from_numpy, (samples["noise"], samples["digit"]))).numpy()
     return (images + 1.0) / 2.0, samples["digit"].argmax(axis=1)
 
 
@@ -141,15 +137,13 @@ def _follow(kept: nn.Module, generator: nn.Module, decay: float) -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Train the digits' generator.")
-    parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--rate", type=float, default=2e-4, help="the generator's; the discriminator's is twice that")
-    parser.add_argument("--bfloat16", action="store_true", help="multiply in bfloat16 while training")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=HERE / "digits_gan.safetensors", help="where the weights go")
-    return parser.parse_args()
+    return options_parser(
+        "the digits' generator; its discriminator learns at twice the rate",
+        HERE / "digits_gan.safetensors",
+        steps=3000,
+        batch=64,
+        rate=2e-4,
+    ).parse_args()
 
 
 if __name__ == "__main__":

@@ -4,12 +4,15 @@ Source: E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI
 """
 
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors.numpy import load_file
 from scipy import ndimage
 from sklearn.datasets import load_digits
 
+LATENTS_FILE = "latents.safetensors"  # of a study: what its encoder said of the digits
 SIDE = 32
 DIGIT_SIDE = 28  # the enlarged digit; around it two pixels stay black
 PARTS = {"training": slice(0, 1397), "evaluation": slice(1397, 1597), "test": slice(1597, 1797)}
@@ -26,6 +29,22 @@ def digits(part: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """
     images, labels = _all_digits()
     return images[PARTS[part]], labels[PARTS[part]]
+
+
+def latents_of(folder: Path, part: str) -> dict[str, NDArray]:
+    """Return a part of the digits as data of a decoder.
+
+    Args:
+        folder: of a study whose train.py has written `LATENTS_FILE` there.
+        part: as of `digits`.
+
+    Returns:
+        `input`, float32 [N, 16], the latents, and `target`, uint8 [N, 1, 32, 32].
+    """
+    return {
+        "input": load_file(folder / LATENTS_FILE)[part],
+        "target": np.round(255.0 * digits(part)[0]).astype(np.uint8),
+    }
 
 
 @cache

@@ -6,7 +6,8 @@ Minutes. `--bfloat16` halves the time on processors that multiply in bfloat16; l
 """
 
 import argparse
-import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,54 +18,61 @@ from skimage.io import imsave
 from torch import Tensor, nn
 from torch.nn import functional
 
-from . import data
-from .digits import PARTS, digits
+from slimfront.objectives.quality import psnr_db
+from slimfront.studies.training_script import begin, keep, optimise, options_parser, tell
+
+from .digits import LATENTS_FILE, PARTS, digits
 from .model import LATENT, Encoder, build
 
 HERE = Path(__file__).parent
 
 
 def main() -> None:
-    """Digits, networks, training, judgement, files."""
-    options = _options()
-    torch.manual_seed(options.seed)
-    torch.set_num_threads(options.threads)
-    encoder, decoder = Encoder(), build()
-    count = sum(p.numel() for p in decoder.parameters())
-    print(f"{count:,} weights in the decoder, {options.steps} steps of {options.batch} digits", flush=True)
-    train(encoder, decoder, torch.from_numpy(digits("training")[0]), options)
+    """Train this study's networks."""
+    out = HERE / "digits_vae.safetensors"
+    train(Encoder, build, vae_options("the digits' variational autoencoder", out, steps=1200, rate=2e-3))
 
+
+def vae_options(what: str, out: Path, *, steps: int, rate: float) -> argparse.Namespace:
+    """Options of a variational autoencoder of digits."""
+    parser = options_parser(what, out, steps=steps, batch=32, rate=rate)
+    parser.add_argument("--beta", type=float, default=1.0, help="what nats of the latent count beside the pixels'")
+    return parser.parse_args()
+
+
+def train(
+    make_encoder: Callable[[], nn.Module], make_decoder: Callable[[], nn.Module], options: argparse.Namespace
+) -> None:
+    """Digits, networks, training, judgement, files: weights, a picture, and `LATENTS_FILE`, the latents of all digits."""
+    begin(options)
+    encoder, decoder = make_encoder(), make_decoder()
+    tell(decoder, options, "digits")
+    loss = partial(lower_bound, encoder, decoder, torch.from_numpy(digits("training")[0]), options)
+    held_out = digits("evaluation")[0]
+    networks = nn.ModuleList([encoder, decoder])
+
+    def judged() -> str:
+        return f"held out {judge(decoder, encoded(encoder, held_out), held_out):.2f} dB"
+
+    optimise(networks, loss, judged, options, every=300, rise=0.1, most=100.0)
     latents = {part: encoded(encoder, digits(part)[0]) for part in PARTS}
     for part in ("evaluation", "test"):
         print(f"{part}: {judge(decoder, latents[part], digits(part)[0]):.2f} dB")
-    save_file({name: weights.contiguous() for name, weights in decoder.state_dict().items()}, options.out)
-    save_file(latents, options.out.with_name(data.LATENTS.name))
-    imsave(options.out.with_suffix(".png"), picture(decoder, latents["evaluation"], digits("evaluation")[0]))
+    keep(decoder, options.out)
+    save_file(latents, options.out.with_name(LATENTS_FILE))
+    imsave(options.out.with_suffix(".png"), picture(decoder, latents["evaluation"], held_out))
 
 
-def train(encoder: nn.Module, decoder: nn.Module, images: Tensor, options: argparse.Namespace) -> None:
-    """The evidence lower bound with a pixel's cross entropy; Adam with one cycle; digits warped at random."""
-    networks = nn.ModuleList([encoder, decoder]).train()
-    optimizer = torch.optim.Adam(networks.parameters(), options.rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, options.rate, options.steps, pct_start=0.1)
-    held_out, began, mean_loss = digits("evaluation")[0], time.time(), 0.0
-    for step in range(1, options.steps + 1):
-        true = warped(images[torch.randint(len(images), (options.batch,))])
-        with torch.autocast("cpu", torch.bfloat16, enabled=options.bfloat16):
-            mean, log_variance = (t.float() for t in encoder(true))
-            drawn = decoder(mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean))
-        far = functional.binary_cross_entropy(drawn.float().clamp(1e-6, 1 - 1e-6), true, reduction="sum")
-        surprise = 0.5 * (mean**2 + log_variance.exp() - 1.0 - log_variance).sum()
-        loss = (far + options.beta * surprise) / len(true)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(networks.parameters(), 100.0)
-        optimizer.step()
-        schedule.step()
-        mean_loss += (loss.item() - mean_loss) / min(step, 200)
-        if step % 300 == 0 or step == options.steps:
-            psnr = judge(decoder, encoded(encoder, held_out), held_out)
-            print(f"step {step}: loss {mean_loss:.1f}, held out {psnr:.2f} dB, {time.time() - began:.0f} s", flush=True)
+def lower_bound(encoder: nn.Module, decoder: nn.Module, images: Tensor, options: argparse.Namespace) -> Tensor:
+    """Minus the evidence lower bound of a batch, with a pixel's cross entropy; digits warped at random."""
+    true = warped(images[torch.randint(len(images), (options.batch,))])
+    with torch.autocast("cpu", torch.bfloat16, enabled=options.bfloat16):
+        mean, log_variance = (t.float() for t in encoder(true))
+        drawn = decoder(mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean))
+    far = functional.binary_cross_entropy(drawn.float().clamp(1e-6, 1 - 1e-6), true, reduction="sum")
+    surprise = 0.5 * (mean**2 + log_variance.exp() - 1.0 - log_variance).sum()
+    loss: Tensor = (far + options.beta * surprise) / len(true)
+    return loss
 
 
 def warped(images: Tensor) -> Tensor:
@@ -96,8 +104,7 @@ def decoded(decoder: nn.Module, latents: Tensor) -> NDArray[np.float32]:
 
 def judge(decoder: nn.Module, latents: Tensor, images: NDArray[np.float32]) -> float:
     """Mean PSNR in dB of what the decoder draws, against the images that were encoded."""
-    errors = np.square(decoded(decoder, latents) - images).mean(axis=(1, 2, 3))
-    return float((-10.0 * np.log10(errors)).mean())
+    return float(psnr_db(decoded(decoder, latents), images, 0.0, 1.0).mean())
 
 
 def picture(decoder: nn.Module, latents: Tensor, images: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -106,19 +113,6 @@ def picture(decoder: nn.Module, latents: Tensor, images: NDArray[np.float32]) ->
     rows = [images[:16], decoded(decoder, latents[:16]), decoded(decoder, random)]
     sheet = np.concatenate([np.concatenate(list(row[:, 0]), axis=1) for row in rows])
     return np.round(255.0 * sheet).astype(np.uint8).repeat(2, axis=0).repeat(2, axis=1)
-
-
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Train the digits' variational autoencoder.")
-    parser.add_argument("--steps", type=int, default=1200)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--rate", type=float, default=2e-3, help="the cycle's highest learning rate")
-    parser.add_argument("--beta", type=float, default=1.0, help="what nats of the latent count beside the pixels'")
-    parser.add_argument("--bfloat16", action="store_true", help="multiply in bfloat16 while training")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=HERE / "digits_vae.safetensors", help="where the weights go")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

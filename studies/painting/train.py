@@ -8,16 +8,20 @@ Minutes. `--bfloat16` halves the time on processors that multiply in bfloat16; l
 
 import argparse
 import time
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
 from skimage.io import imsave
 from skimage.transform import rescale
 from torch import Tensor, nn
 from torch.nn import functional
+
+from slimfront.objectives.quality import psnr_db
+from slimfront.studies.training_script import begin, given, keep, optimise, options_parser, tell
 
 from . import data
 from .kuwahara import oil_paint
@@ -25,6 +29,7 @@ from .model import build
 
 HERE = Path(__file__).parent
 CROP = 96
+LEAST_SPREAD = 0.03  # of a crop in 0..1: less is plain sky
 SCALES = (1.25, 1.0, 0.8, 0.64, 0.5)
 # How often a photograph is drawn: scenes with edges at all angles more often than textures.
 SHARES = {
@@ -44,16 +49,14 @@ SHARES = {
 def main() -> None:
     """Crops, network, training, judgement, files."""
     options = _options()
-    torch.manual_seed(options.seed)
-    torch.set_num_threads(options.threads)
+    begin(options)
 
     began = time.time()
     inputs, targets = training_crops(options.crops, np.random.default_rng(options.seed))
     print(f"{options.crops} crops painted in {time.time() - began:.0f} s", flush=True)
 
     network = build(width=16 if options.half else 32)
-    count = sum(p.numel() for p in network.parameters())
-    print(f"{count:,} weights, {options.steps} steps of {options.batch} crops", flush=True)
+    tell(network, options, "crops")
     train(network, inputs, targets, options)
 
     for name, held_out in (("evaluation", data.evaluation()), ("test", data.test())):
@@ -61,7 +64,7 @@ def main() -> None:
         print(f"{name}: untouched {untouched:.2f} dB, network {painted:.2f} dB")
     out = options.out or (None if options.half else HERE / "painting.safetensors")
     if out:
-        save_file({name: weights.contiguous() for name, weights in network.state_dict().items()}, out)
+        keep(network, out)
         imsave(out.with_suffix(".png"), picture(network))
 
 
@@ -74,56 +77,66 @@ def training_crops(count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor
         Two uint8 tensors [count, 3, 96, 96].
     """
     scaled = {name: at_scales(data.photograph(name)) for name in data.TRAINING}
-    shares = np.array([SHARES[name] for name in data.TRAINING])
     inputs = torch.empty(count, 3, CROP, CROP, dtype=torch.uint8)
     targets = torch.empty_like(inputs)
     for i in range(count):
-        crop = np.zeros((CROP, CROP, 3))
-        while crop.std(axis=(0, 1)).max() < 0.03:  # plain sky teaches nothing
-            sizes = scaled[rng.choice(data.TRAINING, p=shares / shares.sum())]
-            image = sizes[rng.integers(len(sizes))]
-            top, left = (rng.integers(side - CROP + 1) for side in image.shape[:2])
-            crop = other_colours(image[top : top + CROP, left : left + CROP], rng)
-        crop = np.round(255.0 * crop)
+        crop = np.round(255.0 * drawn_crop(scaled, CROP, rng, partial(other_colours, rng=rng)))
         painting = np.round(255.0 * oil_paint(crop / 255.0))
         inputs[i] = torch.from_numpy(crop.astype(np.uint8)).permute(2, 0, 1)
         targets[i] = torch.from_numpy(painting.astype(np.uint8)).permute(2, 0, 1)
     return inputs, targets
 
 
+def drawn_crop(
+    scaled: Mapping[str, list[NDArray]],
+    side: int,
+    rng: np.random.Generator,
+    changed: Callable[[NDArray], NDArray],
+    least: float = LEAST_SPREAD,
+) -> NDArray:
+    """A crop [side, side, 3] of a photograph, drawn by its share, at one of its sizes, and changed; plain sky teaches nothing.
+
+    Args:
+        scaled: the sizes of each photograph, by name.
+        side: of the crop.
+        rng: draws.
+        changed: what becomes of the crop.
+        least: standard deviation of one of its channels.
+    """
+    names = list(scaled)
+    shares = np.array([SHARES[name] for name in names])
+    while True:
+        sizes = scaled[rng.choice(names, p=shares / shares.sum())]
+        image = sizes[int(rng.integers(len(sizes)))]
+        top, left = (rng.integers(length - side + 1) for length in image.shape[:2])
+        crop = changed(image[top : top + side, left : left + side])
+        if crop.std(axis=(0, 1)).max() >= least:
+            return crop
+
+
 def train(network: nn.Module, inputs: Tensor, targets: Tensor, options: argparse.Namespace) -> None:
-    """L1 loss; Adam with one cycle; every crop turned and mirrored at random, with which the filter commutes."""
-    network.train()
-    optimizer = torch.optim.Adam(network.parameters(), options.rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, options.rate, options.steps, pct_start=0.15)
-    held_out, began, mean_loss = data.evaluation(), time.time(), 0.0
-    for step in range(1, options.steps + 1):
-        chosen = torch.randint(len(inputs), (options.batch,))
-        turns, mirrored = int(torch.randint(4, ())), bool(torch.randint(2, ()))
-        photograph, painting = (turned(t[chosen], turns, mirrored) for t in (inputs, targets))
-        with torch.autocast("cpu", torch.bfloat16, enabled=options.bfloat16):
-            output = network(photograph)
-        loss = functional.l1_loss(output.float(), painting)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        mean_loss += (loss.item() - mean_loss) / min(step, 200)
-        if step % 500 == 0 or step == options.steps:
-            psnr = judge(network, held_out)[1]
-            print(f"step {step}: loss {mean_loss:.4f}, cat {psnr:.2f} dB, {time.time() - began:.0f} s", flush=True)
+    """L1 loss; every crop turned and mirrored at random, with which the filter commutes."""
+    held_out = data.evaluation()
+    loss = partial(crop_loss, network, inputs, targets, options)
+    optimise(network, loss, lambda: f"cat {judge(network, held_out)[1]:.2f} dB", options, every=500, rise=0.15)
+
+
+def crop_loss(network: nn.Module, inputs: Tensor, targets: Tensor, options: argparse.Namespace) -> Tensor:
+    """The L1 loss of a batch of crops, bytes [N, 3, H, W], turned and mirrored as their targets are."""
+    chosen = torch.randint(len(inputs), (options.batch,))
+    turns, mirrored = int(torch.randint(4, ())), bool(torch.randint(2, ()))
+    crops, wanted = (turned(t[chosen], turns, mirrored) for t in (inputs, targets))
+    with torch.autocast("cpu", torch.bfloat16, enabled=options.bfloat16):
+        output = network(crops)
+    return functional.l1_loss(output.float(), wanted)
 
 
 def judge(network: nn.Module, held_out: dict[str, NDArray]) -> tuple[float, float]:
     """Mean PSNR in dB over the pictures against their paintings: of the photographs, and of the network's output."""
-    photographs = torch.from_numpy(held_out["input"])
-    paintings = torch.from_numpy(held_out["target"]).float() / 255.0
-    network.eval()
-    with torch.no_grad():
-        outputs = network(photographs).clamp(0.0, 1.0)
-    network.train()
-    return _psnr_db(photographs, paintings), _psnr_db(outputs, paintings)
+    outputs = given(network, torch.from_numpy(held_out["input"])).clamp(0.0, 1.0).numpy()
+    paintings = held_out["target"] / np.float32(255.0)
+    untouched, painted = (psnr_db(images, paintings, 0.0, 1.0).mean() for images in (held_out["input"], outputs))
+    return float(untouched), float(painted)
 
 
 def picture(network: nn.Module) -> NDArray[np.uint8]:
@@ -131,16 +144,10 @@ def picture(network: nn.Module) -> NDArray[np.uint8]:
     rows = []
     for held_out, index in ((data.evaluation(), 1), (data.evaluation(), 6), (data.test(), 6)):
         photograph, painting = held_out["input"][index], held_out["target"][index]
-        with torch.no_grad():
-            output = network(torch.from_numpy(photograph[None]))[0].clamp(0.0, 1.0).numpy()
+        output = given(network, torch.from_numpy(photograph[None]))[0].clamp(0.0, 1.0).numpy()
         row = [np.round(255.0 * photograph), painting, np.round(255.0 * output)]
         rows.append(np.concatenate(row, axis=2).astype(np.uint8))
     return np.concatenate(rows, axis=1).transpose(1, 2, 0)
-
-
-def _psnr_db(images: Tensor, targets: Tensor) -> float:
-    errors = torch.square(images - targets).mean(dim=(1, 2, 3))
-    return float((-10.0 * torch.log10(errors)).mean())
 
 
 def turned(images: Tensor, turns: int, mirrored: bool) -> Tensor:
@@ -165,16 +172,9 @@ def other_colours(crop: NDArray, rng: np.random.Generator) -> NDArray:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Train the painting network.")
+    parser = options_parser("the painting network", None, steps=2000, batch=6, rate=1e-3)
     parser.add_argument("--half", action="store_true", help="half the width; saved only where --out says so")
-    parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--batch", type=int, default=6)
     parser.add_argument("--crops", type=int, default=2500, help="training crops that are painted beforehand")
-    parser.add_argument("--rate", type=float, default=1e-3, help="the cycle's highest learning rate")
-    parser.add_argument("--bfloat16", action="store_true", help="multiply in bfloat16 while training")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="where the weights go; default painting.safetensors beside this file")
     return parser.parse_args()
 
 

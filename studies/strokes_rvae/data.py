@@ -6,29 +6,23 @@ recurrent encoder said of them (train.py writes latents.safetensors). Nothing is
 
 from pathlib import Path
 
-import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load_file
 
-from slimfront.studies.digits_vae.digits import digits
+from slimfront.studies.digits_vae.digits import latents_of
 
-LATENTS = Path(__file__).parent / "latents.safetensors"
+HERE = Path(__file__).parent
 
 
 def calibration() -> dict[str, NDArray]:
     """Training digits: `input`, float32 [1397, 16], their latents, and `target`, uint8 [1397, 1, 32, 32]."""
-    return _pairs("training")
+    return latents_of(HERE, "training")
 
 
 def evaluation() -> dict[str, NDArray]:
     """Digits that were not trained on, as `calibration`, 200 of them."""
-    return _pairs("evaluation")
+    return latents_of(HERE, "evaluation")
 
 
 def test() -> dict[str, NDArray]:
     """Digits that are in neither, as `evaluation`."""
-    return _pairs("test")
-
-
-def _pairs(part: str) -> dict[str, NDArray]:
-    return {"input": load_file(LATENTS)[part], "target": np.round(255.0 * digits(part)[0]).astype(np.uint8)}
+    return latents_of(HERE, "test")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ..spaces.rules import ONNX_RUNTIME, OPENVINO
 from ..spaces.session import CPU
 from . import openvino
+from .device.service import KINDS
 from .target import OnnxRuntime, Target
 
 if TYPE_CHECKING:
@@ -33,11 +34,12 @@ class Runtime:
     version: Callable[[], str]
 
 
+TARGETS: Mapping[str, Callable[[str, int, str], Target]] = {
+    DEFAULT_RUNTIME: OnnxRuntime,
+    OPENVINO.runtime: lambda machine, threads, _: openvino.OpenVino(machine, threads),
+}
 RUNTIMES: Mapping[str, Runtime] = {
-    DEFAULT_RUNTIME: Runtime("onnxruntime", OnnxRuntime, lambda: ""),  # an environment tells its version anyway
-    OPENVINO.runtime: Runtime(
-        "openvino", lambda machine, threads, _: openvino.OpenVino(machine, threads), openvino.version
-    ),
+    name: Runtime(KINDS[name].package, target, KINDS[name].version) for name, target in TARGETS.items()
 }
 
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import recurrent, recurrent_layers
+from . import recurrent_layers
 from .convolution import ends
+from .emit import FLOAT
 from .recurrent import AXIS, X
 from .weights import integer_weight, shifted_bias
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 CONTRIB = "com.microsoft"
 LACKING = ("layout",)  # attributes of an LSTM that DynamicQuantizeLSTM has not; a layer has 0 there
-FLOAT = 1  # ONNX's number of the type
 
 
 def emit(lowering: Lowering, node: ir.Node, layer: Layer, choice: LayerChoice) -> None:
@@ -53,7 +53,7 @@ def _product(lowering: Lowering, node: ir.Node, layer: Layer, choice: LayerChoic
 
 def _lstm(lowering: Lowering, node: ir.Node, layer: Layer, choice: LayerChoice) -> None:
     emitter, rounded = lowering.emitter, lowering.rounded(layer.name)
-    w, r = _turned_parts(lowering, layer, integer_weight(lowering, layer, choice))
+    w, r = recurrent_layers.parts(lowering, layer, integer_weight(lowering, layer, choice), turned=True)
     lowering.integer_tensors.append((emitter.owner, w))
     scale = emitter.constant(rounded.scale.reshape(layer.shape[:AXIS]))
     zero = emitter.constant(np.zeros(layer.shape[:AXIS], np.int8))
@@ -62,18 +62,3 @@ def _lstm(lowering: Lowering, node: ir.Node, layer: Layer, choice: LayerChoice) 
     attributes = {name: value for name, value in node.attributes.items() if name not in LACKING}
     results = emitter.ops("DynamicQuantizeLSTM", inputs, len(node.outputs), domain=CONTRIB, attributes=attributes)
     recurrent_layers.set_outputs(lowering, node, results)
-
-
-def _turned_parts(lowering: Lowering, layer: Layer, codes: ir.Value) -> tuple[ir.Value, ir.Value]:
-    """Return codes for inputs and for states, [D, I, gates H] and [D, H, gates H]; once for all nodes of a layer."""
-    if layer.name not in lowering.recurrent_parts:
-        of, emitter = recurrent.sizes(layer.op, layer.shape), lowering.emitter
-        if codes.const_value is not None:
-            turned = np.swapaxes(codes.const_value.numpy(), 1, 2)
-            w, r = (emitter.constant(part, shared=False) for part in np.split(turned, [of.inputs], 1))
-        else:
-            widths = emitter.constant(np.array([of.inputs, of.hidden], np.int64))
-            value = emitter.op("Transpose", codes, perm=[0, 2, 1])
-            w, r = emitter.ops("Split", [value, widths], 2, attributes={"axis": 1})
-        lowering.recurrent_parts[layer.name] = w, r
-    return lowering.recurrent_parts[layer.name]

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 OPSET = 21
+FLOAT = 1  # ONNX's number of the type
 IR_VERSION = 10  # of opset 21: ONNX Runtime 1.20 and later
 
 

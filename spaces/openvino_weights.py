@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .candidate import LayerChoice
+from .emit import FLOAT
 from .graph import Layer
 from .packing import pack, packed_bytes, planes
 from .rounding import Grid
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
     from .lowering import Lowering
 
-FLOAT = 1  # ONNX's number of the type
 PACKED_BELOW = 8  # bits
 
 

@@ -60,20 +60,19 @@ def set_outputs(lowering: Lowering, node: ir.Node, results: Sequence[ir.Value]) 
             lowering.set_float(value.name, result)
 
 
-def parts(lowering: Lowering, layer: Layer, weight: ir.Value) -> tuple[ir.Value, ir.Value]:
-    """Return the weights of inputs and of states; once for all nodes of a layer."""
+def parts(lowering: Lowering, layer: Layer, weight: ir.Value, turned: bool = False) -> tuple[ir.Value, ir.Value]:
+    """Return the weights of inputs and of states, or those two [D, I or H, gates H], turned; once for all nodes of a layer."""
     if layer.name not in lowering.recurrent_parts:
         of, emitter = recurrent.sizes(layer.op, layer.shape), lowering.emitter
+        axis = 1 if turned else AXIS
         if weight.const_value is not None:
-            arrays = np.split(weight.const_value.numpy(), [of.inputs], AXIS)
+            whole = weight.const_value.numpy()
+            arrays = np.split(whole.swapaxes(1, AXIS) if turned else whole, [of.inputs], axis)
             w, r = (emitter.constant(array, shared=False) for array in arrays)
         else:
-            w, r = emitter.ops(
-                "Split",
-                [weight, emitter.constant(np.array([of.inputs, of.hidden], np.int64))],
-                2,
-                attributes={"axis": AXIS},
-            )
+            widths = emitter.constant(np.array([of.inputs, of.hidden], np.int64))
+            value = emitter.op("Transpose", weight, perm=[0, 2, 1]) if turned else weight
+            w, r = emitter.ops("Split", [value, widths], 2, attributes={"axis": axis})
         lowering.recurrent_parts[layer.name] = w, r
     return lowering.recurrent_parts[layer.name]
 

@@ -20,6 +20,8 @@ import pytest
 from slimfront import cli
 from slimfront.spaces.errors import BuildError
 
+from .verified import failed
+
 VERBS = (
     "studies",
     "init",
@@ -398,7 +400,7 @@ def test_ship_then_verify_then_a_damaged_file(run_cli: Cli, run: Path, tmp_path:
     assert row["psnr_db"] == pytest.approx(chosen["psnr_db"], abs=1e-6)
 
     verified = run_cli("verify", bundle, "--json")
-    checks = {check["name"]: check["holds"] for check in verified.json["checks"]}
+    checks = {check["name"] for check in verified.json["checks"]}
     assert {
         "candidate",
         "sha256",
@@ -407,11 +409,11 @@ def test_ship_then_verify_then_a_damaged_file(run_cli: Cli, run: Path, tmp_path:
         "psnr_db, evaluation data",
         "psnr_db, test data",
         "speedup",
-    } == set(checks) - {
+    } == checks - {
         "ssim, evaluation data",
         "ssim, test data",
     }
-    assert all(holds for name, holds in checks.items() if name != "speedup")  # the machine may be busy
+    assert not failed(verified.json)
 
     model = bundle / "model.onnx"
     model.write_bytes(model.read_bytes() + b"\0")
@@ -428,7 +430,7 @@ def test_several_are_shipped_and_verified_and_wrong_flags_are_refused(run_cli: C
     members = run_cli("ship", run, "--bundle", 2, "-o", tmp_path / "several", "--json").json["members"]
     assert [set(row) for row in members] == [CANDIDATE_KEYS | {"reference", "test"}] * 2
     assert len({row["sha256"] for row in members}) == 2
-    assert run_cli("verify", tmp_path / "several", "--json").json["holds"]
+    assert not failed(run_cli("verify", tmp_path / "several", "--json").json)
 
 
 def test_ship_refuses_a_folder_that_holds_something(run_cli: Cli, run: Path, tmp_path: Path):

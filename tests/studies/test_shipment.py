@@ -23,6 +23,8 @@ from slimfront.studies.shipment import spread
 from slimfront.studies.subset import spread_subset
 from slimfront.studies.verify import verify
 
+from ..verified import failed
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, pictures: Callable) -> Run:
@@ -161,7 +163,7 @@ def test_what_was_measured_of_other_models_does_not_count(copy: Path):
 
 def test_a_shipment_verifies_and_every_damage_is_found(copy: Path):
     verified = verify(copy)
-    assert verified["holds"], verified["failed"]
+    assert not failed(verified)
     first, second = (member["name"] for member in json.loads((copy / "shipment.json").read_text())["members"])
     assert {f"{first}: sha256", f"{second}: sha256", "loader"} <= {check["name"] for check in verified["checks"]}
     model = copy / second / "model.onnx"

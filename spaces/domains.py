@@ -9,6 +9,7 @@ gives the same graph.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from .elimination import Elimination, Table
 from .graph import Graph, Layer
-from .integer_ops import OPS
+from .integer_ops import OPS, IntegerOp
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -50,7 +51,10 @@ class Domains:
         nodes: names, in the order of the graph.
         tensors: names of those whose elements count.
         elements: how many elements those have, over 2**20, ``[1, tensors]``.
+        ops: that may run in integers beside layers.
     """
+
+    ops: Mapping[str, IntegerOp] = OPS
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
@@ -108,12 +112,12 @@ class Domains:
             out = self._new()  # the integer kernel writes float or integer, as its reader likes
             self._tables.append(Table((number, out), np.array([[0.0, 0.0], [NEVER, 0.0]])))
             return out
-        if node.op_type not in OPS or not OPS[node.op_type].accepts(graph, node):
+        if node.op_type not in self.ops or not self.ops[node.op_type].accepts(graph, node):
             self._fixed[number] = FLOAT_SIDE
             return number
         values = [value.name or "" for value in (*node.outputs, node.inputs[0]) if value is not None]
         largest = max(values, key=lambda name: math.prod(graph.shapes.get(name, (1,))))
-        self._tables.append(Table((number,), np.array(OPS[node.op_type].costs, float), self._column(largest)))
+        self._tables.append(Table((number,), np.array(self.ops[node.op_type].costs, float), self._column(largest)))
         self._tables.append(Table((number,), np.array([0.0, PREFER_INTEGER])))
         return number
 

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from . import recurrent_layers
 from .convolution import cropped, ends, phase_weight, transposed_padding
 from .graph import Layer
-from .lowering import Lowering, Quant, quantisation
+from .joint_grids import JointGridLowering
+from .lowering import Quant
 from .openvino_domains import carried
 from .openvino_weights import PackedWeights, float_weight, integer_weight, rounded_again
 from .weights import shifted_bias
@@ -25,22 +26,12 @@ if TYPE_CHECKING:
     from .candidate import LayerChoice
 
 
-JOINED = 4.0  # times: a range so much larger costs the other tensors two of their eight bits
-
-
-class OpenVinoLowering(Lowering):
+class OpenVinoLowering(JointGridLowering):
     """One candidate being written for OpenVINO."""
 
-    def __init__(self, *args: Any, **more: Any) -> None:
-        super().__init__(*args, **more)
-        self.integer -= {node.name or "" for node in self.graph.model.graph if self._is_coarse(node)}
-
-    def _is_coarse(self, node: ir.Node) -> bool:
-        """Whether a node would join tensors of which one is so much larger that a common grid leaves the others few steps."""
-        if node.name not in self.integer or node.op_type != "Concat":
-            return False
-        widths = [high - low for low, high in map(self.tensor_range, carried(node))]
-        return max(widths) > JOINED * min(widths)
+    def carried(self, node: ir.Node) -> list[str]:
+        """Return the names of what a node that reads integers reads of them."""
+        return carried(node)
 
     def write(self, node: ir.Node) -> None:
         """Write what a captured node becomes."""
@@ -69,34 +60,6 @@ class OpenVinoLowering(Lowering):
         nodes = (node for node in self.graph.model.graph if node.name in self.integer)
         found = {name for node in nodes for name in carried(node)}
         return frozenset(found - self._output_names - {value.name for value in self.graph.model.graph.inputs})
-
-    def quantise(self, tensor: str, value: ir.Value) -> None:
-        """Write the Q node of a tensor, on the grid of all that are joined with it."""
-        root = self.grid_name(tensor)
-        grid = self._trained_grids.get(root) or self.grids.get(root) or quantisation(*self._joint_range(root))
-        self.grids[tensor] = grid
-        self._quantised[tensor] = self._on_grid(value, *grid)
-
-    def grid_name(self, tensor: str) -> str:
-        """Return the first of the tensors that a tensor shares its grid with."""
-        return self._roots.get(tensor, tensor)
-
-    @cached_property
-    def _roots(self) -> dict[str, str]:
-        """By tensor, the first of those that nodes which only carry integers join: they lie on one grid."""
-        roots: dict[str, str] = {}
-        for node in self.graph.model.graph:
-            if node.name in self.integer and node.name not in self.graph.layer_of_node:
-                names = [*carried(node), *(value.name or "" for value in node.outputs)]
-                before = [roots.get(name, name) for name in names]
-                roots |= dict.fromkeys(names, before[0])
-                roots |= {name: before[0] for name, root in roots.items() if root in before}
-        return roots
-
-    def _joint_range(self, root: str) -> tuple[float, float]:
-        joined = [name for name, first in self._roots.items() if first == root] or [root]
-        lows, highs = zip(*(self.tensor_range(name) for name in joined), strict=True)
-        return min(lows), max(highs)
 
     def _carry(self, node: ir.Node) -> None:
         """Write a node that moves integers: what it gives lies on the grid of what it takes."""

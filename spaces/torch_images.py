@@ -134,8 +134,9 @@ def _instance_normalization(node: ir.Node, value: Tensor, scale: Tensor, bias: T
 def _normalized(node: ir.Node, value: Tensor, groups: int, scale: Tensor, bias: Tensor) -> Tensor:
     """Return groups of channels normalised; PyTorch's own functions refuse groups of one value."""
     parts = value.reshape(value.shape[0], groups, -1)
-    variance, mean = torch.var_mean(parts, dim=2, correction=0, keepdim=True)
-    result = (parts - mean) * torch.rsqrt(variance + node.attributes.get_float("epsilon", EPSILON))
+    centred = parts - parts.mean(2, keepdim=True)
+    variance = centred.square().mean(2, keepdim=True)
+    result = centred * torch.rsqrt(variance + node.attributes.get_float("epsilon", EPSILON))
     shape = (-1, *[1] * (value.ndim - 2))
     return result.reshape(value.shape) * scale.reshape(shape) + bias.reshape(shape)
 

@@ -43,7 +43,7 @@ def _targets(
     node: ir.Node, value: Tensor, axes: list[int], scales: Tensor | None, sizes: Tensor | None
 ) -> list[tuple[int, float]]:
     """Return the new size and the scale of each axis."""
-    if scales is not None and scales.numel():
+    if scales is not None and len(scales):
         factors = [float(scale) for scale in scales.reshape(-1).tolist()]
         sizes32 = [int(np.float32(value.shape[axis]) * np.float32(f)) for axis, f in zip(axes, factors, strict=True)]
         return list(zip(sizes32, factors, strict=True))

@@ -1,0 +1,50 @@
+"""ExecuTorch's files: a graph that a mobile lowering wrote, exported by PyTorch and lowered to XNNPACK."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from .errors import BuildError, InputError, last_line
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+
+def pack(model: ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> bytes:
+    """Return the .pte file of a lowered graph: inputs in the alphabetical order of their names, shapes fixed.
+
+    Raises:
+        InputError: ExecuTorch is not installed.
+        BuildError: an op has no form in PyTorch or in ExecuTorch; it is named.
+    """
+    try:
+        with _quiet():
+            from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+            from executorch.exir import to_edge_transform_and_lower
+    except ImportError:
+        raise InputError(
+            'target.runtime "executorch" needs ExecuTorch installed: pip install "slimfront[executorch]"'
+        ) from None
+    from .mobile_torch import MobileModule
+
+    exported = MobileModule(model, shapes).exported()
+    try:
+        with _quiet():
+            lowered = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])
+            return bytes(lowered.to_executorch().buffer)
+    except Exception as error:
+        raise BuildError(f"ExecuTorch refuses the model: {last_line(str(error)) or error}") from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep warnings of packages that ExecuTorch can do without off the screen."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)

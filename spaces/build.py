@@ -374,6 +374,7 @@ class Builder:
         """Return the lowering of a candidate, not yet run."""
         if candidate.base != self.base:
             return self.of(candidate.base).lower(candidate)
+        self.rules.check_stored(candidate)
         graph = self.graph_of(candidate)
         removed = self.removed(candidate)
         trained = self.holdings.trained(candidate.weights) if candidate.weights else None

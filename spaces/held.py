@@ -68,6 +68,8 @@ def _check_held(graph: Graph, name: str, choice: LayerChoice, rules: Rules, exac
     if choice.calibrated and not rules.has_integer_kernel(graph, layer):
         more = f", or form {DYNAMIC!r}" if DYNAMIC in rules.forms(graph, layer) else ""
         raise InputError(f"layer {name!r} has no integer kernel; activation_bits must be 32{more}")
+    if not rules.stores(choice):
+        raise InputError(f"layer {name!r}: {rules.not_stored(choice)}")
     if exact and choice.form == DYNAMIC and DYNAMIC in valid_forms(graph, layer) and layer.op not in rules.dynamic:
         raise InputError(f"layer {name!r}: {rules.not_dynamic(layer)}")
     if exact and choice.sparsity and not has_matrix(graph.layers[name]):

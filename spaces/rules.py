@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import openvino_domains
-from .candidate import DYNAMIC, NATIVE, Candidate
+from . import executorch_file, litert_file, mobile_domains, openvino_domains
+from .candidate import DYNAMIC, NATIVE, WEIGHT_BITS, Candidate, LayerChoice
 from .domains import Domains, has_integer_kernel
 from .errors import BuildError
 from .forms import DYNAMIC_OPS, valid_forms
 from .graph import Graph, Layer
 from .lowering import Lowering
 from .matrix import has_matrix
+from .mobile_lowering import MobileLowering
 from .openvino_lowering import OpenVinoLowering
 
 
@@ -80,6 +81,24 @@ class Rules:
         """Whether weights of a layer may be at zero, and are left out of the file where that is smaller."""
         return self.sparse and has_matrix(layer)
 
+    def stores(self, choice: LayerChoice) -> bool:
+        """Whether files store weights of a choice in as many bits as it says."""
+        return choice.weight_bits in self.stored[choice.activation_bits]
+
+    def check_stored(self, candidate: Candidate) -> None:
+        """Raise `BuildError` where files would not store a layer's weights in as many bits as a candidate says."""
+        for name, choice in candidate.layers.items():
+            if not self.stores(choice):
+                raise BuildError(f"layer {name!r}: {self.not_stored(choice)}")
+
+    def not_stored(self, choice: LayerChoice) -> str:
+        """Return what to say of a choice whose weights files would not store so."""
+        able = " or ".join(map(str, self.stored[choice.activation_bits]))
+        return (
+            f"with activation_bits {choice.activation_bits} files for {self.runtime} store weights in {able} bits: "
+            f"weight_bits {choice.weight_bits} would be no smaller"
+        )
+
     def check(self, graph: Graph, candidate: Candidate) -> None:
         """Raise `BuildError` where a layer cannot have what a candidate chooses for it."""
         for name, choice in candidate.layers.items():
@@ -118,4 +137,22 @@ ONNX_RUNTIME = Rules("onnxruntime", has_integer_kernel, Domains, Lowering, dynam
 OPENVINO = Rules(
     "openvino", openvino_domains.has_integer_kernel, openvino_domains.CarriedDomains, OpenVinoLowering, sparse=False
 )
-RULES = {rules.runtime: rules for rules in (ONNX_RUNTIME, OPENVINO)}
+LITERT = Rules(
+    "litert",
+    mobile_domains.has_integer_kernel,
+    mobile_domains.MobileDomains,
+    MobileLowering,
+    sparse=False,
+    format=Format(".tflite", litert_file.pack),
+    stored={8: (8,), 32: (8, 32)},
+)
+EXECUTORCH = Rules(
+    "executorch",
+    mobile_domains.has_integer_kernel,
+    mobile_domains.MobileDomains,
+    MobileLowering,
+    sparse=False,
+    format=Format(".pte", executorch_file.pack),
+    stored={8: (8,), 32: (32,)},
+)
+RULES = {rules.runtime: rules for rules in (ONNX_RUNTIME, OPENVINO, LITERT, EXECUTORCH)}

@@ -182,10 +182,7 @@ def make_space(
             continue
         pairs = _pairs(graph, layer, weight_bits, activation_bits, saturation_safe, rules)
         if not pairs:
-            raise InputError(
-                f"space: no pair of weight_bits {list(weight_bits)} and activation_bits {list(activation_bits)} "
-                f"fits layer {name!r} ({layer.op}); add activation_bits 32"
-            )
+            raise InputError(_no_pair(layer, weight_bits, activation_bits, rules))
         offer = offers.get(name, Offer())
         pairs = (() if offer.integer else tuple(pair for pair in pairs if not pair.integer)) or pairs
         zeros = sorted(shares) if rules.can_be_sparse(layer) else [0.0]
@@ -232,11 +229,22 @@ def _pairs(
 ) -> tuple[LayerChoice, ...]:
     most = _most_integer_bits(saturation_safe)
     able = layer_activation_bits(graph, layer, rules)
-    return tuple(
+    pairs = (
         LayerChoice(bits, activation)
         for activation in sorted(set(activation_bits) & set(able))
         for bits in sorted(set(weight_bits))
         if activation == 32 or bits <= most
+    )
+    return tuple(pair for pair in pairs if rules.stores(pair))
+
+
+def _no_pair(layer: Layer, weight_bits: Sequence[int], activation_bits: Sequence[int], rules: Rules) -> str:
+    """Return what to say where a layer can have nothing that a study offers."""
+    able = [f"weight_bits {list(widths)} with {bits}" for bits, widths in rules.stored.items() if widths != WEIGHT_BITS]
+    stored = f"; files for {rules.runtime} store {', '.join(able)}" if able else ""
+    return (
+        f"space: no pair of weight_bits {list(weight_bits)} and activation_bits {list(activation_bits)} "
+        f"fits layer {layer.name!r} ({layer.op}); add activation_bits 32{stored}"
     )
 
 
@@ -300,7 +308,7 @@ def uniform(graph: Graph, values: Mapping[str, Any], rules: Rules = ONNX_RUNTIME
     if repair not in REPAIRS:
         raise InputError(f"repair must be one of {', '.join(REPAIRS)}, but got {repair!r}")
     layers: dict[str, LayerChoice] = {}
-    floats, dense = [], []
+    floats, dense, wider = [], [], []
     for name, layer in graph.layers.items():
         layers[name] = wanted
         if wanted.activation_bits not in layer_activation_bits(graph, layer, rules):
@@ -309,13 +317,23 @@ def uniform(graph: Graph, values: Mapping[str, Any], rules: Rules = ONNX_RUNTIME
         if wanted.sparsity and not rules.can_be_sparse(layer):
             layers[name] = replace(layers[name], sparsity=0.0)
             dense.append(name)
+        if not rules.stores(layers[name]):
+            layers[name] = _as_stored(layers[name], rules)
+            wider.append(f"{name} {layers[name].weight_bits}")
     channels = channel_groups(graph)
     groups = {name: group.ratio(group.kept(ratio)) for name, group in channels.groups.items()} if ratio else {}
     notes = [f"no integer kernel, so activation_bits is 32: {', '.join(floats)}"] if floats else []
     notes += [f"no sparse form, so sparsity is 0: {', '.join(dense)}"] if dense else []
+    notes += [f"files for {rules.runtime} store more bits, so weight_bits is: {some_of(wider)}"] if wider else []
     if ratio:
         notes += _ratio_notes(ratio, groups, channels.frozen)
     return Candidate(layers, groups, repair=repair), notes
+
+
+def _as_stored(choice: LayerChoice, rules: Rules) -> LayerChoice:
+    """Return a choice with the next more weight bits that files store; in float where integer kernels have none."""
+    wider = [bits for bits in rules.stored[choice.activation_bits] if bits >= choice.weight_bits]
+    return replace(choice, weight_bits=min(wider)) if wider else LayerChoice()
 
 
 def _ratio_notes(ratio: float, groups: Mapping[str, float], frozen: Mapping[str, str]) -> list[str]:

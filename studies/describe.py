@@ -73,6 +73,11 @@ def _lacks(study: Study, layer: Layer) -> list[str]:
         dynamic = DYNAMIC in rules.forms(study.graph, layer)
         more = f" but in form {DYNAMIC!r}, which is offered where it is faster" if dynamic else ""
         found.append(f"{runtime} has no integer kernel for it: activation_bits is 32{more}")
+    lacking = [bits for bits in sorted(table.weight_bits) if not any(bits in able for able in rules.stored.values())]
+    if lacking:
+        found.append(
+            f"files for {runtime} store no weights in {', '.join(map(str, lacking))} bits: those are not offered"
+        )
     if any(table.sparsities) and not rules.sparse:
         found.append(f"{runtime} is given all weights, those at zero as well: sparsity is 0")
     return found

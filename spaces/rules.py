@@ -13,6 +13,7 @@ from . import openvino_domains
 from .candidate import DYNAMIC, NATIVE, Candidate
 from .domains import Domains, has_integer_kernel
 from .errors import BuildError
+from .formats import ONNX, Format
 from .forms import DYNAMIC_OPS, valid_forms
 from .graph import Graph, Layer
 from .lowering import Lowering
@@ -56,6 +57,7 @@ class Rules:
         lowering: writes a candidate.
         sparse: whether weights at zero can be left out of a file.
         dynamic: ops whose inputs its kernels can put on a grid at each inference.
+        format: of its files.
     """
 
     runtime: str
@@ -64,6 +66,7 @@ class Rules:
     lowering: type[Lowering]
     sparse: bool = True
     dynamic: tuple[str, ...] = ()
+    format: Format = ONNX
 
     def forms(self, graph: Graph, layer: Layer) -> tuple[str, ...]:
         """Return the forms that a layer can take, "native" first."""

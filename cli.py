@@ -507,13 +507,16 @@ def verify(
 @app.command(epilog="Example: slimfront build painting --uniform weight_bits=4,activation_bits=8 -o small.onnx")
 def build(
     study: StudyName,
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="F.onnx", help="The ONNX file to write.")],
+    output: Annotated[
+        Path,
+        typer.Option("-o", "--output", metavar="F.onnx", help="The file to write, as the study's runtime reads it."),
+    ],
     candidate: OneCandidate = None,
     uniform: Uniform = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Build one candidate as an ONNX file."""
+    """Build one candidate as a file: ONNX, or what the study's runtime reads."""
     from .studies.candidates import build_file, given_candidates
     from .studies.show import lines_view
     from .studies.study import load_study

@@ -18,12 +18,14 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
 from ..spaces.errors import BuildError, last_line
+from ..spaces.formats import Format
 from ..spaces.session import batches
 from .memory_process import FEED_FILE, TASK_FILE, WARM_FILE
 from .protocol import About, OpenModel, Reading, Subject
@@ -74,11 +76,13 @@ class Memory:
 
 
 def predicted(model: OpenModel) -> dict[str, Reading]:
-    """Return `predicted_memory_bytes`; nothing where the target cannot tell it, as of a graph too large to be written out."""
+    """Return `predicted_memory_bytes`; nothing where the target cannot tell it, as of a graph too large to be written out, or
+    the graph that a file was made of cannot be had.
+    """
     shapes = {name: (model.batch, *array.shape[1:]) for name, array in model.samples.inputs.items()}
     told = None
-    with suppress(BuildError):  # what does not run at all fails where it is measured
-        told = model.target.predicted_memory(model.path, shapes)
+    with suppress(BuildError), model.graph() as path:  # what does not run at all fails where it is measured
+        told = None if path is None else model.target.predicted_memory(path, shapes)
     if told is None:
         return {}
     how = f"predicted from the graph: {_peaks(told.loading_bytes, told.running_bytes)}"
@@ -102,7 +106,7 @@ def measure_once(model: OpenModel, allocation: Mapping[str, str] = ALLOCATION) -
     with tempfile.TemporaryDirectory(prefix="slimfront-") as made:
         folder = Path(made)
         np.savez(folder / FEED_FILE, **next(batches(model.samples.first(model.batch).inputs, model.batch)))  # type: ignore[arg-type]
-        _warm_model(folder / WARM_FILE)
+        (folder / WARM_FILE).write_bytes(_warm_model(model.target.rules.format))
         task = {"model": str(model.path.absolute()), **_settings(model.target)}
         (folder / TASK_FILE).write_text(json.dumps(task), encoding="utf-8")
         command = [sys.executable, "-P", "-m", "slimfront.objectives.memory_process", str(folder)]
@@ -121,16 +125,21 @@ def _settings(target: Target) -> Mapping[str, str | int]:
     }
 
 
-def _warm_model(path: Path) -> None:
-    """Write a model of one small convolution, which reads "x" ``[1, 4, 8, 8]``."""
+@lru_cache
+def _warm_model(format: Format) -> bytes:
+    """Return the file of one small convolution, which reads "x" ``[1, 4, 8, 8]``."""
     import onnx
+    import onnx_ir as ir
     from onnx import helper
 
     weight = onnx.numpy_helper.from_array(np.ones((4, 4, 3, 3), np.float32), "w")
     node = helper.make_node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1])
     ports = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 4, 8, 8]) for name in ("x", "y")]
     graph = helper.make_graph([node], "warm", ports[:1], ports[1:], [weight])
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    if format.pack is None:
+        return bytes(model.SerializeToString())
+    return format.pack(ir.from_proto(model), {"x": (1, 4, 8, 8)})
 
 
 def _reach(count: int) -> float:

@@ -21,7 +21,7 @@ import numpy as np
 from ..spaces.errors import SlimfrontError
 from .runtimes import make_target
 
-TASK_FILE, FEED_FILE, WARM_FILE = "task.json", "feed.npz", "warm.onnx"
+TASK_FILE, FEED_FILE, WARM_FILE = "task.json", "feed.npz", "warm"
 RUNS = 3  # the second lays its tensors out anew; the third takes no more
 STATUS, PEAK_RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 RESET_PEAK = "5"  # what `PEAK_RESET` takes (proc(5))

@@ -185,9 +185,9 @@ class Predictor:
         return structure(candidate).key in self.samples
 
     def save_model(self, candidate: Candidate, path: Path) -> Built:
-        """Write a model that runs the kernels of a candidate's, and return it."""
+        """Write the graph of a model that runs the kernels of a candidate's (`Built.save_graph`), and return the model."""
         built = self.builder.skeleton(candidate) if candidate.repaired else self.builder.build(candidate)
-        built.save(path)
+        built.save_graph(path)
         return built
 
     def predict(self, candidate: Candidate) -> Prediction:

@@ -13,9 +13,11 @@ study = sf.Study(…, objectives={"energy": {"objective": Energy(), "front": Tru
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -61,16 +63,34 @@ class OpenModel:
     """A model file with its samples; its session and its outputs are made when first asked for, and then kept.
 
     Attributes:
-        path: the ONNX file.
+        path: the file.
         samples: what it is judged on.
         batch: the model's own batch size.
         target: what runs it.
+        save_graph: writes the ONNX graph that the file was made of, where it is another thing and can be had.
     """
 
     path: Path
     samples: Samples
     batch: int = 1
     target: Target = STOCK
+    save_graph: Callable[[Path], None] | None = field(default=None, compare=False)
+
+    @contextmanager
+    def graph(self) -> Iterator[Path | None]:
+        """Give the path of the ONNX graph that the file is, or was made of; None where that cannot be had.
+
+        Raises `BuildError` where it cannot be built again.
+        """
+        if self.target.rules.format.pack is None:
+            yield self.path
+        elif self.save_graph is None:
+            yield None
+        else:
+            with tempfile.TemporaryDirectory(prefix="slimfront-") as folder:
+                path = Path(folder) / "model.onnx"
+                self.save_graph(path)
+                yield path
 
     @property
     def session(self) -> Session:

@@ -51,7 +51,7 @@ class Target(Protocol):
     def together_seconds(self) -> float: ...  # noqa: D102
 
     def open(self, model: Path | bytes) -> Session:
-        """Open a model: an ONNX file, or its bytes.
+        """Open a model: a file in the form that the rules name, or its bytes.
 
         Raises:
             BuildError: the runtime refuses it.
@@ -62,7 +62,7 @@ class Target(Protocol):
         """Open a model; return how many integer kernels are known by each of its tensors as well (None where that is not seen).
 
         Args:
-            model: the ONNX file.
+            model: a file in the form that the rules name.
             inputs: the shapes to measure at, by input name.
 
         Raises:
@@ -74,7 +74,7 @@ class Target(Protocol):
         """Return the kernels that a model would run, without running it.
 
         Args:
-            model: the ONNX file.
+            model: the ONNX graph that it was lowered to (`Built.save_graph`).
             inputs: the shapes to measure at, by input name.
 
         Raises:
@@ -86,7 +86,7 @@ class Target(Protocol):
         """Return the memory that opening and running a model will take; None where that cannot be told.
 
         Args:
-            model: the ONNX file.
+            model: the ONNX graph that it was lowered to (`Built.save_graph`).
             inputs: the shapes to measure at, by input name.
 
         Raises:
@@ -100,7 +100,7 @@ class Target(Protocol):
         """Run models in turn and return the times of their kernels (`engine.profile_in_turn`); other timings wait meanwhile.
 
         Args:
-            models: ONNX files with the same inputs.
+            models: the ONNX graphs that they were lowered to (`Built.save_graph`), with the same inputs.
             feed: one batch, arrays by input name.
             rounds: how often each is run.
             progress: told the part of the most rounds that is done.

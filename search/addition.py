@@ -77,7 +77,8 @@ def adding_to(run: Run) -> Iterator[Addition]:
     with open_records(run.folder, study, database_of(run.folder, None)) as records:
         _check_environment(run, study)
         notes: list[str] = []
-        copies = copies_of(run.folder, records, given_place(run.folder, study.name, None), notes.append)
+        place = given_place(run.folder, study.name, None)
+        copies = copies_of(run.folder, study.rules.format, records, place, notes.append)
         recorded = RecordedRun(study, run.folder, records, copies)
         if recorded.adopt():  # what is added may be what a search died over
             recorded.refresh()

@@ -7,8 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..spaces.errors import one_line, some_of
+from ..spaces.formats import Format
 from ..studies.artifacts import DATA, Place, agree, is_measured, key_of, name_of
 from ..studies.records import Records
+from ..studies.run_folder import model_file
 from ..studies.trial import Trial
 
 PAUSE = 20.0  # times as long as a failure took until the next try: a place that is away takes a twentieth of a search
@@ -20,12 +22,14 @@ class Copies:
     Args:
         place: where.
         models: the run's folder of model files.
+        format: of these.
         note: is told, in one line, when the place cannot be worked with, and what it lacks at the end.
     """
 
-    def __init__(self, place: Place, models: Path, note: Callable[[str], None]) -> None:
+    def __init__(self, place: Place, models: Path, format: Format, note: Callable[[str], None]) -> None:
         self._place = place
         self._models = models
+        self._format = format
         self._note = note
         self._there: dict[str, int] = {}  # sizes of files, as far as is known
         self._told = False
@@ -66,12 +70,13 @@ class Copies:
 
     def _follow(self, trials: Sequence[Trial], mine: Callable[[str], bool]) -> None:
         self._there = self._place.names()
-        kept = {name_of(trial) for trial in trials}
+        kept = {name_of(trial, self._format.suffix) for trial in trials}
         for name in sorted(self._there):  # a model before its data
             if name.removesuffix(DATA) not in kept and mine(key_of(name)):
                 self._place.delete(name)
-        lacking = [(trial, self._models / f"{trial.candidate.key}.onnx") for trial in trials if not self._has(trial)]
-        found = [(trial, path) for trial, path in lacking if path.exists() and is_measured(trial, path)]
+        lacking = [trial for trial in trials if not self._has(trial)]
+        paths = [(trial, model_file(self._models, trial.candidate, self._format)) for trial in lacking]
+        found = [(trial, path) for trial, path in paths if path.exists() and is_measured(trial, path)]
         for trial, path in found:
             self._place.put(trial, path)
         if found:
@@ -79,15 +84,18 @@ class Copies:
 
     def _has(self, trial: Trial) -> bool:
         """Whether a trial's model is there, whole."""
-        name = name_of(trial)
+        name = name_of(trial, self._format.suffix)
         return name in self._there and self._there[name] + self._there.get(name + DATA, 0) == trial.value("size_bytes")
 
 
-def copies_of(folder: Path, records: Records, place: Place | None, note: Callable[[str], None]) -> Copies | None:
+def copies_of(
+    folder: Path, format: Format, records: Records, place: Place | None, note: Callable[[str], None]
+) -> Copies | None:
     """Return what keeps copies of a run's models at the place that all who write to its records use; None without one.
 
     Args:
         folder: the run folder, made and checked.
+        format: of the run's model files.
         records: of the run, open.
         place: that was given, or is known from the run folder.
         note: as for `Copies`.
@@ -96,4 +104,4 @@ def copies_of(folder: Path, records: Records, place: Place | None, note: Callabl
         InputError: others keep their models at another place, or theirs cannot be written to.
     """
     agreed = agree(folder, records, place)
-    return None if agreed is None else Copies(agreed, folder / "models", note)
+    return None if agreed is None else Copies(agreed, folder / "models", format, note)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from ..spaces.statistics import Progress
 from ..studies.criteria import readings_of
 from ..studies.reading_notes import reading_notes
 from ..studies.records import DONE, FAILED, PREDICTED
-from ..studies.run_folder import save_model_file
+from ..studies.run_folder import model_file, save_model_file
 from ..studies.study import Study
 from ..studies.trial import GLANCE, Trial
 from .glance import Look
@@ -62,7 +62,7 @@ class Evaluator:
 
     Args:
         study: with its builder prepared.
-        models: a folder for the ONNX files.
+        models: a folder for the model files.
         objectives: what is measured after building, each a stage under its name.
         predictor: predicts each candidate's speedup first.
     """
@@ -79,7 +79,7 @@ class Evaluator:
 
     def path(self, candidate: Candidate) -> Path:
         """Return where the candidate's file lies."""
-        return self.models / f"{candidate.key}.onnx"
+        return model_file(self.models, candidate, self.study.rules.format)
 
     @cached_property
     def reference(self) -> OpenModel:
@@ -87,7 +87,7 @@ class Evaluator:
         path = self.path(Candidate())
         if not path.exists():
             save_model_file(self.study.builder.build(Candidate()), path)
-        return self._open(path)
+        return self._open(Candidate())
 
     def judge(
         self, candidate: Candidate, known: Trial | None = None, look: Look | None = None
@@ -266,12 +266,21 @@ class Evaluator:
         elif self._latest is not None and self._latest[0] == sha256:
             model = self._latest[1]
         else:
-            model = self._open(self.path(candidate))
+            model = self._open(candidate)
             self._latest = sha256, model
         return Subject(model, self.reference, self.reference_times.needed)
 
-    def _open(self, path: Path) -> OpenModel:
-        return OpenModel(path, self.study.evaluation, self.study.graph.batch, self.study.target)
+    def _open(self, candidate: Candidate) -> OpenModel:
+        return OpenModel(
+            self.path(candidate),
+            self.study.evaluation,
+            self.study.graph.batch,
+            self.study.target,
+            partial(self._save_graph, candidate),
+        )
+
+    def _save_graph(self, candidate: Candidate, path: Path) -> None:
+        self.study.builder.build(candidate).save_graph(path)
 
 
 def default_objectives(target: Target, further: Sequence[Objective] = ()) -> tuple[Objective, ...]:

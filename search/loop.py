@@ -106,7 +106,8 @@ def search(
         mirror = Mirror(mirrored, study) if mirrored else None
         progress = Logged(progress or Silent(), logs)
         with open_records(folder, study, database, progress.note) as records:
-            recorded = RecordedRun(study, folder, records, copies_of(folder, records, place, progress.note))
+            copies = copies_of(folder, study.rules.format, records, place, progress.note)
+            recorded = RecordedRun(study, folder, records, copies)
             training, seed = study.settings.training, settings.seed if seed is None else seed
             kept = max(
                 0, round(training.share * total) - sum(t.label.startswith(POLISHED) for t in recorded.run.trials)

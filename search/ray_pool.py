@@ -13,9 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..spaces.build import file_parts
 from ..spaces.errors import InputError
 from ..studies.holdings import trained_path
 from ..studies.records import DONE
+from ..studies.run_folder import model_file
 from ..studies.standing import Doing
 from ..studies.trial import Trial, stages_with
 from . import cluster, remote
@@ -234,7 +236,8 @@ class RayPool:
         candidates = [trial.candidate for trial in work.trials]
         found = [trained_path(self.models.parent, each.weights) for each in candidates if each.weights]
         if work.kind is not Kind.JUDGE:
-            found += [file for each in candidates for file in self.models.glob(f"{each.key}.onnx*")]
+            paths = [model_file(self.models, each, self.study.rules.format) for each in candidates]
+            found += [file for path in paths for file in file_parts(path)]
         return {file.name: file.read_bytes() for file in found if file.exists()}
 
     def wait(self) -> list[Told]:

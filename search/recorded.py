@@ -159,7 +159,7 @@ class RecordedRun:
         Those of trials that are another process's are left to it.
         """
         kept = {Candidate().key} | {trial.candidate.key for trial in (*self.run.front_trials(), *trials)}
-        for path in (self.folder / "models").glob("*.onnx*"):
+        for path in (self.folder / "models").glob(f"*{self.study.rules.format.suffix}*"):
             key = key_of(path.name)
             if key not in kept and self._is_mine(key):
                 path.unlink(missing_ok=True)

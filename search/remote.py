@@ -17,6 +17,7 @@ from typing import Any
 from ..objectives.predictor import Predictor
 from ..objectives.predictor_file import take_predictor, write_predictor
 from ..objectives.runtimes import RUNTIMES
+from ..spaces.build import file_parts
 from ..spaces.cache import cache_folder
 from ..spaces.candidate import Candidate
 from ..studies.holdings import TRAINED_SUFFIX, WEIGHTS_FOLDER, RunHoldings
@@ -35,6 +36,7 @@ PACKAGES = (
     "scipy",
     "torch",
 )  # what files and readings depend on
+PACKERS = {"litert": ("litert-torch", "litert-converter")}  # by runtime, what makes its files beside its own package
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def versions(runtime: str) -> dict[str, str]:
         InputError: the runtime is not installed.
     """
     RUNTIMES[runtime].version()  # says what to install
-    packages = dict.fromkeys((*PACKAGES, RUNTIMES[runtime].package))
+    packages = dict.fromkeys((*PACKAGES, RUNTIMES[runtime].package, *PACKERS.get(runtime, ())))
     return {"python": ".".join(map(str, sys.version_info[:3]))} | {name: metadata.version(name) for name in packages}
 
 
@@ -171,7 +173,7 @@ def work(order: Order, knowledge: bytes | None) -> Iterator[Step]:
     for results in perform(evaluator, order.work):
         yield Step(results)
     if order.models is None:
-        found = _files(order.work, Path(models))
+        found = _files(order.work, evaluator)
         files = {file.name: file.read_bytes() for file in found} if order.returns else {}
         for file in found:
             file.unlink(missing_ok=True)
@@ -184,10 +186,10 @@ def _place(models: Path, name: str) -> Path:
     return models.parent / WEIGHTS_FOLDER / name if name.endswith(TRAINED_SUFFIX) else models / name
 
 
-def _files(work: Work, models: Path) -> list[Path]:
+def _files(work: Work, evaluator: Evaluator) -> list[Path]:
     """Return the model files of candidates that were worked on; the reference's is needed on."""
-    keys = {trial.candidate.key for trial in work.trials} - {Candidate().key}
-    return [file for key in sorted(keys) for file in models.glob(f"{key}.onnx*")]
+    candidates = {trial.candidate for trial in work.trials} - {Candidate()}
+    return [file for path in sorted(map(evaluator.path, candidates)) for file in file_parts(path)]
 
 
 def clean(study: str, search: str) -> None:

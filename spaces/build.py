@@ -1,4 +1,4 @@
-"""Build: candidate -> ONNX model. Assembly of cached parts; the same candidate always gives the same bytes."""
+"""Build: candidate -> model file. Assembly of cached parts; the same candidate always gives the same bytes."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from .cache import Store, content_hash
 from .candidate import REFERENCE, Candidate, LayerChoice
 from .equalise import WAYS, equalised
 from .errors import BuildError, InputError
+from .formats import ONNX, Format
 from .forms import FORMS, formed, formed_entries, forms_of
 from .graph import EXTERNAL_ABOVE_BYTES, Graph, first_output, model_bytes, save_model, serialized
 from .groups import fitting
@@ -49,11 +50,13 @@ class Built:
 
     Attributes:
         candidate: what was built.
-        model: the `onnx_ir.Model`.
+        model: the `onnx_ir.Model` that it was lowered to.
         owners: by name of a node's first output, the name of the captured node it was written for.
         integer_tensors: for each convolution and matrix product that has to run in integers, the captured node it was
             written for and the tensor that its kernel is known by: its weights, or what it writes.
         shared_bytes: by layer, the part that it has of weights which several layers are stored in.
+        format: of the file that the model becomes.
+        shapes: to measure at, by input name.
     """
 
     candidate: Candidate
@@ -61,12 +64,15 @@ class Built:
     owners: Mapping[str, str]
     integer_tensors: tuple[tuple[str, str], ...]
     shared_bytes: Mapping[str, int] = field(default_factory=dict)
+    format: Format = ONNX
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @cached_property
     def _file(self) -> tuple[int, str, bytes | None]:
         """Size in bytes, sha256, and the bytes where they fit one file."""
-        if model_bytes(self.model) <= EXTERNAL_ABOVE_BYTES:
-            data = serialized(self.model)
+        pack = self.format.pack
+        if pack is not None or model_bytes(self.model) <= EXTERNAL_ABOVE_BYTES:
+            data = serialized(self.model) if pack is None else pack(self.model, self.shapes)
             return len(data), hashlib.sha256(data).hexdigest(), data
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.onnx"
@@ -105,10 +111,11 @@ class Built:
         return lacking if len(lacking) > merged else []
 
     def to_bytes(self) -> bytes:
-        """Return the ONNX file's bytes.
+        """Return the file's bytes.
 
         Raises:
-            InputError: the model is above 2 GB and needs a file with external data: use `save`.
+            InputError: the model is above 2 GB and needs an ONNX file with external data: use `save`.
+            BuildError: the model has no file in this format.
         """
         data = self._file[2]
         if data is None:
@@ -116,10 +123,11 @@ class Built:
         return data
 
     def save(self, path: Path) -> None:
-        """Write the model (and, above 2 GB, ``<path>.data`` beside it).
+        """Write the file (and, of ONNX above 2 GB, ``<path>.data`` beside it).
 
         Raises:
             InputError: the file cannot be written.
+            BuildError: the model has no file in this format.
         """
         data = self._file[2]
         if data is None:
@@ -130,16 +138,27 @@ class Built:
         except OSError as error:
             raise InputError(f"cannot write {path}: {error.strerror or error}") from error
 
+    def save_graph(self, path: Path) -> None:
+        """Write the ONNX graph that the file is made of, or is (above 2 GB with ``<path>.data`` beside it); nothing is packed.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
+        if self.format.pack is None:
+            self.save(path)
+        else:
+            save_model(self.model, path)
+
 
 def file_size(path: Path) -> int:
-    """Return the bytes of an ONNX file and of the external data beside it."""
-    return sum(part.stat().st_size for part in _parts(path))
+    """Return the bytes of a model file and of the external data beside it."""
+    return sum(part.stat().st_size for part in file_parts(path))
 
 
 def file_hash(path: Path) -> str:
-    """Return the sha256 of an ONNX file, followed by its external data where there is some."""
+    """Return the sha256 of a model file, followed by its external data where there is some."""
     digest = hashlib.sha256()
-    for part in _parts(path):
+    for part in file_parts(path):
         with part.open("rb") as file:
             while chunk := file.read(1 << 22):
                 digest.update(chunk)
@@ -154,7 +173,7 @@ def built_hash(path: Path) -> str:
     Raises:
         InputError: the disk has no room for that.
     """
-    if len(_parts(path)) == 1:
+    if len(file_parts(path)) == 1:
         return file_hash(path)
     import onnx_ir as ir
 
@@ -164,7 +183,8 @@ def built_hash(path: Path) -> str:
         return file_hash(copy)
 
 
-def _parts(path: Path) -> list[Path]:
+def file_parts(path: Path) -> list[Path]:
+    """Return what a model lies in, as far as it is there: its file, and the external data beside it."""
     return [part for part in (path, path.with_name(path.name + ".data")) if part.exists()]
 
 
@@ -343,7 +363,7 @@ class Builder:
             BuildError: it cannot be built.
         """
         candidate = self.fitting(candidate)
-        return _built(candidate, self.lower(candidate))
+        return _built(candidate, self.lower(candidate), self.rules.format)
 
     def fitting(self, candidate: Candidate) -> Candidate:
         """Return a candidate with the ratios that its groups really come to; see `groups.fitting`."""
@@ -358,7 +378,8 @@ class Builder:
         candidate = self.fitting(candidate)
         own = self.of(candidate.base)
         self.rules.check(own.graph, candidate)
-        return _built(candidate, skeleton_lowering(own.graph, candidate, own.plain.range, self.rules))
+        lowering = skeleton_lowering(own.graph, candidate, own.plain.range, self.rules)
+        return _built(candidate, lowering, self.rules.format)
 
     def to_torch(self, candidate: Candidate) -> Trainee:
         """Return a candidate as a PyTorch module, rounded as its file is; its weights can be trained.
@@ -418,12 +439,13 @@ class Builder:
         return lambda name: self.static_layer(candidate, name)
 
 
-def _built(candidate: Candidate, lowering: Lowering) -> Built:
+def _built(candidate: Candidate, lowering: Lowering, format: Format) -> Built:
     """Run a lowering."""
     model = lowering.run()
     owners = {first_output(node): lowering.emitter.owners.get(id(node), "") for node in model.graph if node.outputs}
     tensors = tuple((node, value.name or "") for node, value in lowering.integer_tensors)
-    return Built(candidate, model, owners, tensors, lowering.shared_bytes)
+    shapes = {port.name: port.shape for port in lowering.graph.inputs}
+    return Built(candidate, model, owners, tensors, lowering.shared_bytes, format, shapes)
 
 
 def _integer_error(reference: Graph, statistics: Statistics, rounding: Rounding, rules: Rules) -> float:

@@ -13,6 +13,7 @@ from . import executorch_file, litert_file, mobile_domains, openvino_domains
 from .candidate import DYNAMIC, NATIVE, WEIGHT_BITS, Candidate, LayerChoice
 from .domains import Domains, has_integer_kernel
 from .errors import BuildError
+from .formats import ONNX, Format
 from .forms import DYNAMIC_OPS, valid_forms
 from .graph import Graph, Layer
 from .lowering import Lowering
@@ -57,6 +58,7 @@ class Rules:
         lowering: writes a candidate.
         sparse: whether weights at zero can be left out of a file.
         dynamic: ops whose inputs its kernels can put on a grid at each inference.
+        format: of its files.
     """
 
     runtime: str
@@ -65,6 +67,7 @@ class Rules:
     lowering: type[Lowering]
     sparse: bool = True
     dynamic: tuple[str, ...] = ()
+    format: Format = ONNX
 
     def forms(self, graph: Graph, layer: Layer) -> tuple[str, ...]:
         """Return the forms that a layer can take, "native" first."""

@@ -1,6 +1,7 @@
 """Where a run's model files are kept besides its folder: any place that fsspec reaches, which many runs may share.
 
-URL/<study name>-<token of the run>/<candidate key>.<start of the sha256>.onnx, above 2 GB with its ".data" beside it
+URL/<study name>-<token of the run>/<candidate key>.<start of the sha256>.onnx, above 2 GB with its ".data" beside it; files for
+another runtime end as that has them
 
 The run folder's models/ stays the working copy. A file at the place counts where its bytes are those that were measured;
 one that is missing there, or is damaged, is built again.
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..spaces.errors import InputError, SlimfrontError, one_line
+from ..spaces.formats import ONNX
 from .run_folder import RUN_FILE, placing, read_run_file, write_whole, writing_to
 
 if TYPE_CHECKING:
@@ -95,7 +97,7 @@ class Place:
         for end in (DATA, ""):
             source = path.with_name(path.name + end)
             if source.exists():
-                self._put(source, self._path(name_of(trial) + end))
+                self._put(source, self._path(name_of(trial, path.suffix) + end))
 
     def _put(self, source: Path, target: str) -> None:
         # A file system renames the whole file; an object store, whose put is whole or not at all, copies the whole object.
@@ -110,7 +112,7 @@ class Place:
 
     def get(self, trial: Trial, path: Path) -> None:
         """Copy a trial's model file from there. Raises `SlimfrontError` where it is not the one that was measured."""
-        source = self._path(name_of(trial))
+        source = self._path(name_of(trial, path.suffix))
         with placing(path) as part:
             self._files.get_file(source, str(part))
             if self._files.exists(source + DATA):
@@ -132,9 +134,9 @@ class Place:
         return f"{self._root}/{self.folder}/{name}".rstrip("/")
 
 
-def name_of(trial: Trial) -> str:
+def name_of(trial: Trial, suffix: str = ONNX.suffix) -> str:
     """Return the name of a trial's file: the same candidate built elsewhere with other bytes has another one."""
-    return f"{trial.candidate.key}.{trial.sha256[:16]}.onnx"
+    return f"{trial.candidate.key}.{trial.sha256[:16]}{suffix}"
 
 
 def key_of(name: str) -> str:

@@ -1,6 +1,6 @@
 """What lies in a bundle besides the model: its facts (bundle.json) and samples to check it by (check.npz).
 
-model.onnx       the file that was measured (above 2 GB with model.onnx.data)
+model.onnx       the file that was measured (above 2 GB with model.onnx.data); model.tflite or model.pte for other runtimes
 candidate.json   the candidate and its measured numbers
 card.md          the same for people
 bundle.json      what verify needs: checksum, study, environment, expected readings
@@ -11,6 +11,7 @@ A shipment of several members (`shipment`) has a bundle for each, what its loade
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,10 @@ from numpy.typing import NDArray
 
 from ..objectives.samples import Samples
 from ..spaces.errors import InputError
+from ..spaces.formats import ONNX, Format
 from .document import read_document
 
-MODEL_FILE = "model.onnx"
+MODEL = "model"  # what the model file's name begins with
 CANDIDATE_FILE = "candidate.json"
 CARD_FILE = "card.md"
 BUNDLE_FILE = "bundle.json"
@@ -41,8 +43,8 @@ LEAST_RUNTIME_OF_IR = ((9, "1.17"), (10, "1.18"), (11, "1.23"), (13, "1.24"))
 
 
 @dataclass(frozen=True)
-class Format:
-    """What a model file asks of a runtime: opset, IR version, and the least ONNX Runtime version (or None)."""
+class OnnxVersions:
+    """What an ONNX file asks of a runtime: opset, IR version, and the least ONNX Runtime version (or None)."""
 
     opset: int
     ir_version: int
@@ -57,13 +59,23 @@ class Format:
         return max(of_opset, of_ir, LEAST_RUNTIME, key=lambda version: tuple(map(int, version.split("."))))
 
 
-def model_format(path: Path) -> Format:
-    """Read a model file's opset and IR version."""
+def model_name(format: Format) -> str:
+    """Return the name of a model file of this form."""
+    return f"{MODEL}{format.suffix}"
+
+
+def model_file(facts: Mapping[str, Any]) -> str:
+    """Return the name of a bundle's model file; older ones do not tell it."""
+    return str(facts.get("model", model_name(ONNX)))
+
+
+def model_format(path: Path) -> OnnxVersions:
+    """Read an ONNX file's opset and IR version."""
     import onnx
 
     model = onnx.load(path, load_external_data=False)
     opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
-    return Format(opset, model.ir_version)
+    return OnnxVersions(opset, model.ir_version)
 
 
 def read_bundle(folder: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..spaces.candidate import Candidate
 from ..spaces.errors import InputError
+from ..spaces.rules import RULES, Rules
 from .output import cannot_write, check_output
 from .trial import Trial
 
@@ -80,7 +81,7 @@ def _fitting(file: Path, study: Study) -> Candidate:
 
 
 def build(study: Study, candidate: Candidate | Trial | Mapping[str, Any]) -> bytes:
-    """Return a candidate's ONNX model as bytes.
+    """Return the bytes of a candidate's file: an ONNX model, or what the study's runtime reads.
 
     Args:
         study: a study.
@@ -97,18 +98,29 @@ def build(study: Study, candidate: Candidate | Trial | Mapping[str, Any]) -> byt
     return study.builder.build(candidate).to_bytes()
 
 
+def _check_suffix(path: Path, rules: Rules) -> None:
+    """Raise `InputError` where a name says that a file is of another form than those that a runtime reads."""
+    own = rules.format.suffix
+    if path.suffix.lower() in {each.format.suffix for each in RULES.values()} - {own}:
+        raise InputError(
+            f"{path} would be no {path.suffix} file: the study's runtime {rules.runtime!r} reads {own} files; name it "
+            f"{path.with_suffix(own).name}"
+        )
+
+
 def build_file(
     study: Study, candidate: Candidate, path: Path, progress: Callable[[str, float], None] | None = None
 ) -> dict[str, Any]:
-    """Write a candidate's ONNX file, whole or not at all (above 2 GB with ``<path>.data`` beside it).
+    """Write a candidate's file, whole or not at all (of ONNX above 2 GB with ``<path>.data`` beside it).
 
     Returns:
         ``file``, ``sha256``, ``size_bytes`` and the ``candidate``.
 
     Raises:
-        InputError: as `build`, or the file cannot be written.
+        InputError: as `build`, or the file cannot be written, or its name is that of another runtime's files.
         BuildError: the candidate cannot be built.
     """
+    _check_suffix(path, study.rules)
     check_output(path)
     candidate = study.builder.fitting(candidate)
     study.check()

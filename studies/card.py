@@ -12,7 +12,7 @@ from ..objectives.openvino import PRECISION
 from ..objectives.runtimes import DEFAULT_RUNTIME
 from ..spaces.candidate import NATIVE, Candidate
 from ..spaces.graph import EXTERNAL_ABOVE_BYTES
-from .bundle import MODEL_FILE
+from .bundle import model_file
 from .criteria import Criterion, kept_criteria, readings_of
 from .texts import (
     change_text,
@@ -43,6 +43,7 @@ def card(row: Row, facts: Row, study: Study) -> str:
     """
     environment = facts["environment"]
     speaks = RUNTIMES[facts.get("runtime", DEFAULT_RUNTIME)]
+    is_onnx = _is_onnx(facts)
     threads = "1 thread" if environment["threads"] == 1 else f"{environment['threads']} threads"
     versus = "the targets" if study.evaluation.target is not None else "the reference's own output"
     return f"""# {_plain(facts["study"]["name"])}, trial {facts["trial"]}
@@ -64,12 +65,12 @@ very file in a fresh process, on {facts["shipped"]}.
 {speaks.code(facts, _feed(study.graph))}  # {_output(study)}
 ```
 
-{_range(study)}
+{_range(study, is_onnx)}
 
 {_decision(facts["decision"])}## What it needs
 
-- {speaks.needs(facts)} (opset {facts["opset"]}, IR version {facts["ir_version"]}); no custom operators.
-{_saturation(row)}- sha256 of {_files(row["size_bytes"])}: `{facts["sha256"]}`
+- {speaks.needs(facts)}{_versions(facts) if is_onnx else ""}.
+{_saturation(row) if is_onnx else ""}- sha256 of {_files(row["size_bytes"], facts)}: `{facts["sha256"]}`
 
 Measured with {runtime_text(environment, provider=True)} on {environment["cpu"]},
 {environment["system"]}, Python {environment["python"]}, slimfront {environment["slimfront"]}.
@@ -79,15 +80,22 @@ Measured with {runtime_text(environment, provider=True)} on {environment["cpu"]}
 
 @dataclass(frozen=True)
 class _Runtime:
-    """How a card speaks of a runtime: code that runs the model, and what it needs, both of a bundle's facts."""
+    """How a card speaks of a runtime.
+
+    Attributes:
+        code: that runs the model, of a bundle's facts and an expression of its inputs.
+        needs: what that takes, of the facts.
+        loader: what a shipment's loader takes.
+    """
 
     code: Callable[[Row, str], str]
     needs: Callable[[Row], str]
+    loader: str = "Python, NumPy and the runtime alone"
 
 
 def _onnxruntime_code(facts: Row, feed: str) -> str:
     return f"""import numpy as np, onnxruntime as ort
-session = ort.InferenceSession("{MODEL_FILE}", providers=["{facts["provider"]}"])
+session = ort.InferenceSession("{model_file(facts)}", providers=["{facts["provider"]}"])
 output = session.run(None, {feed})[0]"""
 
 
@@ -103,19 +111,70 @@ def _onnxruntime_needs(facts: Row) -> str:
 def _openvino_code(facts: Row, feed: str) -> str:
     return f"""import numpy as np, openvino as ov
 feed = {feed}
-model = ov.Core().read_model("{MODEL_FILE}")
+model = ov.Core().read_model("{model_file(facts)}")
 model.reshape({{name: array.shape for name, array in feed.items()}})  # sizes that are known are faster than free ones
 settings = {{"INFERENCE_PRECISION_HINT": "{PRECISION}", "INFERENCE_NUM_THREADS": {facts["threads"]}}}  # as it was measured
 output = ov.compile_model(model, "CPU", settings)(feed)[0]"""
 
 
 def _openvino_needs(facts: Row) -> str:
-    return f"{facts['environment']['runtime'].split(',')[0]}, which reads ONNX files"
+    return f"{_version(facts)}, which reads ONNX files"
+
+
+def _litert_code(facts: Row, feed: str) -> str:
+    return f"""import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+feed = {feed}
+model = Interpreter("{model_file(facts)}", num_threads={facts["threads"]})  # as it was measured
+model.allocate_tensors()
+for port, name in zip(model.get_input_details(), sorted(feed)):  # the file's inputs stand in the order of their names
+    model.set_tensor(port["index"], feed[name].astype(port["dtype"]))
+model.invoke()
+output = model.get_tensor(model.get_output_details()[0]["index"])"""
+
+
+def _litert_needs(facts: Row) -> str:
+    return f"{_version(facts)}, with which it was measured (`pip install ai-edge-litert`)"
+
+
+def _executorch_code(facts: Row, feed: str) -> str:
+    return f"""import numpy as np, torch
+from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
+from executorch.runtime import Runtime
+feed = {feed}
+_unsafe_reset_threadpool({facts["threads"]})  # of the whole process, as it was measured
+program = Runtime.get().load_program("{model_file(facts)}")
+inputs = [torch.from_numpy(feed[name]) for name in sorted(feed)]  # the file has them in the order of their names
+output = program.load_method("forward").execute(inputs)[0].numpy()"""
+
+
+def _executorch_needs(facts: Row) -> str:
+    return (
+        f"{_version(facts)} with its XNNPACK backend, with which it was measured (`pip install executorch`); in Python it needs "
+        "PyTorch beside it"
+    )
+
+
+def _version(facts: Row) -> str:
+    """Return the name and version of a runtime that is not ONNX Runtime, without its precision."""
+    return str(facts["environment"]["runtime"].split(",")[0])
+
+
+def _is_onnx(facts: Row) -> bool:
+    """Whether the model is an ONNX file: what such a one asks of a runtime is among the facts."""
+    return "opset" in facts
+
+
+def _versions(facts: Row) -> str:
+    """Say what an ONNX file asks of a runtime."""
+    return f" (opset {facts['opset']}, IR version {facts['ir_version']}); no custom operators"
 
 
 RUNTIMES = {
     DEFAULT_RUNTIME: _Runtime(_onnxruntime_code, _onnxruntime_needs),
     "openvino": _Runtime(_openvino_code, _openvino_needs),
+    "litert": _Runtime(_litert_code, _litert_needs),
+    "executorch": _Runtime(_executorch_code, _executorch_needs, "Python, NumPy, PyTorch and the runtime"),
 }
 
 
@@ -150,9 +209,10 @@ def _plain(text: str) -> str:
     return re.sub(r"^(\d+)([.)])", r"\1\\\2", escaped)
 
 
-def _files(size_bytes: int) -> str:
+def _files(size_bytes: int, facts: Row) -> str:
     """Name what the checksum is of."""
-    return MODEL_FILE if size_bytes <= EXTERNAL_ABOVE_BYTES else f"{MODEL_FILE} followed by {MODEL_FILE}.data"
+    name, apart = model_file(facts), size_bytes > EXTERNAL_ABOVE_BYTES and _is_onnx(facts)
+    return f"{name} followed by {name}.data" if apart else name
 
 
 def _summary(candidate: Candidate, study: Study) -> str:
@@ -237,16 +297,17 @@ def _output(study: Study) -> str:
     return f"[{shape}], {study.evaluation.low:g} is black and {study.evaluation.high:g} white"
 
 
-def _range(study: Study) -> str:
-    """Say what the inputs look like: a wrong range costs decibels without an error."""
+def _range(study: Study, is_onnx: bool) -> str:
+    """Say what the inputs look like: a wrong range costs decibels without an error. Axes are free in ONNX files alone."""
     parts = []
     for port in study.graph.inputs:
         values = study.evaluation.inputs[port.name]
-        free = [str(axis) for axis in port.axes if isinstance(axis, str)]
+        free = [str(axis) for axis in port.axes if isinstance(axis, str)] if is_onnx else []
         axes = f"; free axes: {', '.join(free)}" if free else ""
         seen = f"{values.min():.3g} to {values.max():.3g} in the evaluation data"
         parts.append(f"`{port.name}` {list(port.shape)} {port.dtype}, {seen}{axes}")
-    return f"Input: {'; '.join(parts)}."
+    fixed = "" if is_onnx else " The file takes no other shapes."
+    return f"Input: {'; '.join(parts)}.{fixed}"
 
 
 def _saturation(row: Row) -> str:

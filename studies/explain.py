@@ -90,7 +90,7 @@ def _profiles(study: Study, reference: Built, built: Built, progress: Progress |
     with tempfile.TemporaryDirectory(prefix="slimfront-") as folder:
         paths = [Path(folder) / "reference.onnx", Path(folder) / "candidate.onnx"]
         for model, path in zip((reference, built), paths, strict=True):
-            model.save(path)
+            model.save_graph(path)
         rounds = Rounds(LEAST_ROUNDS, MOST_ROUNDS, SECONDS)
         return study.target.profiles(paths, study.feed, rounds, progress)
 

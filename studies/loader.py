@@ -1,7 +1,8 @@
 """Chooses, on the device, the best of the models beside this file that keep a budget of time and of memory.
 
-Needs Python, NumPy and the models' runtime. All models are measured at the first start, each in a process of its own; what was
-found is kept in measured.json, and measured again where the device, the models, the runtime or the number of threads are others.
+Needs Python, NumPy and the models' runtime; ExecuTorch needs PyTorch beside it. All models are measured at the first start, each
+in a process of its own; what was found is kept in measured.json, and measured again where the device, the models, the runtime or
+the number of threads are others.
 
     from load import load
     model = load(milliseconds=20)            # the best picture within 20 ms; or megabytes=50, or both, or neither
@@ -12,6 +13,7 @@ found is kept in measured.json, and measured again where the device, the models,
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import platform
@@ -20,6 +22,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,8 @@ Run = Callable[[Mapping[str, np.ndarray]], "list[np.ndarray]"]
 
 MEASURED = HERE / "measured.json"
 RUNS, SECONDS = 5, 0.5  # a model is run until both are reached
+MODULES = {"litert": "ai_edge_litert.interpreter", "executorch": "executorch.runtime"}  # where they have other names
+TYPES = ("uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")  # by the numbers of PyTorch
 
 
 @lru_cache
@@ -79,7 +84,40 @@ def _openvino(path: Path, threads: int) -> Run:
     return run
 
 
-OPEN = {"onnxruntime": _onnxruntime, "openvino": _openvino}
+def _litert(path: Path, threads: int) -> Run:
+    from ai_edge_litert.interpreter import Interpreter
+
+    model = Interpreter(model_path=str(path), num_threads=threads)
+    model.allocate_tensors()
+    inputs, outputs = model.get_input_details(), model.get_output_details()
+
+    def run(feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        for port, name in zip(inputs, sorted(feed), strict=True):  # the file's inputs stand in the order of their names
+            model.set_tensor(port["index"], np.asarray(feed[name], port["dtype"]))
+        model.invoke()
+        return [model.get_tensor(port["index"]) for port in outputs]
+
+    return run
+
+
+def _executorch(path: Path, threads: int) -> Run:
+    import torch
+    from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
+    from executorch.runtime import Runtime
+
+    _unsafe_reset_threadpool(threads)  # of the whole process: all its models have as many
+    model = Runtime.get().load_program(path).load_method("forward")
+    ports = [model.metadata.input_tensor_meta(number) for number in range(model.metadata.num_inputs())]
+    types = [TYPES[port.dtype()] for port in ports]
+
+    def run(feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        arrays = [np.asarray(feed[name], kind, order="C") for name, kind in zip(sorted(feed), types, strict=True)]
+        return [output.numpy() for output in model.execute([torch.from_numpy(array) for array in arrays])]
+
+    return run
+
+
+OPEN = {"onnxruntime": _onnxruntime, "openvino": _openvino, "litert": _litert, "executorch": _executorch}
 
 
 def load(milliseconds: float | None = None, megabytes: float | None = None, threads: int | None = None) -> Model:
@@ -160,11 +198,14 @@ def _measure(name: str, threads: int) -> dict[str, Any]:
 
 
 def _import_runtime() -> Any:
-    return __import__(shipment()["runtime"])
+    runtime = shipment()["runtime"]
+    return importlib.import_module(MODULES.get(runtime, runtime))
 
 
 def _version() -> str:
-    return f"{shipment()['runtime']} {_import_runtime().__version__}"
+    package = _import_runtime().__name__.partition(".")[0]
+    version = getattr(sys.modules[package], "__version__", None) or metadata.version(package)
+    return f"{shipment()['runtime']} {version}"
 
 
 def _peak_bytes() -> int | None:

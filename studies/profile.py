@@ -53,11 +53,11 @@ def profile(study: Study, progress: Progress | None = None) -> dict[str, Any]:
     graph = study.graph
     feed = study.feed
     with tempfile.TemporaryDirectory(prefix="slimfront-") as folder:
-        model = Path(folder) / "reference.onnx"
         built = study.builder.build(Candidate())
-        built.save(model)
-        latency_ms = _latency_ms(model, feed, study.target)
-        [profiled] = study.target.profiles([model], feed, Rounds(LEAST_RUNS, MOST_RUNS, SECONDS))
+        graph_file = Path(folder) / "reference.onnx"
+        built.save_graph(graph_file)
+        latency_ms = _latency_ms(_packed(built, graph_file), feed, study.target)
+        [profiled] = study.target.profiles([graph_file], feed, Rounds(LEAST_RUNS, MOST_RUNS, SECONDS))
     curves, groups = sensitivity_curves(study, progress)
     memory = memory_profile(study, progress)
     times = layer_times(profiled, built, graph)
@@ -131,6 +131,15 @@ def layer_times(profiled: KernelProfile, built: Built, graph: Graph) -> dict[str
     for place, milliseconds in zip(attribute(profiled.kernels, built, graph), profiled.kernel_ms, strict=True):
         times[place.name if place.kind == "layer" else ""] += float(milliseconds)
     return dict(times)
+
+
+def _packed(built: Built, graph_file: Path) -> Path:
+    """Return the file of a model whose graph was written: the same one, or another that is written beside it."""
+    if built.format.pack is None:
+        return graph_file
+    path = graph_file.with_suffix(built.format.suffix)
+    built.save(path)
+    return path
 
 
 def _latency_ms(model: Path, feed: Mapping[str, np.ndarray], target: Target) -> float:

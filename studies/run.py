@@ -27,7 +27,15 @@ from .preference import compared as bound_to
 from .preference import preferences
 from .records import Record, many_objects, read_records
 from .review import Review
-from .run_folder import RECORDS_FILE, check_same_study, read_run_file, save_model_file, use_machine_facts
+from .run_folder import (
+    RECORDS_FILE,
+    check_same_study,
+    format_of,
+    model_file,
+    read_run_file,
+    save_model_file,
+    use_machine_facts,
+)
 from .searched import searched
 from .shared import Source
 from .trial import Trial, Trials
@@ -37,6 +45,7 @@ if TYPE_CHECKING:
 
     from ..objectives.protocol import Reading
     from ..spaces.build import Built
+    from ..spaces.formats import Format
     from ..spaces.statistics import Progress
     from ..spaces.trainee import Trainee
     from .study import Study
@@ -79,6 +88,11 @@ class Run:
     def digest(self) -> str:
         """The study's digest."""
         return str(self._about["study"]["digest"])
+
+    @property
+    def format(self) -> Format:
+        """The form of the model files."""
+        return format_of(self._about["study"]["definition"])
 
     @property
     def storage(self) -> str | None:
@@ -456,13 +470,13 @@ class Run:
         return study.builder.to_torch(candidate)
 
     def model_path(self, trial: Trial) -> Path:
-        """Return the path of a trial's ONNX file; one that is not in the run folder is fetched from where the run's models
+        """Return the path of a trial's model file; one that is not in the run folder is fetched from where the run's models
         are kept besides, or else built again.
 
         Raises:
             SlimfrontError: what is built now is not the file that was measured.
         """
-        path = self.folder / "models" / f"{trial.candidate.key}.onnx"
+        path = model_file(self.folder / "models", trial.candidate, self.format)
         if path.exists() or (lacking := fetch(self._about, trial, path)) is None:
             return path
         try:

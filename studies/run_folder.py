@@ -3,7 +3,7 @@
 run.json         the study's name, source, definition and digest, and where else records and models are kept; written whole
                  before anything else
 records.jsonl    one line for each finished stage of each candidate: the truth of the run
-models/          the ONNX files of the reference and of the front's candidates; a working copy where `artifacts` keeps them too
+models/          the files of the reference and of the front's candidates; a working copy where `artifacts` keeps them too
 students.json    the students that are searched beside the reference
 bases/           their graphs, by their content
 weights/         trained weights of candidates, by their content
@@ -29,12 +29,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..spaces.errors import InputError, SlimfrontError
+from ..spaces.rules import ONNX_RUNTIME, RULES
 from .document import read_document
 from .environment import Environment
 from .records import cannot_write
 
 if TYPE_CHECKING:
     from ..spaces.build import Built
+    from ..spaces.candidate import Candidate
+    from ..spaces.formats import Format
     from .study import Study
 
 RUN_FILE = "run.json"
@@ -148,6 +151,16 @@ def _subject(key: str, study: Study) -> str:
     return f"{words}{file} changed"
 
 
+def format_of(definition: Mapping[str, Any]) -> Format:
+    """Return the form of a run's model files, by the definition of its study; older ones name no runtime."""
+    return RULES[str(definition["target"].get("runtime", ONNX_RUNTIME.runtime))].format
+
+
+def model_file(models: Path, candidate: Candidate, format: Format) -> Path:
+    """Return where a candidate's file lies in a folder of model files."""
+    return models / f"{candidate.key}{format.suffix}"
+
+
 def save_model_file(built: Built, path: Path) -> None:
     """Write a built model so that the file is there whole or not at all; external data goes beside it."""
     with writing_to(path.parent.parent), placing(path) as part:
@@ -162,7 +175,7 @@ def placing(path: Path) -> Iterator[Path]:
         part = Path(tempfile.mkdtemp(prefix=PART, dir=path.parent))  # workers write beside one another
     try:
         yield part / path.name
-        for file in sorted(part.iterdir(), key=lambda file: file.suffix == ".onnx"):  # the model last
+        for file in sorted(part.iterdir(), key=lambda file: file.name == path.name):  # the model last
             file.replace(path.parent / file.name)
     finally:  # on a full disk too: half a model helps nobody and takes the room
         shutil.rmtree(part, ignore_errors=True)

@@ -348,7 +348,7 @@ def _footer(run: Run, gallery: pictures.Gallery | None) -> str:
         stored = f" Pictures are {part}, {gallery.side[1]} by {gallery.side[0]} pixels, stored {kept}."
     where = f"Measured with {'; '.join(machines)}. " if machines else ""
     return (
-        f"<p>{html.escape(where)}Size is that of the ONNX file. The speedup is the median of the ratios to the "
+        f"<p>{html.escape(where)}Size is that of the file. The speedup is the median of the ratios to the "
         "reference, timed in turn with it. PSNR and SSIM are means over the evaluation images, from their own "
         f"outputs.{stored}</p>"
     )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..objectives.protocol import OpenModel
 from ..spaces.build import file_hash
 from ..spaces.errors import InputError, SlimfrontError, last_line
+from ..spaces.formats import ONNX
 from . import bundle
 from .card import card
 from .neighbours import neighbours
@@ -133,14 +134,15 @@ def fill(run: Run, trial: Trial, part: Path, decision: Decision, tell: Note) -> 
     study = run.load()
     study.check()
     tell("writing the model")
-    _copy_model(run.model_path(trial), part / bundle.MODEL_FILE)
-    sha256 = file_hash(part / bundle.MODEL_FILE)
+    model = part / bundle.model_name(study.rules.format)
+    _copy_model(run.model_path(trial), model)
+    sha256 = file_hash(model)
     if sha256 != trial.sha256:
         what = f"sha256 {sha256}, not {trial.sha256}"
         raise SlimfrontError(f"the file of trial {trial.number} is not the one that was measured: {what}")
-    facts = _facts(run, trial, study, part) | {"decision": _told(run, decision)}
+    facts = _facts(run, trial, study, model) | {"decision": _told(run, decision)}
     _write_json(part / bundle.BUNDLE_FILE, facts)
-    _save_check(study, part)
+    _save_check(study, part, model)
     tell("measuring the file again in a fresh process")
     measured = _measure_afresh(study, part)
     checks, _ = compare(facts | {"environment": measured["environment"]}, measured)
@@ -157,8 +159,7 @@ def fill(run: Run, trial: Trial, part: Path, decision: Decision, tell: Note) -> 
     (part / bundle.CARD_FILE).write_text(text, encoding="utf-8")
 
 
-def _facts(run: Run, trial: Trial, study: Study, part: Path) -> dict[str, Any]:
-    form = bundle.model_format(part / bundle.MODEL_FILE)
+def _facts(run: Run, trial: Trial, study: Study, model: Path) -> dict[str, Any]:
     target = study.settings.target
     return {
         "version": bundle.VERSION,
@@ -172,9 +173,8 @@ def _facts(run: Run, trial: Trial, study: Study, part: Path) -> dict[str, Any]:
         "size_bytes": int(trial.value("size_bytes")),
         "candidate": trial.candidate.to_json(),
         "reference_size_bytes": int(run.reference.value("size_bytes")),
-        "opset": form.opset,
-        "ir_version": form.ir_version,
-        "least_onnxruntime": form.least_runtime,
+        "model": model.name,
+        **(_onnx_facts(model) if study.rules.format == ONNX else {}),
         "batch": study.graph.batch,
         "threads": target.threads,
         "provider": target.provider,
@@ -184,6 +184,12 @@ def _facts(run: Run, trial: Trial, study: Study, part: Path) -> dict[str, Any]:
         "expected": {"evaluation": {name: trial.value(name) for name in ("psnr_db", "ssim", *trial.further)}},
         **_objectives(run, study),
     }
+
+
+def _onnx_facts(model: Path) -> dict[str, Any]:
+    """Return what an ONNX file asks of a runtime."""
+    asks = bundle.model_format(model)
+    return {"opset": asks.opset, "ir_version": asks.ir_version, "least_onnxruntime": asks.least_runtime}
 
 
 def _objectives(run: Run, study: Study) -> dict[str, Any]:
@@ -246,11 +252,11 @@ def _measure_afresh(study: Study, part: Path) -> dict[str, Any]:
     return dict(document["measured"])
 
 
-def _save_check(study: Study, part: Path) -> None:
+def _save_check(study: Study, part: Path, model: Path) -> None:
     """Store a few samples with the model's own outputs for them."""
     output_bytes = 4 * math.prod(study.graph.outputs[0].shape) // study.graph.batch
     samples = bundle.few_samples(study.evaluation, output_bytes, study.graph.batch)
-    outputs = OpenModel(part / bundle.MODEL_FILE, samples, study.graph.batch, study.target).outputs
+    outputs = OpenModel(model, samples, study.graph.batch, study.target).outputs
     bundle.save_samples(part / bundle.CHECK_FILE, samples, outputs)
 
 

@@ -2,7 +2,7 @@
 
 trial-N/         the bundle of each member
 shipment.json    what the loader reads: the runtime, and the members' numbers
-load.py          the loader (`loader.py`), which needs NumPy and the runtime alone
+load.py          the loader (`loader.py`), which needs NumPy and the runtime alone (ExecuTorch's needs PyTorch)
 card.md          the same for people
 """
 
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from ..spaces.build import file_hash
 from ..spaces.errors import InputError, SlimfrontError, last_line
 from . import bundle, loader
+from .card import RUNTIMES
 from .limits import Limits
 from .output import new_folder
 from .ship import Note, decide, fill, keep, shipped
@@ -113,7 +114,7 @@ def _finish(part: Path, study_name: str, trials: Sequence[Trial]) -> None:
         "version": bundle.VERSION,
         "study": study_name,
         **{key: facts[key] for key in ("runtime", "provider", "threads", "batch")},
-        "model": bundle.MODEL_FILE,
+        "model": bundle.model_file(facts),
         "loader": file_hash(part / bundle.LOADER_FILE),
         "reference": reference,
         "members": [
@@ -153,7 +154,7 @@ model = load(milliseconds=20)  # the best quality within 20 ms; megabytes=50 lim
 outputs = model.run(feed)      # arrays by the names of the inputs, as the members' cards show
 ```
 
-`python load.py` tells what each takes there. It needs Python, NumPy and the runtime alone.
+`python load.py` tells what each takes there. It needs {RUNTIMES[document["runtime"]].loader}.
 """
 
 

@@ -444,7 +444,7 @@ class Study:
         _ = self.student_weights, self.student_family
         self._check_training()
         self.warn(*_offer_notes(self.space))
-        if not self.settings.target.saturation_safe:
+        if not self.settings.target.saturation_safe and self.rules.format.pack is None:  # what asks is an ONNX file
             opened = None if self.device is None else self.target.open
             self.warn(*saturation_notes(self.space, self.settings.target.provider, opened))
         sets = {"data.calibration": self.calibration, "data.evaluation": self.evaluation.inputs}

@@ -40,7 +40,7 @@ class Trial:
         reason: why it failed, or was not timed.
         stages: what is on disk, by stage: state, environment, seconds, time and readings as plain data.
         label: "reference", "uniform 4/8" or empty.
-        sha256: of its ONNX file.
+        sha256: of its file.
         readings: of all stages, by name.
         reference_ms: the run's time of the reference; latencies are this over the speedup.
         timings: how often its file was timed.

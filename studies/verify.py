@@ -28,13 +28,15 @@ from ..spaces.build import file_hash
 from ..spaces.candidate import Candidate
 from ..spaces.capture import load_function
 from ..spaces.errors import BuildError, InputError, SlimfrontError
+from ..spaces.formats import Format
+from ..spaces.rules import RULES
 from .bundle import (
     CANDIDATE_FILE,
     CHECK_FILE,
     LOADER_FILE,
-    MODEL_FILE,
     is_shipment,
     load_samples,
+    model_file,
     read_bundle,
     read_shipment,
     save_samples,
@@ -47,7 +49,7 @@ from .objective_table import ObjectiveTable, make_objective
 if TYPE_CHECKING:
     from .study import Study
 
-REFERENCE_FILE = "reference.onnx"
+REFERENCE = "reference"  # what the name of its file begins with
 SETS = ("evaluation", "test")
 
 # How far a repetition may be off. Integer kernels of another runtime may round a value the other way, which costs less
@@ -154,9 +156,9 @@ def check_candidate(folder: Path, facts: Mapping[str, Any]) -> list[Check]:
 
 def check_file(folder: Path, facts: Mapping[str, Any]) -> list[Check]:
     """Check the file itself: its hash, that it runs, its outputs on the stored samples; end with what fails."""
-    path = folder / MODEL_FILE
+    path = folder / model_file(facts)
     if not path.exists():
-        return [Check("file", False, f"{MODEL_FILE} is missing")]
+        return [Check("file", False, f"{path.name} is missing")]
     now, then = file_hash(path), facts["sha256"]
     checks = [Check("sha256", now == then, now if now == then else f"{now}, at ship {then}")]
     if not checks[0].holds:
@@ -191,8 +193,8 @@ def measure(folder: Path, data: Path, facts: Mapping[str, Any]) -> dict[str, Any
         if not (data / f"{name}.npz").exists():
             continue
         samples, _ = load_samples(data / f"{name}.npz")
-        reference = OpenModel(data / REFERENCE_FILE, samples, *settings)
-        model = OpenModel(folder / MODEL_FILE, samples, *settings)
+        reference = OpenModel(_reference(data, RULES[_runtime(facts)].format), samples, *settings)
+        model = OpenModel(folder / model_file(facts), samples, *settings)
         measured[name] = _readings(objectives, Subject(model, reference))
         measured[name]["reference"] = _readings(objectives, Subject(reference, reference))
         if name == "evaluation":
@@ -235,10 +237,15 @@ def compare(facts: Mapping[str, Any], measured: Mapping[str, Any]) -> tuple[list
 
 def save_data(study: Study, folder: Path) -> None:
     """Write what `measure` reads: the reference, evaluation data, and test data where the study has some."""
-    study.builder.build(Candidate()).save(folder / REFERENCE_FILE)
+    study.builder.build(Candidate()).save(_reference(folder, study.rules.format))
     for name, samples in (("evaluation", study.evaluation), ("test", study.test)):
         if samples is not None:
             save_samples(folder / f"{name}.npz", samples)
+
+
+def _reference(folder: Path, format: Format) -> Path:
+    """Return where the reference's file lies beside the data."""
+    return folder / f"{REFERENCE}{format.suffix}"
 
 
 def further_of(facts: Mapping[str, Any]) -> list[FurtherObjective]:

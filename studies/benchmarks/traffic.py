@@ -55,7 +55,7 @@ def found(run: Run) -> Iterator[tuple[str, list[int]]]:
         stages.setdefault(record.stage, []).append(len(json.dumps(plain_record(record))))
     for stage, sizes in stages.items():
         yield f"record of a {stage}", sizes
-    yield "model", [path.stat().st_size for path in (run.folder / "models").glob("*.onnx")]
+    yield "model", [path.stat().st_size for path in (run.folder / "models").glob(f"*{run.format.suffix}")]
 
 
 def order(run: Run, number: int, look: Look | None) -> int:

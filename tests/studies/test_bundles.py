@@ -60,6 +60,14 @@ def test_the_shipped_file_is_the_one_that_was_measured(shipped: Path, run: Run):
     assert json.loads((shipped / "candidate.json").read_text())["sha256"] == chosen.sha256
 
 
+def test_a_bundle_that_does_not_tell_its_file_s_name_has_an_onnx_file(copy: Path):
+    facts = json.loads((copy / bundle.BUNDLE_FILE).read_text())
+    assert facts.pop("model") == "model.onnx"
+    facts["study"]["source"] = "/no/such/study"
+    (copy / bundle.BUNDLE_FILE).write_text(json.dumps(facts))
+    assert verify(copy)["holds"]
+
+
 def test_the_cards_code_runs(shipped: Path):
     code = (shipped / "card.md").read_text().split("```python\n")[1].split("```")[0]
     assert len(code.strip().splitlines()) == 3

@@ -377,6 +377,7 @@ class Builder:
         """
         candidate = self.fitting(candidate)
         own = self.of(candidate.base)
+        self.rules.check_stored(candidate)
         self.rules.check(own.graph, candidate)
         lowering = skeleton_lowering(own.graph, candidate, own.plain.range, self.rules)
         return _built(candidate, lowering, self.rules.format)

@@ -59,6 +59,7 @@ class Rules:
         sparse: whether weights at zero can be left out of a file.
         dynamic: ops whose inputs its kernels can put on a grid at each inference.
         format: of its files.
+        stored: by activation bits, the weight bits that its files store as such.
     """
 
     runtime: str
@@ -68,6 +69,7 @@ class Rules:
     sparse: bool = True
     dynamic: tuple[str, ...] = ()
     format: Format = ONNX
+    stored: Mapping[int, tuple[int, ...]] = field(default_factory=lambda: {8: WEIGHT_BITS, 32: WEIGHT_BITS})
 
     def forms(self, graph: Graph, layer: Layer) -> tuple[str, ...]:
         """Return the forms that a layer can take, "native" first."""

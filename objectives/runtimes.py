@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ..spaces.rules import ONNX_RUNTIME, OPENVINO
+from ..spaces.rules import EXECUTORCH, LITERT, ONNX_RUNTIME, OPENVINO
 from ..spaces.session import CPU
-from . import openvino
+from . import mobile, openvino
 from .device.service import KINDS
 from .target import OnnxRuntime, Target
 
@@ -37,9 +37,11 @@ class Runtime:
 TARGETS: Mapping[str, Callable[[str, int, str], Target]] = {
     DEFAULT_RUNTIME: OnnxRuntime,
     OPENVINO.runtime: lambda machine, threads, _: openvino.OpenVino(machine, threads),
+    LITERT.runtime: lambda machine, threads, _: mobile.LiteRt(machine, threads),
+    EXECUTORCH.runtime: lambda machine, threads, _: mobile.ExecuTorch(machine, threads),
 }
 RUNTIMES: Mapping[str, Runtime] = {
-    name: Runtime(KINDS[name].package, target, KINDS[name].version) for name, target in TARGETS.items()
+    name: Runtime(KINDS[name].package.name, target, KINDS[name].version) for name, target in TARGETS.items()
 }
 
 
@@ -58,5 +60,5 @@ def make_target(
     target = RUNTIMES[runtime].target(machine, threads, provider)
     if device is None:
         return target
-    assert isinstance(target, OnnxRuntime | openvino.OpenVino)  # a study names no other runtime with a device
+    assert isinstance(target, OnnxRuntime | openvino.OpenVino | mobile.Mobile)  # a study names no other with a device
     return replace(target, device=device, runtime=f"{target.runtime} on {device.connection.address}")

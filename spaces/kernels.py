@@ -125,7 +125,11 @@ def read_kernels(optimized: Path | bytes, inputs: Mapping[str, tuple[int, ...]])
         optimized: what `session.open_session` wrote with ``optimized_path``, or its bytes.
         inputs: the shapes to measure at, by input name.
     """
-    model = _loaded(optimized)
+    return node_kernels(loaded(optimized), inputs)
+
+
+def node_kernels(model: onnx.ModelProto, inputs: Mapping[str, tuple[int, ...]]) -> list[Kernel]:
+    """Return each node of a graph as a kernel, in their order; ``inputs`` are the shapes to measure at, by name."""
     known = tensors(model, inputs)
     stored = {value.name for value in model.graph.initializer}
     return [_kernel(node, known, stored) for node in model.graph.node]
@@ -201,12 +205,12 @@ def integer_reads(optimized: Path | bytes) -> Counter[str]:
 
     `session.open_session` with ``optimized_path`` writes such a graph.
     """
-    graph = _loaded(optimized).graph
+    graph = loaded(optimized).graph
     return Counter(name for node in graph.node if node.op_type in INTEGER for name in node.input if name)
 
 
-def _loaded(optimized: Path | bytes) -> onnx.ModelProto:
-    """Return an optimised graph; weights that lie beside it are left there."""
+def loaded(optimized: Path | bytes) -> onnx.ModelProto:
+    """Return a graph; weights that lie beside it are left there."""
     import onnx
 
     if isinstance(optimized, bytes):

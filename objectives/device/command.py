@@ -8,15 +8,14 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from importlib import metadata
 from pathlib import Path
 
 from ... import __version__
 from ...spaces.errors import InputError
+from .packages import PACKAGES
 from .server import SPACE, Place, serve
 
 UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9}
-RUNTIMES = ("onnxruntime", "openvino")  # packages
 TOKEN = "SLIMFRONT_TOKEN"  # of the environment
 
 
@@ -45,17 +44,10 @@ def installed() -> list[str]:
     Raises:
         InputError: there is none, or no NumPy.
     """
-    found = []
-    for name in RUNTIMES:
-        if importlib.util.find_spec(name) is not None:
-            try:
-                found.append(f"{name} {metadata.version(name)}")
-            except metadata.PackageNotFoundError:
-                found.append(name)
+    found = [package.with_version for package in PACKAGES.values() if package.is_there]
     if not found or importlib.util.find_spec("numpy") is None:
-        raise InputError(
-            "a runner needs NumPy and a runtime: pip install onnxruntime numpy, or pip install openvino numpy"
-        )
+        ways = ", or ".join(package.install for package in PACKAGES.values())
+        raise InputError(f"a runner needs NumPy and a runtime: {ways}")
     return found
 
 

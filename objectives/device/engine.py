@@ -60,7 +60,7 @@ class RawProfile:
 
     Attributes:
         graph: that it made of the file, as `Engine.inspect` gives it.
-        ran: (op, node) of what was timed in one run, in its order.
+        ran: (op, node) of what was timed in one run, in its order; nothing where it tells no times but those of whole runs.
         times_ms: of each in each run ``[runs, len(ran)]``, milliseconds; the first runs are left out where there are more.
         whole_ms: of each run ``[runs]``, what passes between the kernels included.
     """
@@ -83,18 +83,44 @@ class ProfiledModel(Protocol):
         ...
 
 
+class WholeRuns:
+    """An open model of a runtime that tells no times of kernels: the profile has those of whole runs alone.
+
+    Args:
+        session: of the model.
+        feed: one batch, arrays by input name.
+    """
+
+    def __init__(self, session: Session, feed: Mapping[str, np.ndarray]) -> None:
+        self._session, self._feed = session, feed
+        self._whole: list[float] = []
+
+    def run(self) -> None:
+        """Run once more. Raises what the session raises."""
+        start = time.perf_counter()
+        self._session.run(None, self._feed)
+        self._whole.append(1000.0 * (time.perf_counter() - start))
+
+    def close(self) -> RawProfile:
+        """Return the profile; the first runs are left out where there are more."""
+        whole = np.array(self._whole[FIRST_RUNS:] or self._whole)
+        return RawProfile(b"", [], np.zeros((len(whole), 0)), whole)
+
+
 class Engine(Protocol):
     """A runtime with its settings; it raises `BuildError` where it refuses a model or fails while running it."""
 
     def open(self, model: Path | bytes) -> Session:
-        """Open a model: an ONNX file, or its bytes."""
+        """Open a model: a file in the runtime's own format, or its bytes."""
         ...
 
     def inspect(self, model: Path, shapes: Mapping[str, tuple[int, ...]]) -> tuple[Session, bytes]:
         """Open a model; return the graph that the runtime made of it as well, in a form of the runtime's own.
 
+        That is empty where the runtime tells none.
+
         Args:
-            model: the ONNX file.
+            model: the file.
             shapes: to measure at, by input name.
         """
         ...
@@ -126,7 +152,7 @@ def profile_in_turn(
 
     Args:
         opened: opens a model, ready to be run on a batch.
-        models: ONNX files.
+        models: files in the runtime's own format.
         rounds: how often each is run.
         progress: told the part of the most rounds that is done.
 

@@ -22,12 +22,16 @@ from pathlib import Path
 import numpy as np
 
 from ...spaces.errors import BuildError, InputError
+from . import executorch_engine, litert_engine, openvino_engine
 from .engine import Engine, Rounds, Session, Slot, timed
+from .executorch_engine import ExecuTorchEngine
 from .facts import machine_facts
 from .frames import Channel, DamagedError, Header, Sink
+from .litert_engine import LiteRtEngine
 from .lock import MachineLock
 from .onnxruntime_engine import OnnxRuntimeEngine
-from .openvino_engine import OpenVinoEngine, version
+from .openvino_engine import OpenVinoEngine
+from .packages import PACKAGES, Package
 from .store import Store, Taking, WrongError
 
 ALIVE_SECONDS = 2.0  # between two signs of life while a request is under way
@@ -43,21 +47,21 @@ class Kind:
     """A runtime that a runner can have.
 
     Attributes:
-        title: for people.
         package: that it comes in.
         engine: makes it of threads and an execution provider.
         version: as records tell it; "" where they tell it elsewhere.
     """
 
-    title: str
-    package: str
+    package: Package
     engine: Callable[[int, str], Engine]
     version: Callable[[], str]
 
 
 KINDS: Mapping[str, Kind] = {
-    "onnxruntime": Kind("ONNX Runtime", "onnxruntime", OnnxRuntimeEngine, lambda: ""),
-    "openvino": Kind("OpenVINO", "openvino", lambda threads, _: OpenVinoEngine(threads), version),
+    "onnxruntime": Kind(PACKAGES["onnxruntime"], OnnxRuntimeEngine, lambda: ""),
+    "openvino": Kind(PACKAGES["openvino"], lambda threads, _: OpenVinoEngine(threads), openvino_engine.version),
+    "litert": Kind(PACKAGES["litert"], lambda threads, _: LiteRtEngine(threads), litert_engine.version),
+    "executorch": Kind(PACKAGES["executorch"], lambda threads, _: ExecuTorchEngine(threads), executorch_engine.version),
 }
 
 
@@ -188,10 +192,10 @@ class Service:
         kind = KINDS.get(asked["runtime"])
         if kind is None:
             raise InputError(f"a runner has {', '.join(KINDS)}, but not the runtime {asked['runtime']!r}")
-        if importlib.util.find_spec(kind.package) is None:
-            raise InputError(f"the device has no {kind.title}: install it there (pip install {kind.package} numpy)")
+        if not kind.package.is_there:
+            raise InputError(f"the device has no {kind.package.title}: install it there ({kind.package.install})")
         self._engine = kind.engine(int(asked["threads"]), asked["provider"])
-        self._title = kind.title
+        self._title = kind.package.title
         self._sessions.clear()
         found = {**machine_facts(), "slimfront": self.slimfront, "runtime": kind.version(), "onnxruntime": ""}
         providers: Sequence[str] = ()

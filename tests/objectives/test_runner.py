@@ -443,6 +443,8 @@ def test_a_runtime_that_the_device_lacks_is_named_with_what_to_install_there(tmp
             assert runner.connection().facts["onnxruntime"]
             with pytest.raises(InputError, match=r"no OpenVINO: install it there \(pip install openvino numpy\)"):
                 _ = runner.connection(runtime="openvino").facts
+            with pytest.raises(InputError, match=r"no ExecuTorch: .* \(pip install executorch torch numpy\)"):
+                _ = runner.connection(runtime="executorch").facts
         finally:
             process.kill()
 
@@ -450,7 +452,7 @@ def test_a_runtime_that_the_device_lacks_is_named_with_what_to_install_there(tmp
 def test_what_is_packed_needs_the_standard_library_numpy_and_a_runtime_alone():
     packed = {ROOT / name for name in PACKED}
     assert packed >= {path for path in (ROOT / "objectives" / "device").glob("*.py") if path.name != "pack.py"}
-    allowed = {*sys.stdlib_module_names, "numpy", "onnxruntime", "openvino"}
+    allowed = {*sys.stdlib_module_names, "numpy", "onnxruntime", "openvino", "ai_edge_litert", "torch"}
     for path in packed:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):

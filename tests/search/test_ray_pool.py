@@ -344,6 +344,11 @@ def test_another_version_of_the_runtime_of_a_study_is_refused(nodes, study_folde
     assert not ray.is_initialized()
 
 
+def test_what_packs_a_runtimes_files_is_among_the_versions():
+    pytest.importorskip("litert_torch")
+    assert {"ai_edge_litert", "litert-torch", "litert-converter"} <= remote.versions("litert").keys()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_search_that_is_ended_leaves_no_process_and_goes_on(study_folder, tmp_path, how):

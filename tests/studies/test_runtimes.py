@@ -22,7 +22,11 @@ STUDY = {"name": "s", "model": {"file": "m.onnx"}, "data": {"calibration": "c.np
 @pytest.mark.parametrize(
     ("table", "told"),
     [
-        ({"runtime": "openvno"}, "target.runtime must be one of onnxruntime, openvino, but got 'openvno'.*openvino"),
+        (
+            {"runtime": "openvno"},
+            "target.runtime must be one of onnxruntime, openvino, litert, executorch, but got 'openvno'.*openvino",
+        ),
+        ({"runtime": "tflite"}, "target.runtime must be one of .*litert, .* got 'tflite'"),
         (
             {"runtime": "openvino", "provider": "CUDAExecutionProvider"},
             "provider 'CUDAExecutionProvider' is ONNX Runtime's",

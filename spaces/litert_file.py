@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from .errors import BuildError, InputError, last_line
+from .quiet import quietly
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -22,7 +20,8 @@ def pack(model: ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> bytes:
         BuildError: an op has no form in PyTorch or in LiteRT; it is named.
     """
     try:
-        import litert_torch
+        with quietly():
+            import litert_torch
     except ImportError:
         raise InputError(
             'target.runtime "litert" needs litert-torch installed: pip install "slimfront[litert]"'
@@ -31,7 +30,7 @@ def pack(model: ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> bytes:
 
     module = MobileModule(model, shapes, stored=False).eval()
     try:
-        with _quiet():
+        with quietly():
             converted = litert_torch.convert(module, module.samples, quant_config=_rounded())
             return bytes(converted.model_content())
     except Exception as error:
@@ -45,15 +44,3 @@ def _rounded() -> Any:
     quantizer = pt2e_quantizer.PT2EQuantizer()
     quantizer.set_global(pt2e_quantizer.get_symmetric_quantization_config(is_per_channel=True, is_dynamic=True))
     return quant_config.QuantConfig(pt2e_quantizer=quantizer)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the converter's progress off the screen."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        logging.disable(before)

@@ -5,7 +5,7 @@ calibration data, with targets, and are told to lose at most 0.1 dB; a search ju
 or, where that is nothing to the model (the reference is worse on them by more than 1 dB: latents have no mirror), on every other
 one, and calibrates on the rest.
 Of its front the fastest is taken that loses no more there than NNCF's model does, and the best that is no slower than that (both
-against float OpenVINO, on this machine). Only then the evaluation data is looked at, and all models are timed in turn, round by
+against float OpenVINO, on this machine); a row is missing where none is. Only then the evaluation data is looked at, and all models are timed in turn, round by
 round, on one thread, in float32 where they do not run in integers; speeds are medians of the ratio to float ONNX Runtime in the
 same round. Sizes are of the files that the runtime reads: one of ONNX, or two of OpenVINO's. Prints a Markdown table.
 """
@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,10 +75,13 @@ def compare(model: Model, name: str, runs: Path, trials: int, rounds: int) -> li
     calibration, judged = parts(model, reference)
     run, seconds = searched(model, name, runs / name, trials, calibration, judged)
     entries = {"float, ONNX Runtime": reference, "float, OpenVINO": plain, "NNCF": theirs}
-    entries["slimfront, the fastest"] = picked(
-        run, seconds, max_drop=max(drop(model, reference, theirs, judged), 0.0), prefer="latency"
-    )
-    entries["slimfront, the best"] = picked(run, seconds, min_speedup=pace, prefer="psnr")
+    kept = {
+        "slimfront, the fastest": ("latency", {"max_drop": max(drop(model, reference, theirs, judged), 0.0)}),
+        "slimfront, the best": ("psnr", {"min_speedup": pace}),
+    }
+    for who, (prefer, limits) in kept.items():
+        with suppress(InputError):  # no member of the front keeps them
+            entries[who] = picked(run, seconds, prefer, limits)
     speeds = in_turn(entries, feed, rounds)
     rows = []
     for who, entry in entries.items():
@@ -133,13 +138,9 @@ def searched(
     return run, time.perf_counter() - begun
 
 
-def picked(run: Any, seconds: float, prefer: str, **limits: float) -> Entry:
-    """Return the member of a run's front that keeps limits; where none does, the fastest or the best of all."""
-    try:
-        chosen = run.pick(**limits, prefer=prefer)
-    except InputError:
-        chosen = run.pick(prefer=prefer)
-    path = run.model_path(chosen)
+def picked(run: Any, seconds: float, prefer: str, limits: Mapping[str, float]) -> Entry:
+    """Return the member of a run's front that keeps limits. Raises `InputError` where none does."""
+    path = run.model_path(run.pick(**limits, prefer=prefer))
     return Entry(OpenVino().open(path), path.stat().st_size, seconds)
 
 

@@ -5,9 +5,10 @@ calibration data, with targets, and are told to lose at most 0.1 dB; a search ju
 or, where that is nothing to the model (the reference is worse on them by more than 1 dB: latents have no mirror), on every other
 one, and calibrates on the rest.
 Of its front the fastest is taken that loses no more there than NNCF's model does, and the best that is no slower than that (both
-against float OpenVINO, on this machine); a row is missing where none is. Only then the evaluation data is looked at, and all models are timed in turn, round by
-round, on one thread, in float32 where they do not run in integers; speeds are medians of the ratio to float ONNX Runtime in the
-same round. Sizes are of the files that the runtime reads: one of ONNX, or two of OpenVINO's. Prints a Markdown table.
+against float OpenVINO, on this machine); a row is missing where none is. Only then the evaluation data is looked at, and all
+models are timed in turn, round by round, on one thread, in float32 where they do not run in integers; speeds are medians of the
+ratio to float ONNX Runtime in the same round. Sizes are of the files that the runtime reads: one of ONNX, or two of OpenVINO's.
+Prints a Markdown table.
 """
 
 from __future__ import annotations

@@ -115,19 +115,21 @@ class MobileLowering(JointGridLowering):
             self._product(node, layer)
 
     def _recurrent(self, node: ir.Node, layer: Layer, choice: LayerChoice) -> None:
-        """Write an LSTM or GRU in float; rounded weights as a matrix for each direction, which LiteRT's converter stores as such."""
+        """Write an LSTM or GRU in float; rounded weights as matrices, one a direction: so LiteRT's converter stores them."""
         if choice.rounded and layer.name not in self.recurrent_parts:
             found, of = self.rounded(layer.name), recurrent.sizes(layer.op, layer.shape)
             both = np.split(found.codes, [of.inputs], recurrent.AXIS)
-            w, r = (self._stacked(codes, found.scale) for codes in both)
+            scales = found.scale.reshape(of.directions, -1)
+            w, r = (self._stacked(codes, scales) for codes in both)
             self.recurrent_parts[layer.name] = w, r
         written = layer.name in self.recurrent_parts
         recurrent_layers.emit(self, node, layer, None if written else self._float_weight(layer, choice), None)
 
-    def _stacked(self, codes: np.ndarray, scale: np.ndarray) -> ir.Value:
-        """Return weights [D, O, I] of codes of that shape and scales [O]."""
+    def _stacked(self, codes: np.ndarray, scales: np.ndarray) -> ir.Value:
+        """Return weights [D, O, I] of codes of that shape and scales [D, O]."""
         axis = self.emitter.constant(np.array([0], np.int64))
-        each = [self.emitter.op("Unsqueeze", self._decoded(matrix, scale, 0), axis) for matrix in codes]
+        matrices = [self._decoded(*part, 0) for part in zip(codes, scales, strict=True)]
+        each = [self.emitter.op("Unsqueeze", matrix, axis) for matrix in matrices]
         return each[0] if len(each) == 1 else self.emitter.op("Concat", *each, axis=0)
 
     def _float_layer(self, node: ir.Node, layer: Layer, choice: LayerChoice) -> None:

@@ -60,9 +60,7 @@ def set_outputs(lowering: Lowering, node: ir.Node, results: Sequence[ir.Value]) 
             lowering.set_float(value.name, result)
 
 
-def parts(
-    lowering: Lowering, layer: Layer, weight: ir.Value | None, turned: bool = False
-) -> tuple[ir.Value, ir.Value]:
+def parts(lowering: Lowering, layer: Layer, weight: ir.Value | None, turned: bool = False) -> tuple[ir.Value, ir.Value]:
     """Return the weights of inputs and of states, or those two [D, I or H, gates H], turned; once for all nodes of a layer."""
     if layer.name not in lowering.recurrent_parts:
         assert weight is not None

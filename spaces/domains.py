@@ -52,9 +52,11 @@ class Domains:
         tensors: names of those whose elements count.
         elements: how many elements those have, over 2**20, ``[1, tensors]``.
         ops: that may run in integers beside layers.
+        free_products: whether integer kernels of Gemm and MatMul write float as well.
     """
 
     ops: Mapping[str, IntegerOp] = OPS
+    free_products = True
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
@@ -107,7 +109,7 @@ class Domains:
         graph = self.graph
         layer = graph.layer_of_node.get(node.name or "")
         if layer is not None:
-            if graph.layers[layer].op not in ("Gemm", "MatMul"):
+            if graph.layers[layer].op not in ("Gemm", "MatMul") or not self.free_products:
                 return number
             out = self._new()  # the integer kernel writes float or integer, as its reader likes
             self._tables.append(Table((number, out), np.array([[0.0, 0.0], [NEVER, 0.0]])))

@@ -123,10 +123,10 @@ def nearest_factors(graph: Graph, node: ir.Node) -> tuple[int, int] | None:
     transform = node.attributes.get_string("coordinate_transformation_mode", "half_pixel")
     rounding = node.attributes.get_string("nearest_mode", "round_prefer_floor")
     factors = (after[2] // before[2], after[3] // before[3])
-    return factors if all(_repeats(transform or "", rounding or "", factor) for factor in factors) else None
+    return factors if all(repeats(transform or "", rounding or "", factor) for factor in factors) else None
 
 
-def _repeats(transform: str, rounding: str, factor: int) -> bool:
+def repeats(transform: str, rounding: str, factor: int) -> bool:
     """Whether output pixel i of a nearest Resize reads input pixel i // factor (ONNX operator Resize)."""
     i = np.arange(8 * factor)
     source = {"asymmetric": i / factor, "half_pixel": (i + 0.5) / factor - 0.5}.get(transform)

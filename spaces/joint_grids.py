@@ -14,7 +14,13 @@ JOINED = 4.0  # times: a range so much larger costs the other tensors two of the
 
 
 class JointGridLowering(Lowering):
-    """One candidate being written for a runtime whose integer kernels join tensors of one grid alone."""
+    """One candidate being written for a runtime whose integer kernels join tensors of one grid alone.
+
+    Attributes:
+        coarsest: how many times larger a range may be than another that is joined with it; where more, floats are joined.
+    """
+
+    coarsest = JOINED
 
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
@@ -37,16 +43,19 @@ class JointGridLowering(Lowering):
 
     def own_grid(self, root: str) -> tuple[float, int]:
         """Return the grid that spans all tensors which lie on it, given the first of them."""
-        joined = [name for name, first in self._roots.items() if first == root] or [root]
-        lows, highs = zip(*(self.tensor_range(name) for name in joined), strict=True)
+        lows, highs = zip(*map(self.tensor_range, self.joined(root)), strict=True)
         return quantisation(min(lows), max(highs))
+
+    def joined(self, root: str) -> list[str]:
+        """Return the tensors that share a grid, given the first of them."""
+        return [name for name, first in self._roots.items() if first == root] or [root]
 
     def _is_coarse(self, node: ir.Node) -> bool:
         """Whether a node would join tensors of which one is so much larger that a common grid leaves the others few steps."""
         if node.name not in self.integer or node.op_type != "Concat":
             return False
         widths = [high - low for low, high in map(self.tensor_range, self.carried(node))]
-        return max(widths) > JOINED * min(widths)
+        return max(widths) > self.coarsest * min(widths)
 
     @cached_property
     def _roots(self) -> dict[str, str]:

@@ -37,6 +37,7 @@ OTHERS = ("Concat", "LeakyRelu", "Sigmoid")
 class MobileDomains(domains.Domains):
     """The domains of a graph's nodes, for any choice of layers; see `domains.Domains`."""
 
+    free_products = False
     ops: Mapping[str, IntegerOp] = {
         **{name: OPS[name] for name in (*MOVING, *CLIPPING, *OTHERS, "Add")},
         "Mul": replace(OPS["Mul"], accepts=OPS["Add"].accepts),  # of two computed tensors

@@ -6,7 +6,7 @@ The graph is ONNX still; `mobile_torch` turns it into what PyTorch exports. Ever
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from .emit import FLOAT
 from .joint_grids import JointGridLowering
 from .matrix import transposed_to_conv
 from .mobile_domains import CLIPPING, MOVING
-from .weights import shifted_bias, stored_floats
+from .weights import per_channel, shifted_bias, stored_floats
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -30,6 +30,8 @@ SIGMOID = (1 / 256, 0)  # scale and zero point that XNNPACK's integer sigmoid wr
 
 class MobileLowering(JointGridLowering):
     """One candidate being written for LiteRT or ExecuTorch."""
+
+    coarsest = math.inf  # XNNPACK takes any Concat between rounding ops for one of integers on one grid
 
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
@@ -56,15 +58,16 @@ class MobileLowering(JointGridLowering):
         return [self._source(node)] if node.op_type in MOVING else []
 
     def own_grid(self, root: str) -> tuple[float, int]:
-        """Return the grid of tensors that are joined; an integer sigmoid knows one alone."""
+        """Return the grid of tensors that are joined; that of a sigmoid, which kernels like, where all fit on it."""
         writer = self._values[root].producer()
         sigmoid = writer is not None and writer.op_type == "Sigmoid" and writer.name in self.integer
-        return SIGMOID if sigmoid else super().own_grid(root)
+        fits = all(low >= 0 and high <= 1 for low, high in map(self.tensor_range, self.joined(root)))
+        return SIGMOID if sigmoid and fits else super().own_grid(root)
 
-    def _computed(self, tensor: str, value: ir.Value) -> None:
-        """Say what a kernel computes: it rounds its result, after the Relu or Clip that alone reads it."""
+    def _computed(self, tensor: str, value: ir.Value, clipping: Sequence[str] = ("Relu",)) -> None:
+        """Say what a kernel computes: it rounds its result, after what alone reads it and becomes a part of the kernel."""
         readers = self.consumers.get(tensor, [])
-        clipped = len(readers) == 1 and readers[0].op_type in CLIPPING and readers[0].name in self.integer
+        clipped = len(readers) == 1 and readers[0].op_type in clipping and readers[0].name in self.integer
         if clipped and tensor not in self._output_names:
             self._unrounded[tensor] = value
         else:
@@ -110,7 +113,7 @@ class MobileLowering(JointGridLowering):
             source, target = ends(node)
             bias = shifted_bias(node, layer, self.rounded(layer.name))
             inputs = [self.dequantised(source), self._codes(layer, layer.channel_axis), *self._stored(bias)]
-            self._computed(target, self._told(self.emitter.op("Conv", *inputs, attributes=node.attributes)))
+            self._computed(target, self._told(self.emitter.op("Conv", *inputs, attributes=node.attributes)), CLIPPING)
         else:
             self._product(node, layer)
 
@@ -149,7 +152,7 @@ class MobileLowering(JointGridLowering):
             x = self.dequantise(self._on_grid(rows, quant.scale, quant.zero))
         found = self._told(self.emitter.op("Gemm", x, self._codes(layer, 0), *self._stored(bias), transB=1))
         if len(shape) == 2:
-            self._computed(target, found)
+            self._computed(target, found, CLIPPING)
         else:
             self.quantise(target, found)
             written = self._quantised[target]
@@ -206,7 +209,13 @@ class MobileLowering(JointGridLowering):
     def _float_weight(self, layer: Layer, choice: LayerChoice) -> ir.Value:
         """Return a layer's weight for a float kernel; once for all its nodes."""
         if layer.name not in self.weights:
-            if choice.rounded:
+            if (
+                choice.rounded and layer.op == "ConvTranspose" and layer.group > 1
+            ):  # channels lie on two axes: stored in float
+                rounded = self.rounded(layer.name)
+                floats = rounded.codes * per_channel(layer, rounded.scale)
+                self.weights[layer.name] = self.emitter.constant(floats.astype(np.float32), shared=False)
+            elif choice.rounded:
                 rounded = self.rounded(layer.name)
                 self.weights[layer.name] = self._decoded(rounded.codes, rounded.scale, layer.channel_axis)
             else:

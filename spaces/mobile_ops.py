@@ -11,15 +11,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from . import torch_view
+from .integer_ops import repeats
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 INT8 = (-128, 127)
 WEIGHTS = (-127, 127)
+ENDLESS = (-3.0e38, 3.0e38)  # of a Clip without an end
 OFFSET = 128  # of a zero point as uint8 over the same as int8
-# coordinates and rounding of a nearest Resize to a multiple of the size that repeats each pixel
-REPEATS = (("asymmetric", "floor"), ("half_pixel", "round_prefer_floor"), ("half_pixel", "round_prefer_ceil"))
 PER_TENSOR = ("QuantizeLinear", "DequantizeLinear")
 CONV_TRANSPOSE = {1: functional.conv_transpose1d, 2: functional.conv_transpose2d}
 REDUCTIONS = ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare")
@@ -61,7 +61,10 @@ def _clip(node: ir.Node, value: Tensor, low: np.ndarray | None = None, high: np.
     ends = [None if end is None else float(end) for end in (low, high)]
     if ends == [0.0, None]:
         return torch.relu(value)
-    return value if ends == [None, None] else torch.clamp(value, *ends)
+    if ends == [None, None]:
+        return value
+    low_end, high_end = (limit if end is None else end for end, limit in zip(ends, ENDLESS, strict=True))
+    return functional.hardtanh(value, low_end, high_end)  # which ExecuTorch makes a part of a convolution
 
 
 def _gemm(node: ir.Node, value: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -101,8 +104,12 @@ def _resize(node: ir.Node, value: Tensor, *numbers: Any) -> Tensor:
     sizes = after[2:].tolist()
     if mode == "linear" and transform in ("half_pixel", "pytorch_half_pixel", "align_corners"):
         return functional.interpolate(value, sizes, mode="bilinear", align_corners=transform == "align_corners")
-    whole = not np.any(after % before)
-    if mode == "nearest" and whole and (transform, attributes.get_string("nearest_mode", REPEATS[1][1])) in REPEATS:
+    rounding = attributes.get_string("nearest_mode", "round_prefer_floor")
+    if (
+        mode == "nearest"
+        and not np.any(after % before)
+        and all(repeats(transform, rounding, int(f)) for f in factors[2:])
+    ):
         return functional.interpolate(value, sizes, mode="nearest")
     return torch_view.OPS["Resize"](node, value, *numbers)  # type: ignore[return-value]
 

@@ -116,7 +116,9 @@ def sensitivity(builder: Builder, space: Space, progress: Progress | None = None
     formed = [builder.static_of(form).store.folder.name for form in _forms(changes)]
     asked = [[change.kind, change.name, change.value] for change in changes]
     output = builder.graph.outputs[0].name
-    store = Store(content_hash(formed, output, builder.importance, builder.sparsify, versions, asked))
+    store = Store(
+        content_hash(formed, output, builder.rules.runtime, builder.importance, builder.sparsify, versions, asked)
+    )
     stored = store.arrays("sensitivity")
     if stored is None:
         stored = {"errors": errors_of(builder, changes, progress)}

@@ -47,6 +47,7 @@ def sequential_repair(builder: Builder, candidate: Candidate) -> dict[str, Repai
     store = Store(
         content_hash(
             builder.statistics.key,
+            builder.rules.runtime,
             (builder.rounding, builder.importance, builder.sparsify),
             (VERSION, ROUNDING_VERSION, REFIT_VERSION, ORDER_VERSION, SPARSITY_VERSION),
             candidate.to_json(),

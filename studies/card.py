@@ -139,10 +139,11 @@ def _litert_needs(facts: Row) -> str:
 
 def _executorch_code(facts: Row, feed: str) -> str:
     return f"""import numpy as np, torch
-from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
+from executorch.extension.pybindings.portable_lib import _threadpool_get_thread_count, _unsafe_reset_threadpool
 from executorch.runtime import Runtime
 feed = {feed}
-_unsafe_reset_threadpool({facts["threads"]})  # of the whole process, as it was measured
+if _threadpool_get_thread_count() != {facts["threads"]}:  # of the whole process, as it was measured; before any model is loaded
+    _unsafe_reset_threadpool({facts["threads"]})
 program = Runtime.get().load_program("{model_file(facts)}")
 inputs = [torch.from_numpy(feed[name]) for name in sorted(feed)]  # the file has them in the order of their names
 output = program.load_method("forward").execute(inputs)[0].numpy()"""

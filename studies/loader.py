@@ -102,10 +102,16 @@ def _litert(path: Path, threads: int) -> Run:
 
 def _executorch(path: Path, threads: int) -> Run:
     import torch
-    from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
+    from executorch.extension.pybindings.portable_lib import _threadpool_get_thread_count, _unsafe_reset_threadpool
     from executorch.runtime import Runtime
 
-    _unsafe_reset_threadpool(threads)  # of the whole process: all its models have as many
+    if _threadpool_get_thread_count() != threads:
+        if _open:
+            raise ValueError(
+                f"ExecuTorch's threads are the whole process's: it has {_open[0]} since a model was loaded"
+            )
+        _unsafe_reset_threadpool(threads)
+    _open.append(threads)
     model = Runtime.get().load_program(path).load_method("forward")
     ports = [model.metadata.input_tensor_meta(number) for number in range(model.metadata.num_inputs())]
     types = [TYPES[port.dtype()] for port in ports]
@@ -117,6 +123,7 @@ def _executorch(path: Path, threads: int) -> Run:
     return run
 
 
+_open: list[int] = []  # threads of ExecuTorch's models, which hold on to them
 OPEN = {"onnxruntime": _onnxruntime, "openvino": _openvino, "litert": _litert, "executorch": _executorch}
 
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from re import Pattern
 
-STDERR = 2  # the file descriptor
-_one = threading.RLock()
+from ...spaces.screen import STDERR, turned_away
 
 
 @contextmanager
@@ -24,18 +22,11 @@ def hearing(own: Pattern[bytes]) -> Iterator[list[str]]:
         a list that has the runtime's lines at the end, without what ``own`` matches.
     """
     heard: list[str] = []
-    with _one, tempfile.TemporaryFile() as file:
+    with tempfile.TemporaryFile() as file:
         try:
-            screen = os.dup(STDERR)
-        except OSError:  # it is closed
-            yield heard
-            return
-        os.dup2(file.fileno(), STDERR)
-        try:
-            yield heard
+            with turned_away(file.fileno()):
+                yield heard
         finally:
-            os.dup2(screen, STDERR)
-            os.close(screen)
             file.seek(0)
             for line in file:
                 begins = own.match(line)

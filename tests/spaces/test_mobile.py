@@ -282,3 +282,51 @@ def test_a_runtime_that_is_not_installed_names_the_extra(rules, builders, monkey
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(InputError, match=rf"slimfront\[{rules.runtime}\]"):
         builders[rules.runtime]["images"].build(Candidate()).to_bytes()
+
+
+JOINED = (
+    "(float[1,4,6,6] x) => (float[n,c,h,w] y) { [one] a = Conv(x, w0)\n %s\n [two] b = Conv(x, w1)\n"
+    "[cat] c = Concat<axis=1>(%s)\n [out] y = Conv(c, w2) }"
+)
+
+
+@RUNTIMES
+@pytest.mark.parametrize(
+    ("middle", "order", "loud"),
+    [
+        ("[s] d = Sigmoid(a)", "d, b", 1.0),
+        ("[s] d = Sigmoid(a)", "b, d", 1.0),
+        ("[s] d = Clip(a, lo, hi)", "d, b", 1.0),
+        ("[s] d = Relu(a)", "d, b", 8.0),
+    ],
+    ids=["sigmoid first", "sigmoid last", "clip", "one much larger"],
+)
+def test_joined_tensors_keep_their_values_and_files_run(
+    rules, middle, order, loud, capture, weight, reference, run, noise
+):
+    pytest.importorskip(PACKAGES[rules.runtime])
+    text = JOINED % (middle, order)
+    more = {"lo": np.float32(-0.3), "hi": np.float32(0.5)} if "Clip" in middle else {}
+    graph = capture(text, w0=weight(4, 4, 1, 1), w1=loud * weight(4, 4, 1, 1, seed=1), w2=weight(2, 8, 1, 1), **more)
+    builder = Builder(graph, {"x": np.concatenate([noise(1, 4, 6, 6, seed=n) for n in range(4)])}, rules=rules)
+    built = builder.build(Candidate({name: LayerChoice(8, 8) for name in graph.layers}))
+    x = noise(1, 4, 6, 6, seed=2)
+    expected = run(serialized(built.model), x, optimize=False)
+    assert decibels(expected, reference(graph, x)) > 30
+    assert decibels(opened(rules, built.to_bytes()).run(None, {"x": x})[0], expected) > NOISE_DB
+
+
+@RUNTIMES
+def test_a_grouped_deconvolution_is_built_with_any_choice(rules, capture, weight, run, noise):
+    graph = capture(
+        "(float[1,4,5,5] x) => (float[n,c,h,w] y) { [up] y = ConvTranspose<group=2, strides=[2,2], output_padding=[1,1], "
+        "pads=[1,1,1,1]>(x, w) }",
+        w=weight(4, 3, 3, 3),
+    )
+    pytest.importorskip(PACKAGES[rules.runtime])
+    builder = Builder(graph, {"x": noise(4, 4, 5, 5)}, rules=rules)
+    x = noise(1, 4, 5, 5, seed=2)
+    for bits in rules.stored[32]:
+        built = builder.build(Candidate({"up": LayerChoice(bits, 32)}))
+        expected = run(serialized(built.model), x, optimize=False)
+        assert decibels(opened(rules, built.to_bytes()).run(None, {"x": x})[0], expected) > 60

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..spaces.cache import Store, content_hash
-from ..spaces.formats import ONNX, Format
 from ..spaces.widths import STEP
 from .device.engine import Slot
 
@@ -43,17 +42,24 @@ def _time_ratios(target: Target, integer: bool) -> dict[int, float]:
     """Return the time of a convolution of 64 - s outputs in parts of that of 64, for each step s."""
     random = np.random.default_rng(0)
     feed = {"x": random.random((1, WIDTH, SIDE, SIDE), np.float32)}
-    models = [_convolution(WIDTH - step, integer, random, target.rules.format) for step in (0, *STEPS)]
-    slots = [Slot(target.open(model), feed) for model in models]
+    form = target.rules.format
+    models = [_convolution(WIDTH - step, integer, random, form.pack is not None) for step in (0, *STEPS)]
+    slots = [Slot(target.open(form.packed(model, {"x": feed["x"].shape})), feed) for model in models]
     with target.alone():
         times = np.array([target.timed(slots) for _ in range(ROUNDS)])
     ratios = np.median(times / times[:, :1], axis=0)  # within a round: what disturbs one disturbs the others
     return dict(zip(STEPS, ratios[1:].tolist(), strict=True))
 
 
-def _convolution(outputs: int, integer: bool, random: np.random.Generator, format: Format = ONNX) -> bytes:
-    """Return a file of four 3x3 convolutions from 64 channels to ``outputs``, in float or integer kernels."""
-    import onnx_ir as ir
+def _convolution(outputs: int, integer: bool, random: np.random.Generator, float_ends: bool = False) -> bytes:
+    """Return a model of four 3x3 convolutions from 64 channels to ``outputs``, in float or integer kernels.
+
+    Args:
+        outputs: channels.
+        integer: whether integer kernels run.
+        random: draws weights.
+        float_ends: whether what they write is given in float, as files of some runtimes have it.
+    """
     from onnx import TensorProto, helper, numpy_helper
 
     tensors, nodes = [], []
@@ -80,16 +86,11 @@ def _convolution(outputs: int, integer: bool, random: np.random.Generator, forma
         else:
             weight = constant(f"w{number}", random.random(shape, np.float32))
         y = op("Conv", x, weight, output=f"c{number}", pads=[1, 1, 1, 1])
-        if integer:
-            y = op("QuantizeLinear", y, *grid, output=f"q{number}")
-        if integer and format.pack is not None:  # into which integers do not go, and out of which they do not come
-            y = op("DequantizeLinear", y, *grid, output=f"y{number}")
-        results.append(y)
-    kind = TensorProto.UINT8 if integer and format.pack is None else TensorProto.FLOAT
+        y = op("QuantizeLinear", y, *grid, output=f"q{number}") if integer else y
+        results.append(op("DequantizeLinear", y, *grid, output=f"y{number}") if integer and float_ends else y)
+    kind = TensorProto.UINT8 if integer and not float_ends else TensorProto.FLOAT
     outs = [helper.make_tensor_value_info(name, kind, [1, outputs, SIDE, SIDE]) for name in results]
     ins = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, WIDTH, SIDE, SIDE])]
     graph = helper.make_graph(nodes, "widths", ins, outs, tensors)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
-    if format.pack is None:
-        return bytes(model.SerializeToString())
-    return format.pack(ir.from_proto(model), {"x": (1, WIDTH, SIDE, SIDE)})
+    return bytes(model.SerializeToString())

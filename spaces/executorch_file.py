@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from .errors import BuildError, InputError, last_line
+from .quiet import quietly
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -21,7 +20,7 @@ def pack(model: ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> bytes:
         BuildError: an op has no form in PyTorch or in ExecuTorch; it is named.
     """
     try:
-        with _quiet():
+        with quietly():
             from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
             from executorch.exir import to_edge_transform_and_lower
     except ImportError:
@@ -32,19 +31,8 @@ def pack(model: ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> bytes:
 
     exported = MobileModule(model, shapes).exported()
     try:
-        with _quiet():
+        with quietly():
             lowered = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])
             return bytes(lowered.to_executorch().buffer)
     except Exception as error:
         raise BuildError(f"ExecuTorch refuses the model: {last_line(str(error)) or error}") from error
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep warnings of packages that ExecuTorch can do without off the screen."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)

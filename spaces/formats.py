@@ -23,5 +23,14 @@ class Format:
     suffix: str = ".onnx"
     pack: Callable[[ir.Model, Mapping[str, tuple[int, ...]]], bytes] | None = None
 
+    def packed(self, graph: bytes, shapes: Mapping[str, tuple[int, ...]]) -> bytes:
+        """Return the file of a graph in ONNX, to be run at these shapes. Raises `BuildError` where there is none."""
+        if self.pack is None:
+            return graph
+        import onnx
+        import onnx_ir as ir
+
+        return self.pack(ir.from_proto(onnx.load_model_from_string(graph)), shapes)
+
 
 ONNX = Format()

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import io
-import logging
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .errors import BuildError, InputError, last_line
+from .quiet import quietly
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -22,7 +21,8 @@ def pack(model: ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> bytes:
         BuildError: an op has no form in PyTorch or in LiteRT; it is named.
     """
     try:
-        import litert_torch
+        with quietly():
+            import litert_torch
     except ImportError:
         raise InputError(
             'target.runtime "litert" needs litert-torch installed: pip install "slimfront[litert]"'
@@ -31,29 +31,31 @@ def pack(model: ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> bytes:
 
     module = MobileModule(model, shapes, stored=False).eval()
     try:
-        with _quiet():
-            converted = litert_torch.convert(module, module.samples, quant_config=_rounded())
+        with quietly(), _strictly():
+            converted = litert_torch.convert(module, module.samples)
             return bytes(converted.model_content())
     except Exception as error:
         raise BuildError(f"LiteRT's converter refuses the model: {last_line(str(error)) or error}") from error
 
 
-def _rounded() -> Any:
-    """Say that ops between rounding ones are to become integer kernels; "static" would make inputs integers as well."""
-    from litert_torch.quantize import pt2e_quantizer, quant_config
-
-    quantizer = pt2e_quantizer.PT2EQuantizer()
-    quantizer.set_global(pt2e_quantizer.get_symmetric_quantization_config(is_per_channel=True, is_dynamic=True))
-    return quant_config.QuantConfig(pt2e_quantizer=quantizer)
-
-
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the converter's progress off the screen."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+def _strictly() -> Iterator[None]:
+    """Let the converter make integer kernels of what rounding ops enclose, of nothing else: its own functions do not offer it.
+
+    By default it guesses what else was meant to be in integers, and mixes up models that are so in part.
+    """
+    from litert_torch._convert import litert_converter
+
+    settings = litert_converter.converter_api_ext
+    plain = settings.ConvertToTFLConfig
+
+    def strict() -> Any:
+        made = plain()
+        made.strict_qdq_mode = True
+        return made
+
+    settings.ConvertToTFLConfig = strict
     try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            yield
+        yield
     finally:
-        logging.disable(before)
+        settings.ConvertToTFLConfig = plain

@@ -10,13 +10,13 @@ import threading
 from collections.abc import Iterator
 
 STDERR = 2  # the file descriptor
-_one = threading.RLock()
+SCREEN = threading.RLock()  # who holds it may exchange what standard error is
 
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
     """Keep what is printed and logged meanwhile off the screen, by this process's other threads too; errors are raised still."""
-    with _one, contextlib.ExitStack() as after:
+    with SCREEN, contextlib.ExitStack() as after:
         before = logging.root.manager.disable
         logging.disable(logging.ERROR)
         after.callback(logging.disable, before)

@@ -6,14 +6,12 @@ import io
 import os
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from re import Pattern
 from typing import IO
 
-STDERR = 2  # the file descriptor
-_one = threading.RLock()
+from ...spaces.quiet import SCREEN, STDERR
 
 
 @contextmanager
@@ -28,7 +26,7 @@ def hearing(own: Pattern[str]) -> Iterator[list[str]]:
     """
     heard: list[str] = []
     stream, said = sys.stderr, io.StringIO()  # as Python writes, which a runtime may do too
-    with _one, tempfile.TemporaryFile() as file:
+    with SCREEN, tempfile.TemporaryFile() as file:
         try:
             with redirect_stderr(said), _written_to(file):
                 yield heard

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 PACKED = (
     "spaces/__init__.py",
     "spaces/errors.py",
+    "spaces/quiet.py",
     "spaces/session.py",
     "objectives/__init__.py",
     *(

@@ -152,6 +152,7 @@ def space(study: StudyName, json: Json = False, quiet: Quiet = False) -> None:
 
     screen = Screen(json, quiet)
     loaded = load_study(study)
+    loaded.check_runs()
     screen.result(describe_space(loaded), space_table)
     screen.note(*loaded.warnings)
 

@@ -32,10 +32,13 @@ def some_of(names: Sequence[str], what: str = "", most: int = 4) -> str:
 
 def last_line(text: str) -> str:
     """Return the last line of a text that is not empty, where a program usually says what it failed of; empty if none is."""
-    return (text.strip().splitlines() or [""])[-1].strip()
+    return _cut((text.strip().splitlines() or [""])[-1].strip())
 
 
-def one_line(error: BaseException, most: int = 300) -> str:
-    """Return an error's text as one line of at most ``most`` characters; its type where it has no text."""
-    text = " ".join(str(error).split()) or type(error).__name__
+def one_line(error: BaseException) -> str:
+    """Return an error's text as one line, cut where it is long; its type where it has no text."""
+    return _cut(" ".join(str(error).split()) or type(error).__name__)
+
+
+def _cut(text: str, most: int = 300) -> str:
     return text if len(text) <= most else text[: most - 3] + "..."

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import recurrent_layers
+from . import recurrent, recurrent_layers
 from .convolution import cropped, ends, transposed_padding
 from .emit import FLOAT
 from .joint_grids import JointGridLowering
@@ -101,7 +101,7 @@ class MobileLowering(JointGridLowering):
     def _layer(self, node: ir.Node, layer: Layer) -> None:
         choice = self.candidate.choice(layer.name)
         if layer.recurrent:
-            recurrent_layers.emit(self, node, layer, self._float_weight(layer, choice), None)
+            self._recurrent(node, layer, choice)
         elif not choice.integer:
             self._float_layer(node, layer, choice)
         elif layer.op == "ConvTranspose":
@@ -113,6 +113,24 @@ class MobileLowering(JointGridLowering):
             self._computed(target, self._told(self.emitter.op("Conv", *inputs, attributes=node.attributes)))
         else:
             self._product(node, layer)
+
+    def _recurrent(self, node: ir.Node, layer: Layer, choice: LayerChoice) -> None:
+        """Write an LSTM or GRU in float; rounded weights as matrices, one a direction: so LiteRT's converter stores them."""
+        if choice.rounded and layer.name not in self.recurrent_parts:
+            found, of = self.rounded(layer.name), recurrent.sizes(layer.op, layer.shape)
+            both = np.split(found.codes, [of.inputs], recurrent.AXIS)
+            scales = found.scale.reshape(of.directions, -1)
+            w, r = (self._stacked(codes, scales) for codes in both)
+            self.recurrent_parts[layer.name] = w, r
+        written = layer.name in self.recurrent_parts
+        recurrent_layers.emit(self, node, layer, None if written else self._float_weight(layer, choice), None)
+
+    def _stacked(self, codes: np.ndarray, scales: np.ndarray) -> ir.Value:
+        """Return weights [D, O, I] of codes of that shape and scales [D, O]."""
+        axis = self.emitter.constant(np.array([0], np.int64))
+        matrices = [self._decoded(*part, 0) for part in zip(codes, scales, strict=True)]
+        each = [self.emitter.op("Unsqueeze", matrix, axis) for matrix in matrices]
+        return each[0] if len(each) == 1 else self.emitter.op("Concat", *each, axis=0)
 
     def _float_layer(self, node: ir.Node, layer: Layer, choice: LayerChoice) -> None:
         source, target = ends(node)

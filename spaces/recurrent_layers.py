@@ -22,7 +22,7 @@ LEAST_SAVED = 256  # bytes: what the nodes that spread a sum of biases take
 
 
 def emit(
-    lowering: Lowering, node: ir.Node, layer: Layer, weight: ir.Value, found: RoundedLayer | FloatLayer | None
+    lowering: Lowering, node: ir.Node, layer: Layer, weight: ir.Value | None, found: RoundedLayer | FloatLayer | None
 ) -> None:
     """Write a node in float.
 
@@ -30,7 +30,7 @@ def emit(
         lowering: of the candidate.
         node: captured.
         layer: its layer.
-        weight: the joined one, as the kernel gets it.
+        weight: the joined one, as the kernel gets it; None where its parts are written.
         found: what repair adds to the sums, where the graph's biases do not hold it already.
     """
     w, r = parts(lowering, layer, weight)
@@ -60,9 +60,10 @@ def set_outputs(lowering: Lowering, node: ir.Node, results: Sequence[ir.Value]) 
             lowering.set_float(value.name, result)
 
 
-def parts(lowering: Lowering, layer: Layer, weight: ir.Value, turned: bool = False) -> tuple[ir.Value, ir.Value]:
+def parts(lowering: Lowering, layer: Layer, weight: ir.Value | None, turned: bool = False) -> tuple[ir.Value, ir.Value]:
     """Return the weights of inputs and of states, or those two [D, I or H, gates H], turned; once for all nodes of a layer."""
     if layer.name not in lowering.recurrent_parts:
+        assert weight is not None
         of, emitter = recurrent.sizes(layer.op, layer.shape), lowering.emitter
         axis = 1 if turned else AXIS
         if weight.const_value is not None:

@@ -38,7 +38,12 @@ def _window(node: ir.Node, value: Tensor, kernel: Sequence[int]) -> tuple[list[i
 
 def _pad_ends(value: Tensor, begins: Sequence[int], ends: Sequence[int], fill: float = 0.0) -> Tensor:
     """Return a tensor that is longer at the ends of its spatial axes; shorter where a number is negative."""
-    sides = [side for pair in reversed(list(zip(begins, ends, strict=True))) for side in pair]
+    pairs = list(zip(begins, ends, strict=True))
+    for axis, (begin, end) in enumerate(pairs, start=2):
+        if min(begin, end) < 0:  # cut, not padded by less than nothing: ExecuTorch knows no such padding
+            first = max(-begin, 0)
+            value = value.narrow(axis, first, value.shape[axis] - first - max(-end, 0))
+    sides = [max(side, 0) for pair in reversed(pairs) for side in pair]
     return functional.pad(value, sides, value=fill) if any(sides) else value
 
 

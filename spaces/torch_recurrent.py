@@ -59,11 +59,12 @@ class _Direction:
         f, g = self.functions
         (states,) = state
         two, hidden = 2 * states.shape[1], states.shape[1]
-        update, reset = f(read[:, :two] + states @ self.r[:two].T + self.bias[1, :two]).split(hidden, 1)
+        before = states @ self.r.T + self.bias[1]  # the whole matrix: LiteRT's converter cannot cut one that is rounded
+        update, reset = f(read[:, :two] + before[:, :two]).split(hidden, 1)
         if self.resets_behind:
-            candidate = g(read[:, two:] + reset * (states @ self.r[two:].T + self.bias[1, two:]))
+            candidate = g(read[:, two:] + reset * before[:, two:])
         else:
-            candidate = g(read[:, two:] + (reset * states) @ self.r[two:].T + self.bias[1, two:])
+            candidate = g(read[:, two:] + ((reset * states) @ self.r.T + self.bias[1])[:, two:])
         return ((1 - update) * candidate + update * states,)
 
 

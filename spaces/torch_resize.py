@@ -81,7 +81,8 @@ def _neighbours(
             "floor": lambda: np.floor(at),
             "ceil": lambda: np.ceil(at),
         }[rounding]()
-        return np.clip(rounded, 0, before - 1).astype(np.int64)[:, None], np.ones((after, 1), np.float32)
+        index = np.clip(rounded, 0, before - 1).astype(np.int64)
+        return np.stack([index], axis=1), np.ones((after, 1), np.float32)  # no view: ExecuTorch knows no steps of 0
     if mode == "linear":
         at = np.clip(at, 0, before - 1)
     floor = np.floor(at)

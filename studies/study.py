@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..objectives.layer_speed import layer_offers
 from ..objectives.predictor import Predictor
+from ..objectives.refusal import refusal
 from ..objectives.remote_engine import RemoteEngine
 from ..objectives.runtimes import DEFAULT_RUNTIME, RUNTIMES, make_target
 from ..objectives.samples import Samples
@@ -441,6 +442,7 @@ class Study:
             raise InputError(f"target.threads {threads} is too many for this process, which may use {cores} cores")
         if threads > cores:
             self.warn(f"target.threads is {threads}, but this process may use {cores} cores: its timings say little")
+        self.check_runs()
         _ = self.student_weights, self.student_family
         self._check_training()
         self.warn(*_offer_notes(self.space))
@@ -471,6 +473,28 @@ class Study:
             raise InputError(
                 f"target.provider {table.provider!r} is not in {where}{nearest(table.provider, available)}; "
                 f"available: {', '.join(available)}"
+            )
+
+    def check_runs(self) -> None:
+        """Ask a runtime whose files are made by a converter whether it takes the model; of integers its refusal is a warning.
+
+        Raises:
+            InputError: it does not take it in float.
+        """
+        if self.rules.format.pack is None:
+            return
+        runtime = self.settings.target.runtime
+        told = refusal(self.graph, self.target, self.feed, False)
+        if told is not None:
+            raise InputError(
+                f"target.runtime {runtime!r} does not take this model: {told}; write the model without that op, or name "
+                f"another runtime, such as {DEFAULT_RUNTIME!r}"
+            )
+        told = refusal(self.graph, self.target, self.feed, True) if 8 in self.settings.space.activation_bits else None
+        if told is not None:
+            self.warn(
+                f"target.runtime {runtime!r} does not take the model with all layers in integers: {told}; hold that "
+                "layer in float by [space.fixed] and activation_bits = 32"
             )
 
     def _check_training(self) -> None:

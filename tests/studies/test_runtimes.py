@@ -1,19 +1,34 @@
-"""A study for OpenVINO from its file to a bundle that holds, and what is wrong in one."""
+"""A study for each runtime that is not the default one, from its file to a bundle that holds, and what is wrong in one."""
 
 from __future__ import annotations
 
-import json
+import shutil
+import subprocess
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import slimfront as sf
+from slimfront.objectives.timing import Timing
+from slimfront.search import evaluate as evaluating
+from slimfront.search.polish import polish
+from slimfront.spaces.candidate import Candidate, LayerChoice
 from slimfront.spaces.errors import InputError
+from slimfront.studies.bundle import read_bundle
+from slimfront.studies.candidates import build_file
 from slimfront.studies.definition import parse_settings
 from slimfront.studies.describe import describe_space
 from slimfront.studies.environment import current_environment
+from slimfront.studies.explain import explain
+from slimfront.studies.profile import profile
+from slimfront.studies.records import read_records
+from slimfront.studies.report import report
+from slimfront.studies.run import Run
 from slimfront.studies.verify import verify
 
+from ..runners import TOKEN, running
 from ..verified import failed
 
 STUDY = {"name": "s", "model": {"file": "m.onnx"}, "data": {"calibration": "c.npz", "evaluation": "e.npz"}}
@@ -52,10 +67,34 @@ def test_studies_without_a_runtime_are_what_they_were():
     assert "runtime" not in current_environment("CPUExecutionProvider", 1).to_json()
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A short search for OpenVINO; free height and width."""
-    pytest.importorskip("openvino")
+ABOUT = {  # title, what runs it, what makes files for it, their suffix, weight bits of the test's that it stores
+    "openvino": SimpleNamespace(title="OpenVINO", needs=("openvino",), suffix=".onnx", bits=[4, 8, 32]),
+    "litert": SimpleNamespace(title="LiteRT", needs=("ai_edge_litert", "litert_torch"), suffix=".tflite", bits=[8, 32]),
+    "executorch": SimpleNamespace(title="ExecuTorch", needs=("executorch",), suffix=".pte", bits=[8, 32]),
+}
+BITS = (4, 8, 32)
+TRIALS = 6
+
+
+class Interrupt:
+    """A log that interrupts a search when so many trials are finished."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+
+    def begin(self, study, folder):
+        pass
+
+    def trial(self, trial, hypervolume):
+        self.left -= 1
+        if not self.left:
+            raise KeyboardInterrupt
+
+    def end(self, run, whole):
+        pass
+
+
+def network():
     import torch
 
     class Network(torch.nn.Module):
@@ -70,56 +109,187 @@ def run(tmp_path_factory):
             return torch.sigmoid(self.last(torch.relu(self.second(found)) + found))
 
     torch.manual_seed(0)
+    return Network()
+
+
+def study_for(runtime: str, **more):
     random = np.random.default_rng(0)
     samples = [random.random((4, 3, 24, 24), np.float32) for _ in range(2)]
-    study = sf.Study(
-        model=Network(),
+    return sf.Study(
+        model=network(),
         calibration=samples[0],
         evaluation=samples[1],
         input_shape=(1, 3, 24, 24),
-        weight_bits=(4, 8, 32),
+        weight_bits=BITS,
         pruning_ratios=(0.0, 0.5),
         sparsities=(0.0, 0.5),
-        runtime="openvino",
+        training={"steps": 4},
+        runtime=runtime,
+        **more,
     )
-    return sf.search(study, trials=8, run_dir=tmp_path_factory.mktemp("runs") / "run")
 
 
-def test_a_search_measures_all_it_says_on_the_runtime(run):
-    front = run.front()
-    assert len(front) >= 2
-    trial = next(trial for trial in run.trials if trial.measured and trial.number)
-    assert trial.readings["agreement_db"].value > 30
-    assert all(about["runtime"].startswith("OpenVINO ") for about in run.environments().values())
+@pytest.fixture(scope="module", params=ABOUT)
+def runtime(request):
+    for module in ABOUT[request.param].needs:
+        pytest.importorskip(module)
+    return request.param
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    """Timing in as few rounds as there may be."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluating, "Timing", lambda: Timing(least_rounds=3, most_rounds=3, slot_seconds=0.0))
+        yield
+
+
+@pytest.fixture(scope="module")
+def interrupted(runtime, tmp_path_factory):
+    """A run that was interrupted, and went on; what had been recorded before that."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    with pytest.raises(KeyboardInterrupt):
+        sf.search(study_for(runtime), trials=TRIALS, run_dir=folder, logs=[Interrupt(3)])
+    before = list(read_records(folder / "records.jsonl"))
+    return sf.search(study_for(runtime), trials=TRIALS, run_dir=folder), before
+
+
+@pytest.fixture(scope="module")
+def run(interrupted):
+    return interrupted[0]
+
+
+@pytest.fixture(scope="module")
+def onnx_model(tmp_path_factory):
+    """Convolutions around an op that has no form in PyTorch here."""
+    import onnx
+
+    random = np.random.default_rng(0)
+    text = (
+        '<ir_version: 8, opset_import: ["": 21]> g (float[1,3,16,16] x) => (float[n,c,h,w] y) {\n'
+        "[first] a = Conv<pads=[1,1,1,1]>(x, w)\n [warp] b = GridSample(a, g)\n [last] y = Conv<pads=[1,1,1,1]>(b, v) }"
+    )
+    model = onnx.parser.parse_model(text)
+    for name, shape in {"w": (3, 3, 3, 3), "v": (3, 3, 3, 3), "g": (1, 16, 16, 2)}.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(random.random(shape, np.float32), name))
+    path = tmp_path_factory.mktemp("warped") / "warped.onnx"
+    onnx.save(model, path)
+    return path
+
+
+def in_a_fresh_process(code: str, folder) -> str:
+    """Run code in a folder, in a process that cannot import slimfront; return the last line that it prints."""
+    hidden = "import sys; sys.modules['slimfront'] = None\n"
+    done = subprocess.run(
+        [sys.executable, "-c", hidden + code], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()[-1]
+
+
+def test_a_search_measures_all_it_says_on_the_runtime(run, runtime):
+    assert len(run.front()) >= 2
+    assert not [trial.reason for trial in run.trials if trial.state == "failed"]
+    compressed = [trial for trial in run.trials if trial.measured and trial.number]
+    assert all(trial.readings["agreement_db"].value > 30 for trial in compressed)
+    assert all(trial.value("fidelity_db") > 10 for trial in compressed)
+    assert all(about["runtime"].startswith(f"{ABOUT[runtime].title} ") for about in run.environments().values())
     assert not any("float_fallbacks" in t.readings and t.readings["float_fallbacks"].value for t in run.trials)
 
 
-def test_a_bundle_says_how_it_is_run_and_holds(run, tmp_path):
-    chosen = run.pick(prefer="size")
-    bundle = run.ship(chosen, tmp_path / "bundle")
-    card = (tmp_path / "bundle" / "card.md").read_text(encoding="utf-8")
-    assert "import numpy as np, openvino as ov" in card and "- OpenVINO " in card and "Measured with OpenVINO " in card
+def test_a_run_that_was_interrupted_goes_on_and_files_made_again_are_the_same_bytes(interrupted, runtime):
+    run, before = interrupted
+    after = list(read_records(run.folder / "records.jsonl"))
+    assert after[: len(before)] == before and run.count == TRIALS
+    kept = {path.name for path in (run.folder / "models").iterdir()}
+    assert kept >= {f"{trial.candidate.key}{ABOUT[runtime].suffix}" for trial in run.front_trials()}
+    trial = run.pick(prefer="size")
+    assert run.load().builder.build(trial.candidate).sha256 == trial.sha256
+
+
+def test_a_bundle_says_how_it_is_run_and_holds(run, runtime, tmp_path):
+    about = ABOUT[runtime]
+    bundle = run.ship(run.pick(prefer="size"), tmp_path / "bundle")
+    card = (bundle / "card.md").read_text(encoding="utf-8")
+    assert f"- {about.title} " in card and f"Measured with {about.title} " in card
     code = card.split("```python\n")[1].split("```")[0]
-    names: dict = {}
-    exec(code.replace('"model.onnx"', repr(str(tmp_path / "bundle" / "model.onnx"))), names)
-    assert names["output"].shape == (1, 3, 24, 24)
-    document = verify(bundle)
-    assert not failed(document)
-    facts = json.loads((tmp_path / "bundle" / "bundle.json").read_text())
-    assert facts["runtime"] == "openvino"
+    assert in_a_fresh_process(f"{code}\nprint(tuple(output.shape))", bundle) == "(1, 3, 24, 24)"
+    assert not failed(verify(bundle))
+    facts = read_bundle(bundle)
+    assert facts["runtime"] == runtime and (bundle / f"model{about.suffix}").is_file()
 
 
-def test_what_the_target_cannot_do_is_said_of_each_layer(run):
-    space = describe_space(run.load())
+def test_several_bundles_come_with_a_loader_that_runs(run, runtime, tmp_path):
+    folder = run.ship_spread(2, tmp_path / "several")
+    code = (
+        "import numpy as np; from load import load\n"
+        "model = load(milliseconds=1e6)\n"
+        "print(model.run({'input': np.zeros((1, 3, 24, 24), np.float32)})[0].shape)"
+    )
+    assert in_a_fresh_process(code, folder) == "(1, 3, 24, 24)"
+
+
+def test_what_the_target_cannot_do_is_said_of_each_layer(run, runtime):
+    about, space = ABOUT[runtime], describe_space(run.load())
     assert all(layer["sparsities"] == [0.0] for layer in space["layers"])
-    told = {item["name"] for item in space["frozen"] if "sparsity is 0" in item["reason"]}
-    assert told == {layer["name"] for layer in space["layers"]}
+    assert all(layer["weight_bits"] == about.bits for layer in space["layers"])
+    names = {layer["name"] for layer in space["layers"]}
+    assert {item["name"] for item in space["frozen"] if "sparsity is 0" in item["reason"]} == names
+    told = {item["name"] for item in space["frozen"] if "store no weights in 4 bits" in item["reason"]}
+    assert told == (set() if 4 in about.bits else names)
 
 
 def test_where_the_time_goes_is_explained(run):
-    from slimfront.studies.explain import explain
-
     trial = max((trial for trial in run.trials if trial.measured), key=lambda trial: trial.value("speedup"))
     document = explain(run, trial)
     integer = {name for name, choice in trial.candidate.layers.items() if choice.integer}
-    assert {row["name"] for row in document["layers"] if row["kernel"] == "integer"} == integer
+    found = {row["name"] for row in document["layers"] if row["kernel"] == "integer"}
+    rounded = {name for name, choice in trial.candidate.layers.items() if choice.rounded}
+    assert (
+        integer <= found <= rounded
+    )  # between integer neighbours LiteRT runs what it stores in 8 bits in integers too
+
+
+def test_a_reference_is_profiled_and_a_run_reported(run, tmp_path):
+    study = run.load()
+    layers = profile(study)["layers"]
+    assert {layer["name"] for layer in layers} == set(study.graph.layers) and all(layer["ms"] > 0 for layer in layers)
+    assert report(run, tmp_path / "report.html") == []
+
+
+def test_what_is_trained_on_stays_as_small(run, runtime, tmp_path):
+    shutil.copytree(run.folder, tmp_path / "run")
+    copy = Run(tmp_path / "run")
+    before = copy.pick(prefer="size")
+    after, _ = polish(copy, before.number, steps=30)
+    assert after.measured and after.readings["agreement_db"].value > 30
+    assert abs(after.value("size_bytes") / before.value("size_bytes") - 1) < 0.05
+
+
+def test_a_candidate_is_written_under_the_runtime_s_suffix(run, runtime, tmp_path):
+    study = run.load()
+    file = tmp_path / f"small{ABOUT[runtime].suffix}"
+    build_file(study, Candidate({name: LayerChoice(8, 8) for name in study.graph.layers}), file)
+    assert study.target.open(file).run(None, study.feed)[0].shape == (1, 3, 24, 24)
+
+
+@pytest.mark.parametrize("runtime", ["litert"], indirect=True)
+def test_a_run_on_a_device_is_measured_and_shipped_there(runtime, tmp_path, monkeypatch):
+    monkeypatch.setenv("SLIMFRONT_TOKEN", TOKEN)
+    with running(tmp_path / "runner") as runner:
+        run = sf.search(study_for(runtime, device=runner.address), trials=3, run_dir=tmp_path / "run")
+        assert run.environment["runtime"] == runner.connection(runtime=runtime).facts["runtime"]
+        assert all(trial.measured and trial.readings["speedup"].value > 0 for trial in run.trials)
+        bundle = run.ship(run.pick(prefer="size"), tmp_path / "bundle")
+        assert read_bundle(bundle)["device"] == runner.address
+        assert not failed(verify(bundle))
+
+
+@pytest.mark.parametrize("runtime", ["litert", "executorch"], indirect=True)
+def test_an_op_that_a_converter_lacks_is_named_before_anything_is_searched(runtime, onnx_model):
+    """ONNX Runtime knows it."""
+    rows = np.random.default_rng(0).random((4, 3, 16, 16), np.float32)
+    study = sf.Study(onnx_model, rows, rows + 1, runtime=runtime)
+    told = rf"target.runtime '{runtime}' does not take this model: no form in PyTorch for GridSample \(at the node 'warp'\)"
+    with pytest.raises(InputError, match=f"{told}.*'onnxruntime'"):
+        study.check()

@@ -8,13 +8,13 @@ import logging
 import os
 from collections.abc import Iterator
 
-from .screen import turned_away
+from .screen import SCREEN, turned_away
 
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
     """Keep what is printed and logged meanwhile off the screen, by this process's other threads too; errors are raised still."""
-    with contextlib.ExitStack() as after:
+    with SCREEN, contextlib.ExitStack() as after:
         nothing = os.open(os.devnull, os.O_WRONLY)
         after.callback(os.close, nothing)
         after.enter_context(turned_away(nothing))

@@ -8,13 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 STDERR = 2  # the file descriptor
-_one = threading.RLock()  # for whoever turns it away: the process has one
+SCREEN = (
+    threading.RLock()
+)  # who holds it may exchange what standard error is, Python's own as well: the process has one
 
 
 @contextmanager
 def turned_away(descriptor: int) -> Iterator[bool]:
     """Send standard error to a file descriptor meanwhile; yield whether there is anything to send: False where it is closed."""
-    with _one:
+    with SCREEN:
         try:
             screen = os.dup(STDERR)
         except OSError:

@@ -26,10 +26,11 @@ PACKAGE = "executorch"
 PRECISION = "float32"
 METHOD = "forward"
 MISSING = "Missing operator"  # begins what names an op that no kernel runs
-NOTE = re.compile(rb"\[\w+\.(?:cpp|h):\d+\] ")  # begins what ExecuTorch says
+NOTE = re.compile(r"\[\w+\.(?:cpp|h):\d+\] ")  # begins what ExecuTorch says
 # What `executorch.runtime` stands on. That loads the exporter as well, for the class of a warning: 4 s instead of 0.01 s.
 PYBINDINGS = "executorch.extension.pybindings"
-BINDINGS = ("_C", "_portable_lib", "portable_lib")  # as of 1.4, before, and any
+BINDINGS = ("_C", "portable_lib")
+FILE, HEAD = re.compile(rb".{4}ET\d\d", re.DOTALL), 8  # what a .pte file begins with, and the bytes of that
 TYPES = {
     0: np.uint8,
     1: np.int8,
@@ -124,11 +125,22 @@ class ExecuTorchModel:
         return method
 
     def _program(self) -> Any:
-        """Return the program, checked as a whole: a damaged one would be run as it is."""
+        """Return the program, checked as a whole: a damaged one would be run as it is.
+
+        What does not begin as such a file does is not shown to ExecuTorch: it would end the process on names that are no text.
+        """
+        if not FILE.fullmatch(self._head()):
+            raise ValueError("it does not begin as a .pte file does")
         check = {"program_verification": self._bindings.Verification.InternalConsistency}
         if isinstance(self._model, bytes):
             return self._bindings._load_program_from_buffer(self._model, **check)
         return self._bindings._load_program(str(self._model), **check)
+
+    def _head(self) -> bytes:
+        if isinstance(self._model, bytes):
+            return self._model[:HEAD]
+        with self._model.open("rb") as file:
+            return file.read(HEAD)
 
 
 def _take_threads(runtime: Any, threads: int) -> None:

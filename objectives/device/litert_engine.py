@@ -17,7 +17,7 @@ from .fixed_ports import Port, in_order
 from .heard import hearing
 
 PRECISION = "float32"
-NOTE = re.compile(rb"INFO: ")  # begins what LiteRT says of itself
+NOTE = re.compile(r"INFO: ")  # begins what LiteRT says of itself
 
 
 @dataclass(frozen=True)

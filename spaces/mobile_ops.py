@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from . import torch_view
 from .integer_ops import repeats
+from .torch_ops import Op
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -69,7 +70,7 @@ def _clip(node: ir.Node, value: Tensor, low: np.ndarray | None = None, high: np.
 
 def _gemm(node: ir.Node, value: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     factors = [node.attributes.get_float(name, 1.0) for name in ("alpha", "beta")]
-    if factors != [1.0, 1.0] or node.attributes.get_int("transA", 0) or (bias is not None and bias.ndim > 1):
+    if factors != [1.0, 1.0] or node.attributes.get_int("transA", 0) != 0 or (bias is not None and bias.ndim > 1):
         return torch_view.OPS["Gemm"](node, value, weight, bias)  # type: ignore[return-value]
     return functional.linear(value, weight if node.attributes.get_int("transB", 0) else weight.T, bias)
 
@@ -99,7 +100,7 @@ def _resize(node: ir.Node, value: Tensor, *numbers: Any) -> Tensor:
     factors[axes] = given[0] if numbers[1] is not None and numbers[1].size else given[0] / before[axes]
     after = np.floor(before * factors + 1e-6).astype(int)
     even = np.array_equal(after[:2], before[:2]) and np.allclose(after / before, factors, rtol=1e-6)
-    if value.ndim != 4 or not even or attributes.get_int("antialias", 0):
+    if value.ndim != 4 or not even or attributes.get_int("antialias", 0) != 0:
         return torch_view.OPS["Resize"](node, value, *numbers)  # type: ignore[return-value]
     sizes = after[2:].tolist()
     if mode == "linear" and transform in ("half_pixel", "pytorch_half_pixel", "align_corners"):
@@ -163,7 +164,7 @@ def _prelu(node: ir.Node, value: Tensor, slope: Tensor) -> Tensor:
     return functional.prelu(value, slope.reshape(-1))
 
 
-OPS: dict[str, torch_view.Op] = {
+OPS: dict[str, Op] = {
     **torch_view.OPS,
     "AveragePool": _average_pool,
     "Clip": _clip,

@@ -7,7 +7,7 @@ the same as int8 with z - 128.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,12 +16,13 @@ from torch import Tensor, nn
 
 from .errors import BuildError, last_line
 from .mobile_ops import NUMBERED, OPS, PER_TENSOR, rounded_weight
+from .recurrent import GATES, R, W
 from .torch_view import SIZES
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-Known = Tensor | np.ndarray | None
+Known = Tensor | list[Tensor] | np.ndarray | None
 
 
 class MobileModule(nn.Module):
@@ -57,6 +58,9 @@ class MobileModule(nn.Module):
         self._own: dict[str, str] = {}
         for name in dict.fromkeys(self._read()):
             self._keep(name, self._numbers[name])
+        for name in dict.fromkeys(self._read_by_direction()):
+            for number, matrix in enumerate(self._numbers[name]):
+                self._keep(f"{name} {number}", matrix)
         for node in self._nodes:
             if is_weight(node):
                 self._keep_weight(node)
@@ -100,7 +104,11 @@ class MobileModule(nn.Module):
         if value is None:
             return None
         name = value.name or ""
-        return self._numbers[name] if is_number(node, index) else self._tensor(name, values)
+        if is_number(node, index):
+            return self._numbers[name]
+        if has_directions(node, index) and name in self._numbers:
+            return [getattr(self, self._own[f"{name} {number}"]) for number in range(len(self._numbers[name]))]
+        return self._tensor(name, values)
 
     def _tensor(self, name: str, values: Mapping[str, Tensor]) -> Tensor:
         """Return a tensor; in float from integers by an op for each reader, as ExecuTorch's partitioner needs it."""
@@ -116,19 +124,30 @@ class MobileModule(nn.Module):
 
     def _read(self) -> list[str]:
         """Return the names of the constants that nodes read as tensors, and of those that are outputs."""
-        found = [
-            value.name or ""
-            for node in self._nodes
-            if not is_weight(node)
-            for index, value in enumerate(node.inputs)
-            if value is not None and value.name in self._numbers and not is_number(node, index)
-        ]
+        found = [name for node, index, name in self._constants() if not has_directions(node, index)]
         return [*found, *(name for name in self.outputs if name in self._numbers)]
+
+    def _read_by_direction(self) -> list[str]:
+        """Return the names of the constants that are kept as a matrix for each direction of a recurrent node."""
+        return [name for node, index, name in self._constants() if has_directions(node, index)]
+
+    def _constants(self) -> Iterator[tuple[ir.Node, int, str]]:
+        """Give the constant inputs of nodes that are no numbers: node, which input, name."""
+        for node in self._nodes:
+            for index, value in enumerate(node.inputs):
+                constant = value is not None and value.name in self._numbers
+                if constant and not (is_weight(node) or is_number(node, index)):
+                    yield node, index, value.name or ""  # type: ignore[union-attr]
 
 
 def is_weight(node: ir.Node) -> bool:
     """Whether a node makes a weight of stored integers."""
     return node.op_type == "DequantizeLinear" and node.inputs[0] is not None and node.inputs[0].const_value is not None
+
+
+def has_directions(node: ir.Node, index: int) -> bool:
+    """Whether an input is weights of a recurrent node: ExecuTorch's partitioner wants matrices that nothing is cut out of."""
+    return node.op_type in GATES and index in (W, R)
 
 
 def is_number(node: ir.Node, index: int) -> bool:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from . import recurrent
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 Function = Callable[[Tensor], Tensor]
 State = tuple[Tensor, ...]
+Weights = Tensor | Sequence[Tensor]  # [D, O, I], or a matrix for each direction
 
 FUNCTIONS: Mapping[str, Function] = {"Sigmoid": torch.sigmoid, "Tanh": torch.tanh, "Relu": torch.relu}
 
@@ -22,20 +24,23 @@ FUNCTIONS: Mapping[str, Function] = {"Sigmoid": torch.sigmoid, "Tanh": torch.tan
 class _Direction:
     """One direction of a node: its weights, and what it makes of a step.
 
+    A step is one of few whole ops, on tensors [1, N, ...]: what converts it for a small device meets it once for each step.
+
     Attributes:
         w, r: weights of inputs and of states, [gates H, I] and [gates H, H].
-        bias: both biases, [2, gates H].
-        peepholes: of an LSTM, [3, H].
+        bias: what is added to the gates [gates H] outside the steps, and within each; None where nothing is.
+        peepholes: of an LSTM, [3, H]; None where it has none.
         functions: its activations.
     """
 
     def __init__(
-        self, node: ir.Node, number: int, w: Tensor, r: Tensor, bias: Tensor | None, peepholes: Tensor | None
+        self, node: ir.Node, number: int, w: Weights, r: Weights, bias: Tensor | None, peepholes: Tensor | None
     ) -> None:
-        hidden = r.shape[-1]
         self.w, self.r = w[number], r[number]
-        self.bias = self.w.new_zeros(2, len(self.w)) if bias is None else bias[number].reshape(2, -1)
-        self.peepholes = self.w.new_zeros(3, hidden) if peepholes is None else peepholes[number].reshape(3, -1)
+        self.hidden = self.r.shape[-1]
+        both = (None, None) if bias is None else bias[number].chunk(2)
+        self.bias = both if node.op_type == "GRU" or bias is None else (both[0] + both[1], None)
+        self.peepholes = None if peepholes is None else peepholes[number].reshape(3, -1)
         count = len(recurrent.DEFAULT_ACTIVATIONS[node.op_type])
         named = recurrent.activations(node)[count * number : count * (number + 1)]
         clip = node.attributes.get_float("clip", 0.0) or 0.0
@@ -43,29 +48,42 @@ class _Direction:
         self.couples = bool(node.attributes.get_int("input_forget", 0))
         self.resets_behind = bool(node.attributes.get_int("linear_before_reset", 0))
 
+    def read(self, x: Tensor) -> Tensor:
+        """Return what the inputs of all steps [steps, N, I] add to the gates [steps, N, gates H]."""
+        read = functional.linear(x, self.w)
+        return read if self.bias[0] is None else read + self.bias[0]
+
     def lstm(self, read: Tensor, state: State) -> State:
-        """Return states and cells [N, H] after a step, of what the inputs add to the gates [N, 4 H]."""
+        """Return states and cells [1, N, H] after a step, of what the inputs add to the gates [1, N, 4 H]."""
         f, g, h = self.functions
         states, cells = state
-        i, o, forget, c = (read + states @ self.r.T + self.bias[1]).chunk(4, 1)
-        of_i, of_o, of_f = self.peepholes
-        i = f(i + of_i * cells)
-        forget = 1 - i if self.couples else f(forget + of_f * cells)
+        i, o, forget, c = self._gates(read + self._of_states(states))
+        if self.peepholes is not None:
+            i, forget = i + self.peepholes[0] * cells, forget + self.peepholes[2] * cells
+        i = f(i)
+        forget = 1 - i if self.couples else f(forget)
         cells = forget * cells + i * g(c)
-        return f(o + of_o * cells) * h(cells), cells
+        o = o if self.peepholes is None else o + self.peepholes[1] * cells
+        return f(o) * h(cells), cells
 
     def gru(self, read: Tensor, state: State) -> State:
-        """Return the states [N, H] after a step, of what the inputs add to the gates [N, 3 H]."""
+        """Return the states [1, N, H] after a step, of what the inputs add to the gates [1, N, 3 H]."""
         f, g = self.functions
         (states,) = state
-        two, hidden = 2 * states.shape[1], states.shape[1]
-        before = states @ self.r.T + self.bias[1]  # the whole matrix: LiteRT's converter cannot cut one that is rounded
-        update, reset = f(read[:, :two] + before[:, :two]).split(hidden, 1)
-        if self.resets_behind:
-            candidate = g(read[:, two:] + reset * before[:, two:])
-        else:
-            candidate = g(read[:, two:] + ((reset * states) @ self.r.T + self.bias[1])[:, two:])
-        return ((1 - update) * candidate + update * states,)
+        *read_gates, read_new = self._gates(read)
+        *before, new = self._gates(self._of_states(states))
+        update, reset = (f(one + other) for one, other in zip(read_gates, before, strict=True))
+        # the whole matrix in either case: LiteRT's converter cannot cut one that is rounded
+        new = reset * new if self.resets_behind else self._gates(self._of_states(reset * states))[2]
+        return ((1 - update) * g(read_new + new) + update * states,)
+
+    def _of_states(self, states: Tensor) -> Tensor:
+        found = functional.linear(states, self.r)
+        return found if self.bias[1] is None else found + self.bias[1]
+
+    def _gates(self, value: Tensor) -> list[Tensor]:
+        """Cut all gates apart: slices, as ExecuTorch runs them in XNNPACK and no other way of cutting."""
+        return [value.narrow(-1, first, self.hidden) for first in range(0, value.shape[-1], self.hidden)]
 
 
 def _clipped(function: Function, clip: float) -> Function:
@@ -75,18 +93,18 @@ def _clipped(function: Function, clip: float) -> Function:
 def _over_steps(
     step: Callable[[Tensor, State], State], read: Tensor, state: State, lengths: Tensor | None, backward: bool
 ) -> tuple[Tensor, State]:
-    """Return the states of all steps [steps, N, H], and the last state.
+    """Return the states of all steps [steps, N, H], and the last state [1, N, H].
 
     Args:
         step: what a step makes of a state.
         read: what the inputs add to the gates, [steps, N, gates H].
-        state: the first.
+        state: the first, [1, N, H].
         lengths: of the sequences [N]; beyond them states are 0, and the last state is the one before.
         backward: whether it goes from the last step to the first.
     """
     states: list[Tensor] = []
     for number in range(len(read))[:: -1 if backward else 1]:
-        after = step(read[number], state)
+        after = step(read.narrow(0, number, 1), state)
         if lengths is None:
             states.append(after[0])
             state = after
@@ -94,10 +112,10 @@ def _over_steps(
             inside = (lengths > number)[:, None]
             states.append(torch.where(inside, after[0], torch.zeros_like(after[0])))
             state = tuple(torch.where(inside, new, old) for new, old in zip(after, state, strict=True))
-    return torch.stack(states[::-1] if backward else states), state
+    return torch.cat(states[::-1] if backward else states), state
 
 
-def _recurrent(node: ir.Node, *inputs: Tensor | None) -> Sequence[Tensor]:
+def _recurrent(node: ir.Node, *inputs: Tensor | Weights | None) -> Sequence[Tensor]:
     """Return all states Y [steps, D, N, H], the last ones [D, N, H] and, of an LSTM, the last cells."""
     given: list[Any] = [*inputs, *[None] * (recurrent.PEEPHOLES + 1 - len(inputs))]
     x, w, r, bias, lengths, *begun = given[: recurrent.CELL + 1]
@@ -106,14 +124,14 @@ def _recurrent(node: ir.Node, *inputs: Tensor | None) -> Sequence[Tensor]:
     outputs, lasts = [], []
     for number in range(len(w)):
         own = _Direction(node, number, w, r, bias, given[recurrent.PEEPHOLES] if kinds == 2 else None)
-        nothing = x.new_zeros(x.shape[1], r.shape[-1])
-        state = tuple(nothing if first is None else first[number] for first in begun[:kinds])
+        nothing = x.new_zeros(1, x.shape[1], own.hidden)
+        state = tuple(nothing if first is None else first.narrow(0, number, 1) for first in begun[:kinds])
         backward = number == 1 or direction == "reverse"
-        read = x @ own.w.T + own.bias[0]
-        states, last = _over_steps(own.lstm if kinds == 2 else own.gru, read, state, lengths, backward)
+        step = own.lstm if kinds == 2 else own.gru
+        states, last = _over_steps(step, own.read(x), state, lengths, backward)
         outputs.append(states)
         lasts.append(last)
-    return [torch.stack(outputs, 1), *(torch.stack(parts) for parts in zip(*lasts, strict=True))]
+    return [torch.stack(outputs, 1), *(torch.cat(parts) for parts in zip(*lasts, strict=True))]
 
 
 OPS = dict.fromkeys(recurrent.GATES, _recurrent)

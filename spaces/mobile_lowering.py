@@ -119,14 +119,14 @@ class MobileLowering(JointGridLowering):
 
     def _recurrent(self, node: ir.Node, layer: Layer, choice: LayerChoice) -> None:
         """Write an LSTM or GRU in float; rounded weights as matrices, one a direction: so LiteRT's converter stores them."""
-        if choice.rounded and layer.name not in self.recurrent_parts:
-            found, of = self.rounded(layer.name), recurrent.sizes(layer.op, layer.shape)
-            both = np.split(found.codes, [of.inputs], recurrent.AXIS)
+        found = self.rounded(layer.name) if choice.rounded else None
+        if found is not None and layer.name not in self.recurrent_parts:
+            of = recurrent.sizes(layer.op, layer.shape)
             scales = found.scale.reshape(of.directions, -1)
-            w, r = (self._stacked(codes, scales) for codes in both)
+            w, r = (self._stacked(codes, scales) for codes in np.split(found.codes, [of.inputs], recurrent.AXIS))
             self.recurrent_parts[layer.name] = w, r
         written = layer.name in self.recurrent_parts
-        recurrent_layers.emit(self, node, layer, None if written else self._float_weight(layer, choice), None)
+        recurrent_layers.emit(self, node, layer, None if written else self._float_weight(layer, choice), found)
 
     def _stacked(self, codes: np.ndarray, scales: np.ndarray) -> ir.Value:
         """Return weights [D, O, I] of codes of that shape and scales [D, O]."""

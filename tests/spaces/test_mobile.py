@@ -19,6 +19,8 @@ from slimfront.spaces.mobile_torch import MobileModule
 from slimfront.spaces.rules import EXECUTORCH, LITERT, OPENVINO, Rules
 from slimfront.spaces.space import make_space, uniform
 
+from . import recurrent_models
+
 NETWORK = (
     "(float[1,3,12,12] x) => (float[n,c,h,w] y) { [head] a = Conv<pads=[1,1,1,1]>(x, w0, b0)\n [act] b = Relu(a)\n"
     "[body] c = Conv<pads=[1,1,1,1]>(b, w1)\n [sum] d = Add(c, b)\n [pool] e = MaxPool<kernel_shape=[2,2], strides=[2,2]>(d)\n"
@@ -330,3 +332,41 @@ def test_a_grouped_deconvolution_is_built_with_any_choice(rules, capture, weight
         built = builder.build(Candidate({"up": LayerChoice(bits, 32)}))
         expected = run(serialized(built.model), x, optimize=False)
         assert decibels(opened(rules, built.to_bytes()).run(None, {"x": x})[0], expected) > 60
+
+
+@pytest.fixture(scope="module")
+def recurrent_builder(capture, noise):
+    """A function (case, rules) that returns a builder, and one batch of inputs."""
+
+    def of(case, rules):
+        shape = (recurrent_models.STEPS, case.batch, recurrent_models.INPUTS)
+        graph = capture(recurrent_models.text(case), **recurrent_models.constants(case))
+        samples = 2 * noise(4 * shape[0], *shape[1:], seed=3)
+        return Builder(graph, {"x": samples}, rules=rules), 2 * noise(*shape)
+
+    return of
+
+
+@pytest.mark.parametrize("bits", [8, 32])
+@pytest.mark.parametrize("name", recurrent_models.CASES)
+def test_recurrent_layers_are_the_same_in_pytorch(name, bits, recurrent_builder, run):
+    builder, x = recurrent_builder(recurrent_models.CASES[name], LITERT)
+    built = builder.build(Candidate({"core": LayerChoice(bits, 32)} if bits == 8 else {}))
+    assert decibels(in_torch(built, x, stored=False), run(serialized(built.model), x, optimize=False)) > 100
+
+
+@pytest.mark.parametrize(
+    ("rules", "name"), [(LITERT, "bidirectional gru"), (EXECUTORCH, "lstm")], ids=["litert", "executorch"]
+)
+def test_files_of_recurrent_layers_compute_what_the_graph_says(rules, name, recurrent_builder, run):
+    pytest.importorskip(PACKAGES[rules.runtime])
+    builder, x = recurrent_builder(recurrent_models.CASES[name], rules)
+    built = builder.build(Candidate({"core": LayerChoice(8, 32)} if rules is LITERT else {}))
+    data = built.to_bytes()
+    assert decibels(opened(rules, data).run(None, {"x": x})[0], run(serialized(built.model), x)) > NOISE_DB
+    weights = builder.graph.weight(builder.graph.layers["core"])
+    if rules is LITERT:
+        codes = builder.static_layer(built.candidate, "core").codes
+        assert np.ascontiguousarray(codes[0][:, : recurrent_models.INPUTS]).tobytes() in data
+    else:
+        assert np.ascontiguousarray(weights[0][:, recurrent_models.INPUTS :]).tobytes() in data

@@ -13,6 +13,7 @@ import pytest
 import slimfront as sf
 from slimfront.objectives.timing import Timing
 from slimfront.search import evaluate as evaluating
+from slimfront.search.evaluate import evaluate
 from slimfront.search.polish import polish
 from slimfront.spaces.candidate import Candidate, LayerChoice
 from slimfront.spaces.errors import InputError
@@ -292,4 +293,55 @@ def test_an_op_that_a_converter_lacks_is_named_before_anything_is_searched(runti
     study = sf.Study(onnx_model, rows, rows + 1, runtime=runtime)
     told = rf"target.runtime '{runtime}' does not take this model: no form in PyTorch for GridSample \(at the node 'warp'\)"
     with pytest.raises(InputError, match=f"{told}.*'onnxruntime'"):
+        study.check()
+
+
+@pytest.fixture(scope="module")
+def words_model(tmp_path_factory):
+    """Two inputs, whole numbers before their weights in a table; two outputs; a free number of samples."""
+    import onnx
+
+    random = np.random.default_rng(0)
+    text = (
+        '<ir_version: 8, opset_import: ["": 21]> g (float[N,8] noise, int64[N,3] digits) => (float[N,1,6,6] y, float[N,8] h) {\n'
+        "t = Gather(table, digits)\n s = ReduceMean<keepdims=0>(t, axis)\n h = Add(s, noise)\n [grow] g = Gemm(h, w)\n"
+        " r = Relu(g)\n p = Reshape(r, sides)\n [draw] y = Conv<pads=[1,1,1,1]>(p, v) }"
+    )
+    model = onnx.parser.parse_model(text)
+    constants = {"axis": np.array([1]), "sides": np.array([-1, 4, 6, 6])}
+    for name, shape in {"table": (10, 8), "w": (8, 144), "v": (1, 4, 3, 3)}.items():
+        constants[name] = random.standard_normal(shape).astype(np.float32) / 3
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in constants.items())
+    path = tmp_path_factory.mktemp("words") / "words.onnx"
+    onnx.save(model, path)
+    return path
+
+
+def samples_of_words(seed: int):
+    random = np.random.default_rng(seed)
+    return {"noise": random.standard_normal((5, 8)).astype(np.float32), "digits": random.integers(0, 10, (5, 3))}
+
+
+def test_whole_numbers_several_inputs_and_a_free_number_of_samples(runtime, words_model):
+    """Five samples in batches of two: the last one is filled up."""
+    study = sf.Study(
+        words_model,
+        samples_of_words(1),
+        samples_of_words(2),
+        input_shape={"noise": (2, 8), "digits": (2, 3)},
+        range=(-2.0, 2.0),
+        runtime=runtime,
+    )
+    candidates = [Candidate(), Candidate(dict.fromkeys(study.graph.layers, LayerChoice(8, 8)))]
+    reference, integer = evaluate(study, candidates)
+    assert reference["fidelity_db"] > 80 and integer["fidelity_db"] > 30
+
+
+@pytest.mark.parametrize("runtime", ["litert", "executorch"], indirect=True)
+def test_a_converter_that_is_not_installed_is_named_before_anything_is_searched(runtime, words_model, monkeypatch):
+    """Running files needs none of it."""
+    monkeypatch.setitem(sys.modules, {"litert": "litert_torch", "executorch": "executorch.exir"}[runtime], None)
+    shape = {"noise": (3, 8), "digits": (3, 3)}
+    study = sf.Study(words_model, samples_of_words(1), samples_of_words(2), input_shape=shape, runtime=runtime)
+    with pytest.raises(InputError, match=rf'pip install "slimfront\[{runtime}\]"'):
         study.check()

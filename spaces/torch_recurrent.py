@@ -38,8 +38,10 @@ class _Direction:
     ) -> None:
         self.w, self.r = w[number], r[number]
         self.hidden = self.r.shape[-1]
-        both = (None, None) if bias is None else bias[number].chunk(2)
-        self.bias = both if node.op_type == "GRU" or bias is None else (both[0] + both[1], None)
+        self.bias: tuple[Tensor | None, Tensor | None] = (None, None)
+        if bias is not None:
+            outside, within = bias[number].chunk(2)
+            self.bias = (outside, within) if node.op_type == "GRU" else (outside + within, None)
         self.peepholes = None if peepholes is None else peepholes[number].reshape(3, -1)
         count = len(recurrent.DEFAULT_ACTIVATIONS[node.op_type])
         named = recurrent.activations(node)[count * number : count * (number + 1)]

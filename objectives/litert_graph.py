@@ -25,9 +25,8 @@ def integer_products(path: Path) -> Counter[str]:
     for graph in map(model.Subgraphs, range(model.SubgraphsLength())):
         for operator in map(graph.Operators, range(graph.OperatorsLength())):
             code = model.OperatorCodes(operator.OpcodeIndex())
-            name = codes.get(
-                max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
-            )  # one byte, before there were more ops
+            number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())  # one byte, before there were more ops
+            name = codes.get(number)
             if name is not None:
                 ends = operator.Inputs(DATA.get(name, 0)), operator.Outputs(0)
                 found += all(graph.Tensors(end).Type() == schema.TensorType.INT8 for end in ends)

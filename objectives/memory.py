@@ -129,7 +129,6 @@ def _settings(target: Target) -> Mapping[str, str | int]:
 def _warm_model(format: Format) -> bytes:
     """Return the file of one small convolution, which reads "x" ``[1, 4, 8, 8]``."""
     import onnx
-    import onnx_ir as ir
     from onnx import helper
 
     weight = onnx.numpy_helper.from_array(np.ones((4, 4, 3, 3), np.float32), "w")
@@ -137,9 +136,7 @@ def _warm_model(format: Format) -> bytes:
     ports = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 4, 8, 8]) for name in ("x", "y")]
     graph = helper.make_graph([node], "warm", ports[:1], ports[1:], [weight])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    if format.pack is None:
-        return bytes(model.SerializeToString())
-    return format.pack(ir.from_proto(model), {"x": (1, 4, 8, 8)})
+    return format.packed(model.SerializeToString(), {"x": (1, 4, 8, 8)})
 
 
 def _reach(count: int) -> float:

@@ -74,16 +74,10 @@ class Mobile(Placed):
         with tempfile.TemporaryDirectory(prefix="slimfront-") as folder:
             files = [Path(folder) / f"{number}{self.rules.format.suffix}" for number in range(len(models))]
             for model, file in zip(models, files, strict=True):
-                file.write_bytes(self._packed(model, shapes))
+                file.write_bytes(self.rules.format.packed(model, shapes))
             with self.alone():
                 raw = self.engine.profile(files, feed, rounds, progress)
         return [shared_profile(each, own) for each, own in zip(raw, kernels, strict=True)]
-
-    def _packed(self, model: Path, shapes: Mapping[str, tuple[int, ...]]) -> bytes:
-        import onnx_ir as ir
-
-        assert self.rules.format.pack is not None
-        return self.rules.format.pack(ir.load(model), shapes)
 
 
 @dataclass(frozen=True)

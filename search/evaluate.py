@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -146,6 +146,7 @@ class Evaluator:
         What is ``done`` was measured on another file, and does not count, where the candidate's bytes are others by now.
         """
         start = time.perf_counter()
+        built = None
         try:
             if "build" not in done or not self.path(candidate).exists():
                 built = self.study.builder.build(candidate)
@@ -153,8 +154,8 @@ class Evaluator:
                 if built.sha256 != sha256:
                     done.clear()
                     sha256 = built.sha256
-            subject = self._subject(candidate, sha256)
-            if "build" not in done:
+            subject = self._subject(candidate, sha256, built)
+            if built is not None and "build" not in done:
                 yield _done("build", sha256, Size().measure(subject) | _fallbacks(built, subject), start)
             return subject, sha256
         except Exception as error:
@@ -259,25 +260,23 @@ class Evaluator:
     def _predict(self, candidate: Candidate) -> Prediction | None:
         return None if self.predictor is None else self.predictor.predict_or_none(candidate)
 
-    def _subject(self, candidate: Candidate, sha256: str) -> Subject:
-        """Return what is measured of a candidate whose file is there."""
+    def _subject(self, candidate: Candidate, sha256: str, built: Built | None = None) -> Subject:
+        """Return what is measured of a candidate whose file is there, and was just built where that is given."""
         if candidate == Candidate():
             model = self.reference
         elif self._latest is not None and self._latest[0] == sha256:
             model = self._latest[1]
         else:
-            model = self._open(candidate)
+            model = self._open(candidate, built)
             self._latest = sha256, model
         return Subject(model, self.reference, self.reference_times.needed)
 
-    def _open(self, candidate: Candidate) -> OpenModel:
-        return OpenModel(
-            self.path(candidate),
-            self.study.evaluation,
-            self.study.graph.batch,
-            self.study.target,
-            partial(self._save_graph, candidate),
-        )
+    def _open(self, candidate: Candidate, built: Built | None = None) -> OpenModel:
+        save_graph: Callable[[Path], None] = partial(self._save_graph, candidate)
+        if built is not None and built.format.pack is not None:  # an ONNX file is its own graph: no build is held on to
+            save_graph = built.save_graph
+        study = self.study
+        return OpenModel(self.path(candidate), study.evaluation, study.graph.batch, study.target, save_graph)
 
     def _save_graph(self, candidate: Candidate, path: Path) -> None:
         self.study.builder.build(candidate).save_graph(path)

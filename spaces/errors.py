@@ -30,6 +30,16 @@ def some_of(names: Sequence[str], what: str = "", most: int = 4) -> str:
     return ", ".join(names[:most]) + (f" and {left} more{what and ' '}{what}" if left > 0 else "")
 
 
+def not_installed(runtime: str, package: str) -> InputError:
+    """Return the error of a study whose runtime lacks a package here; it names the extra to install.
+
+    Args:
+        runtime: its name in a study file, which is the extra's.
+        package: for people.
+    """
+    return InputError(f'target.runtime "{runtime}" needs {package} installed: pip install "slimfront[{runtime}]"')
+
+
 def last_line(text: str) -> str:
     """Return the last line of a text that is not empty, where a program usually says what it failed of; empty if none is."""
     return _cut((text.strip().splitlines() or [""])[-1].strip())

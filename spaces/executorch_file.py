@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from .errors import BuildError, InputError, last_line
+from .errors import BuildError, last_line, not_installed
 from .quiet import quietly
 
 if TYPE_CHECKING:
@@ -24,9 +24,7 @@ def pack(model: ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> bytes:
             from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
             from executorch.exir import to_edge_transform_and_lower
     except ImportError:
-        raise InputError(
-            'target.runtime "executorch" needs ExecuTorch installed: pip install "slimfront[executorch]"'
-        ) from None
+        raise not_installed("executorch", "ExecuTorch") from None
     from .mobile_torch import MobileModule
 
     exported = MobileModule(model, shapes).exported()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,14 +24,20 @@ class Format:
     suffix: str = ".onnx"
     pack: Callable[[ir.Model, Mapping[str, tuple[int, ...]]], bytes] | None = None
 
-    def packed(self, graph: bytes, shapes: Mapping[str, tuple[int, ...]]) -> bytes:
-        """Return the file of a graph in ONNX, to be run at these shapes. Raises `BuildError` where there is none."""
+    def packed(self, graph: Path | bytes, shapes: Mapping[str, tuple[int, ...]]) -> bytes:
+        """Return the bytes of the file that a graph becomes. Raises `BuildError` where there is none.
+
+        Args:
+            graph: an ONNX file, or its bytes.
+            shapes: to be run at, by input name.
+        """
         if self.pack is None:
-            return graph
+            return graph if isinstance(graph, bytes) else graph.read_bytes()
         import onnx
         import onnx_ir as ir
 
-        return self.pack(ir.from_proto(onnx.load_model_from_string(graph)), shapes)
+        model = ir.from_proto(onnx.load_model_from_string(graph)) if isinstance(graph, bytes) else ir.load(graph)
+        return self.pack(model, shapes)
 
 
 ONNX = Format()

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from .errors import BuildError, InputError, last_line
+from .errors import BuildError, last_line, not_installed
 from .quiet import quietly
 
 if TYPE_CHECKING:
@@ -24,9 +24,7 @@ def pack(model: ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> bytes:
         with quietly():
             import litert_torch
     except ImportError:
-        raise InputError(
-            'target.runtime "litert" needs litert-torch installed: pip install "slimfront[litert]"'
-        ) from None
+        raise not_installed("litert", "litert-torch") from None
     from .mobile_torch import MobileModule
 
     module = MobileModule(model, shapes, stored=False).eval()

@@ -155,11 +155,9 @@ class MobileLowering(JointGridLowering):
             self._computed(target, found, CLIPPING)
         else:
             self.quantise(target, found)
-            written = self._quantised[target]
             sizes = [self.graph.shapes[source][axis] if n is None else n for axis, n in enumerate(shape)]
             back = self.emitter.constant(np.array([*sizes[:-1], layer.channels], np.int64))
-            value = self.emitter.op("Reshape", self.dequantise(written), back)
-            self.set_quantised(target, self._on_grid(value, written.scale, written.zero))
+            self._moved(target, lambda rows: self.emitter.op("Reshape", rows, back))
 
     def _transposed(self, node: ir.Node, layer: Layer) -> None:
         """Write a ConvTranspose as the convolution it equals (`matrix.transposed_to_conv`), a pixel shuffle and a crop."""
@@ -209,18 +207,17 @@ class MobileLowering(JointGridLowering):
     def _float_weight(self, layer: Layer, choice: LayerChoice) -> ir.Value:
         """Return a layer's weight for a float kernel; once for all its nodes."""
         if layer.name not in self.weights:
-            if (
-                choice.rounded and layer.op == "ConvTranspose" and layer.group > 1
-            ):  # channels lie on two axes: stored in float
-                rounded = self.rounded(layer.name)
-                floats = rounded.codes * per_channel(layer, rounded.scale)
-                self.weights[layer.name] = self.emitter.constant(floats.astype(np.float32), shared=False)
-            elif choice.rounded:
-                rounded = self.rounded(layer.name)
-                self.weights[layer.name] = self._decoded(rounded.codes, rounded.scale, layer.channel_axis)
-            else:
-                weight = self.emitter.constant(stored_floats(self.graph, layer, choice), shared=False)
-                self.weights[layer.name] = (
-                    weight if choice.weight_bits == 32 else self.emitter.op("Cast", weight, to=FLOAT)
-                )
+            self.weights[layer.name] = self._written_weight(layer, choice)
         return self.weights[layer.name]
+
+    def _written_weight(self, layer: Layer, choice: LayerChoice) -> ir.Value:
+        if not choice.rounded:
+            weight = self.emitter.constant(stored_floats(self.graph, layer, choice), shared=False)
+            return weight if choice.weight_bits == 32 else self.emitter.op("Cast", weight, to=FLOAT)
+        rounded = self.rounded(layer.name)
+        if (
+            layer.op == "ConvTranspose" and layer.group > 1
+        ):  # its channels lie on two axes: no scales of one axis tell it
+            floats = rounded.codes * per_channel(layer, rounded.scale)
+            return self.emitter.constant(floats.astype(np.float32), shared=False)
+        return self._decoded(rounded.codes, rounded.scale, layer.channel_axis)

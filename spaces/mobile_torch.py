@@ -165,13 +165,13 @@ def _worked_out(
     for node in nodes:
         names = [None if value is None else value.name or "" for value in node.inputs]
         hangs = any(name in values for name in names) and node.op_type not in SIZES
+        if is_weight(node):
+            found = {node.outputs[0].name or "": _decoded(node, constants)}
+        else:
+            given = [_as_given(node, index, name, values, constants) for index, name in enumerate(names)]
+            found = _outputs(node, given)
         if hangs or node.op_type in PER_TENSOR:
             left.append(node)
-        given = [_as_given(node, index, name, values, constants) for index, name in enumerate(names)]
-        found = (
-            _outputs(node, given) if not is_weight(node) else {node.outputs[0].name or "": _decoded(node, constants)}
-        )
-        if node in left[-1:]:
             values |= found
         else:
             constants |= {name: value.numpy() for name, value in found.items()}
@@ -188,8 +188,10 @@ def _decoded(node: ir.Node, constants: Mapping[str, np.ndarray]) -> Tensor:
 def _as_given(
     node: ir.Node, index: int, name: str | None, values: Mapping[str, Tensor], constants: Mapping[str, np.ndarray]
 ) -> Known:
-    if name is None or name in values:
-        return None if name is None else values[name]
+    if name is None:
+        return None
+    if name in values:
+        return values[name]
     if is_number(node, index):
         return constants[name]
     return torch.from_numpy(np.array(constants[name]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -151,13 +151,7 @@ LITERT = Rules(
     format=Format(".tflite", litert_file.pack),
     stored={8: (8,), 32: (8, 32)},
 )
-EXECUTORCH = Rules(
-    "executorch",
-    mobile_domains.has_integer_kernel,
-    mobile_domains.MobileDomains,
-    MobileLowering,
-    sparse=False,
-    format=Format(".pte", executorch_file.pack),
-    stored={8: (8,), 32: (32,)},
+EXECUTORCH = replace(
+    LITERT, runtime="executorch", format=Format(".pte", executorch_file.pack), stored={8: (8,), 32: (32,)}
 )
 RULES = {rules.runtime: rules for rules in (ONNX_RUNTIME, OPENVINO, LITERT, EXECUTORCH)}

@@ -8,9 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 STDERR = 2  # the file descriptor
-SCREEN = (
-    threading.RLock()
-)  # who holds it may exchange what standard error is, Python's own as well: the process has one
+SCREEN = threading.RLock()  # who holds it may exchange what standard error is, Python's own as well
 
 
 @contextmanager

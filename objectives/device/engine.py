@@ -107,6 +107,24 @@ class WholeRuns:
         return RawProfile(b"", [], np.zeros((len(whole), 0)), whole)
 
 
+class WholeRunEngine:
+    """What engines have in common whose runtime tells no graph of its own, and no times of kernels."""
+
+    def open(self, model: Path | bytes) -> Session:
+        """Return a session of a file in the runtime's own format, or of its bytes."""
+        raise NotImplementedError
+
+    def inspect(self, model: Path, shapes: Mapping[str, tuple[int, ...]]) -> tuple[Session, bytes]:
+        """Return a session, and nothing of its graph."""
+        return self.open(model), b""
+
+    def profile(
+        self, models: Sequence[Path], feed: Mapping[str, np.ndarray], rounds: Rounds, progress: Progress | None = None
+    ) -> list[RawProfile]:
+        """Run models in turn; whole runs alone are timed."""
+        return profile_in_turn(lambda model: WholeRuns(self.open(model), feed), models, rounds, progress)
+
+
 class Engine(Protocol):
     """A runtime with its settings; it raises `BuildError` where it refuses a model or fails while running it."""
 

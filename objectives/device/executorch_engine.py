@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from ...spaces.errors import BuildError, InputError
-from .engine import Progress, RawProfile, Rounds, WholeRuns, profile_in_turn
+from ...spaces.errors import BuildError, not_installed
+from .engine import WholeRunEngine
 from .fixed_ports import Port, in_order
 from .heard import hearing
 
@@ -47,7 +47,7 @@ _open: weakref.WeakSet[ExecuTorchModel] = weakref.WeakSet()
 
 
 @dataclass(frozen=True)
-class ExecuTorchEngine:
+class ExecuTorchEngine(WholeRunEngine):
     """ExecuTorch's runtime; it tells no graph of its own, and no times of kernels.
 
     Attributes:
@@ -59,16 +59,6 @@ class ExecuTorchEngine:
     def open(self, model: Path | bytes) -> ExecuTorchModel:
         """Return a session of a .pte file, or of its bytes."""
         return ExecuTorchModel(model, self.threads)
-
-    def inspect(self, model: Path, shapes: Mapping[str, tuple[int, ...]]) -> tuple[ExecuTorchModel, bytes]:
-        """Return a session, and nothing of its graph."""
-        return self.open(model), b""
-
-    def profile(
-        self, models: Sequence[Path], feed: Mapping[str, np.ndarray], rounds: Rounds, progress: Progress | None = None
-    ) -> list[RawProfile]:
-        """Run models in turn; whole runs alone are timed."""
-        return profile_in_turn(lambda model: WholeRuns(self.open(model), feed), models, rounds, progress)
 
 
 class ExecuTorchModel:
@@ -167,17 +157,13 @@ def bindings() -> Any:
         try:
             importlib.import_module("torch")  # whose libraries it needs
         except ImportError:
-            raise _missing() from None
+            raise not_installed("executorch", "ExecuTorch") from None
         for name in BINDINGS:
             try:
                 return importlib.import_module(f"{PYBINDINGS}.{name}")
             except ImportError:
                 continue
-    raise _missing()
-
-
-def _missing() -> InputError:
-    return InputError('target.runtime "executorch" needs ExecuTorch installed: pip install "slimfront[executorch]"')
+    raise not_installed("executorch", "ExecuTorch")
 
 
 def version() -> str:

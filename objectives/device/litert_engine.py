@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ...spaces.errors import BuildError, InputError, last_line
-from .engine import Progress, RawProfile, Rounds, WholeRuns, profile_in_turn
+from ...spaces.errors import BuildError, last_line, not_installed
+from .engine import WholeRunEngine
 from .fixed_ports import Port, in_order
 from .heard import hearing
 
@@ -21,7 +21,7 @@ NOTE = re.compile(r"INFO: ")  # begins what LiteRT says of itself
 
 
 @dataclass(frozen=True)
-class LiteRtEngine:
+class LiteRtEngine(WholeRunEngine):
     """LiteRT's interpreter; it tells no graph of its own, and no times of kernels.
 
     Attributes:
@@ -33,16 +33,6 @@ class LiteRtEngine:
     def open(self, model: Path | bytes) -> LiteRtModel:
         """Return a session of a .tflite file, or of its bytes."""
         return LiteRtModel(model, self.threads)
-
-    def inspect(self, model: Path, shapes: Mapping[str, tuple[int, ...]]) -> tuple[LiteRtModel, bytes]:
-        """Return a session, and nothing of its graph."""
-        return self.open(model), b""
-
-    def profile(
-        self, models: Sequence[Path], feed: Mapping[str, np.ndarray], rounds: Rounds, progress: Progress | None = None
-    ) -> list[RawProfile]:
-        """Run models in turn; whole runs alone are timed."""
-        return profile_in_turn(lambda model: WholeRuns(self.open(model), feed), models, rounds, progress)
 
 
 class LiteRtModel:
@@ -93,7 +83,7 @@ def interpreter() -> Any:
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError:
-        raise InputError('target.runtime "litert" needs LiteRT installed: pip install "slimfront[litert]"') from None
+        raise not_installed("litert", "LiteRT") from None
     return Interpreter
 
 

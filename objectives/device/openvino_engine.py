@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ...spaces.errors import BuildError, InputError, last_line
+from ...spaces.errors import BuildError, last_line, not_installed
 from .engine import FIRST_RUNS, Progress, RawProfile, Rounds, profile_in_turn
 
 PRECISION = "f32"
@@ -204,9 +204,7 @@ def core() -> Any:
     try:
         import openvino
     except ImportError:
-        raise InputError(
-            'target.runtime "openvino" needs OpenVINO installed: pip install "slimfront[openvino]"'
-        ) from None
+        raise not_installed("openvino", "OpenVINO") from None
     return openvino.Core()
 
 

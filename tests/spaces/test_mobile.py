@@ -20,6 +20,7 @@ from slimfront.spaces.rules import EXECUTORCH, LITERT, OPENVINO, Rules
 from slimfront.spaces.space import make_space, uniform
 
 from . import recurrent_models
+from .carrying import ALL, weights
 
 NETWORK = (
     "(float[1,3,12,12] x) => (float[n,c,h,w] y) { [head] a = Conv<pads=[1,1,1,1]>(x, w0, b0)\n [act] b = Relu(a)\n"
@@ -29,7 +30,6 @@ NETWORK = (
     "[cat] h = Concat<axis=1>(g, b)\n [mix] i = Conv(h, w4)\n [shuffle] j = DepthToSpace<blocksize=2>(i)\n"
     "[tail] y = Conv<pads=[1,1,1,1]>(j, w5, b5) }"
 )
-ALL = ("head", "body", "low", "up", "mix", "tail")
 DENSE = (
     "(float[2,5,8] x) => (float[n,t,c] y) { [in] a = MatMul(x, w0)\n [act] b = Relu(a)\n [flat] c = Reshape(b, rows)\n"
     "[gemm] d = Gemm(c, w1, b1)\n [out] e = Gemm<transB=1>(d, w2)\n [back] y = Reshape(e, again) }"
@@ -41,16 +41,7 @@ NOISE_DB = 35.0  # that sums, rounded in another order, are at least from each o
 
 @pytest.fixture(scope="module")
 def graph(capture, weight):
-    return capture(
-        NETWORK,
-        w0=weight(16, 3, 3, 3),
-        w1=weight(16, 16, 3, 3, seed=1),
-        w2=weight(16, 16, 3, 3, seed=2),
-        w3=weight(16, 8, 4, 4, seed=3),
-        w4=weight(16, 24, 1, 1, seed=4),
-        w5=weight(3, 4, 3, 3, seed=5),
-        **{f"b{number}": weight(size, 1, seed=number)[:, 0] for number, size in ((0, 16), (2, 16), (3, 8), (5, 3))},
-    )
+    return capture(NETWORK, **weights(weight))
 
 
 @pytest.fixture(scope="module")

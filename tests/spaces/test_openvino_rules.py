@@ -20,6 +20,8 @@ from slimfront.spaces.rules import OPENVINO
 from slimfront.spaces.sensitivity import sensitivity
 from slimfront.spaces.space import make_space, uniform
 
+from .carrying import ALL, weights
+
 NETWORK = (
     "(float[1,3,12,12] x) => (float[n,c,h,w] y) { [head] a = Conv<pads=[1,1,1,1]>(x, w0, b0)\n [act] b = Relu(a)\n"
     "[body] c = Conv<pads=[1,1,1,1]>(b, w1)\n [sum] d = Add(c, b)\n [pool] e = MaxPool<kernel_shape=[2,2], strides=[2,2]>(d)\n"
@@ -27,21 +29,11 @@ NETWORK = (
     "[cat] h = Concat<axis=1>(g, b)\n [mix] i = Conv(h, w4)\n [shuffle] j = DepthToSpace<blocksize=2>(i)\n"
     "[tail] y = Conv<pads=[1,1,1,1]>(j, w5, b5) }"
 )
-ALL = ("head", "body", "low", "up", "mix", "tail")
 
 
 @pytest.fixture(scope="module")
 def graph(capture, weight):
-    return capture(
-        NETWORK,
-        w0=weight(16, 3, 3, 3),
-        w1=weight(16, 16, 3, 3, seed=1),
-        w2=weight(16, 16, 3, 3, seed=2),
-        w3=weight(16, 8, 4, 4, seed=3),
-        w4=weight(16, 24, 1, 1, seed=4),
-        w5=weight(3, 4, 3, 3, seed=5),
-        **{f"b{number}": weight(size, 1, seed=number)[:, 0] for number, size in ((0, 16), (2, 16), (3, 8), (5, 3))},
-    )
+    return capture(NETWORK, **weights(weight))
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -165,22 +166,27 @@ def run(interrupted):
     return interrupted[0]
 
 
+def saved(text: str, constants: dict[str, np.ndarray], path: Path) -> Path:
+    """Write a model in ONNX's text form, ``(inputs) => (outputs) { nodes }``, with its constants."""
+    import onnx
+
+    model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 21]> g {text}')
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in constants.items())
+    onnx.save(model, path)
+    return path
+
+
 @pytest.fixture(scope="module")
 def onnx_model(tmp_path_factory):
     """Convolutions around an op that has no form in PyTorch here."""
-    import onnx
-
     random = np.random.default_rng(0)
     text = (
-        '<ir_version: 8, opset_import: ["": 21]> g (float[1,3,16,16] x) => (float[n,c,h,w] y) {\n'
+        "(float[1,3,16,16] x) => (float[n,c,h,w] y) {\n"
         "[first] a = Conv<pads=[1,1,1,1]>(x, w)\n [warp] b = GridSample(a, g)\n [last] y = Conv<pads=[1,1,1,1]>(b, v) }"
     )
-    model = onnx.parser.parse_model(text)
-    for name, shape in {"w": (3, 3, 3, 3), "v": (3, 3, 3, 3), "g": (1, 16, 16, 2)}.items():
-        model.graph.initializer.append(onnx.numpy_helper.from_array(random.random(shape, np.float32), name))
-    path = tmp_path_factory.mktemp("warped") / "warped.onnx"
-    onnx.save(model, path)
-    return path
+    shapes = {"w": (3, 3, 3, 3), "v": (3, 3, 3, 3), "g": (1, 16, 16, 2)}
+    constants = {name: random.random(shape, np.float32) for name, shape in shapes.items()}
+    return saved(text, constants, tmp_path_factory.mktemp("warped") / "warped.onnx")
 
 
 def in_a_fresh_process(code: str, folder) -> str:
@@ -308,22 +314,16 @@ def test_an_op_that_a_converter_lacks_is_named_before_anything_is_searched(runti
 @pytest.fixture(scope="module")
 def words_model(tmp_path_factory):
     """Two inputs, whole numbers before their weights in a table; two outputs; a free number of samples."""
-    import onnx
-
     random = np.random.default_rng(0)
     text = (
-        '<ir_version: 8, opset_import: ["": 21]> g (float[N,8] noise, int64[N,3] digits) => (float[N,1,6,6] y, float[N,8] h) {\n'
+        "(float[N,8] noise, int64[N,3] digits) => (float[N,1,6,6] y, float[N,8] h) {\n"
         "t = Gather(table, digits)\n s = ReduceMean<keepdims=0>(t, axis)\n h = Add(s, noise)\n [grow] g = Gemm(h, w)\n"
         " r = Relu(g)\n p = Reshape(r, sides)\n [draw] y = Conv<pads=[1,1,1,1]>(p, v) }"
     )
-    model = onnx.parser.parse_model(text)
     constants = {"axis": np.array([1]), "sides": np.array([-1, 4, 6, 6])}
     for name, shape in {"table": (10, 8), "w": (8, 144), "v": (1, 4, 3, 3)}.items():
         constants[name] = random.standard_normal(shape).astype(np.float32) / 3
-    model.graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in constants.items())
-    path = tmp_path_factory.mktemp("words") / "words.onnx"
-    onnx.save(model, path)
-    return path
+    return saved(text, constants, tmp_path_factory.mktemp("words") / "words.onnx")
 
 
 def samples_of_words(seed: int):

@@ -41,7 +41,7 @@ def _prelu(lowering: Lowering, node: ir.Node) -> bool:
         lowering.set_float(target, result)
         return True
     writer = node.inputs[0].producer()
-    if not slope_per_channel(lowering.graph.shapes[source], slope) or writer is None or writer.op_type != "Conv":
+    if not slope_per_channel(lowering.graph.shapes[source], slope.shape) or writer is None or writer.op_type != "Conv":
         return False
     x = lowering.float_value(source)
     parts = [

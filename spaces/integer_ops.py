@@ -7,6 +7,7 @@ work on the uint8 tensor itself, with the quantisation of their input.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -96,12 +97,12 @@ def _prelu(graph: Graph, node: ir.Node) -> bool:
     if slope is None or not _float_data(graph, node):
         return False
     shape = graph.shapes[node.inputs[0].name or ""]  # type: ignore[union-attr]
-    return bool(np.all(slope == slope.flat[0])) or slope_per_channel(shape, slope)
+    return bool(np.all(slope == slope.flat[0])) or slope_per_channel(shape, slope.shape)
 
 
-def slope_per_channel(shape: Sequence[int], slope: np.ndarray) -> bool:
-    """Whether a PRelu of an image of this shape has one slope for each channel."""
-    return len(shape) == 4 and slope.size == shape[1] and slope.shape[-2:] == (1, 1)
+def slope_per_channel(shape: Sequence[int], slope: Sequence[int]) -> bool:
+    """Whether a PRelu of an image of this shape, with slopes of that shape, has one slope for each channel."""
+    return len(shape) == 4 and math.prod(slope) == shape[1] and tuple(slope[-2:]) == (1, 1)
 
 
 def _max_pool(graph: Graph, node: ir.Node) -> bool:

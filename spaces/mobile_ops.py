@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from . import torch_view
-from .integer_ops import repeats
+from .integer_ops import repeats, slope_per_channel
 from .torch_ops import Op
 
 if TYPE_CHECKING:
@@ -106,11 +106,8 @@ def _resize(node: ir.Node, value: Tensor, *numbers: Any) -> Tensor:
     if mode == "linear" and transform in ("half_pixel", "pytorch_half_pixel", "align_corners"):
         return functional.interpolate(value, sizes, mode="bilinear", align_corners=transform == "align_corners")
     rounding = attributes.get_string("nearest_mode", "round_prefer_floor")
-    if (
-        mode == "nearest"
-        and not np.any(after % before)
-        and all(repeats(transform, rounding, int(f)) for f in factors[2:])
-    ):
+    whole = mode == "nearest" and not np.any(after % before)
+    if whole and all(repeats(transform, rounding, int(factor)) for factor in factors[2:]):
         return functional.interpolate(value, sizes, mode="nearest")
     return torch_view.OPS["Resize"](node, value, *numbers)  # type: ignore[return-value]
 
@@ -158,8 +155,7 @@ def _average_pool(node: ir.Node, value: Tensor) -> Tensor:
 
 
 def _prelu(node: ir.Node, value: Tensor, slope: Tensor) -> Tensor:
-    channels = slope.numel() in (1, value.shape[1]) and slope.ndim in (1, 3, 4) and slope.shape[-1] == 1
-    if value.ndim != 4 or not (channels or slope.numel() == 1):
+    if value.ndim != 4 or not (slope.numel() == 1 or slope_per_channel(value.shape, slope.shape)):
         return torch_view.OPS["PRelu"](node, value, slope)  # type: ignore[return-value]
     return functional.prelu(value, slope.reshape(-1))
 

@@ -361,3 +361,15 @@ def test_files_of_recurrent_layers_compute_what_the_graph_says(rules, name, recu
         assert np.ascontiguousarray(codes[0][:, : recurrent_models.INPUTS]).tobytes() in data
     else:
         assert np.ascontiguousarray(weights[0][:, recurrent_models.INPUTS :]).tobytes() in data
+
+
+def test_slopes_of_rows_are_not_taken_for_those_of_channels(capture, weight, run, noise):
+    """A PRelu whose slopes lie along the height, where there are as many rows as channels."""
+    graph = capture(
+        "(float[1,4,4,4] x) => (float[n,c,h,w] y) { a = Conv(x, w)\n y = PRelu(a, s) }",
+        w=weight(4, 4, 1, 1),
+        s=np.array([[[0.1], [0.5], [0.9], [0.3]]], np.float32),
+    )
+    built = Builder(graph, {"x": noise(4, 4, 4, 4)}, rules=LITERT).build(Candidate())
+    x = noise(1, 4, 4, 4, seed=3)
+    assert decibels(in_torch(built, x), run(serialized(built.model), x)) > 90

@@ -2,7 +2,8 @@
 
 The default search of ready-made studies: what it takes and how many candidates its front has, and the table and the picture of
 the front that a study's README shows. A run that is there already is shown as it is. `--pictures` writes front.png beside each
-study; it needs matplotlib.
+study, which needs matplotlib, and small.png, what the smallest member makes that loses little (strokes_rvae draws its own by
+`slimfront.studies.strokes_rvae.reading`).
 """
 
 from __future__ import annotations
@@ -16,14 +17,20 @@ import numpy as np
 import pandas as pd
 
 from slimfront import open_run, search
+from slimfront.objectives.protocol import OpenModel
 from slimfront.studies.figures import ACCENT, AXIS_TITLES, GREY, GRID, INK, MUTED, VIEWS, size_ticks
 from slimfront.studies.frame import run_frame
+from slimfront.studies.pictures import as_pictures
 from slimfront.studies.run import Run
 from slimfront.studies.study import ready_made
 from slimfront.studies.texts import size_text
+from slimfront.studies.trial import Trial
 
 ROWS = 8  # of a table
 SURE = 0.5  # so probably on the front are those that a table shows
+LITTLE = {True: 0.5, False: 22.0}  # dB by `Run.drop_db`, with targets and without: then a fidelity of 28 dB
+DRAWS_ITS_OWN = ("strokes_rvae",)
+WIDTH, MOST = 512, 16  # of its picture: pixels, samples
 MARKERS = {"reference": "*", "uniform": "D", "polished": "^", "student": "s", "search": "o"}
 
 
@@ -44,6 +51,8 @@ def main() -> None:
         print(f"{name}: {len(run.front_trials())} on the front, hypervolume {run.hypervolume():.3f}\n{table(run)}\n")
         if arguments.pictures:
             picture(run, ready_made()[name] / "front.png")
+        if arguments.pictures and name not in DRAWS_ITS_OWN:
+            small(run, ready_made()[name] / "small.png")
 
 
 def table(run: Run) -> str:
@@ -92,6 +101,33 @@ def picture(run: Run, path: Path) -> None:
     pyplot.close(figure)
     with Image.open(path) as image:
         image.convert("RGB").quantize(64).save(path, optimize=True)
+
+
+def small(run: Run, path: Path) -> None:
+    """Draw targets, if there are any, what the network makes and what the smallest member makes that loses little, in rows."""
+    from skimage.io import imsave
+
+    study, member = run.load(), _little_lost(run)
+    samples = study.evaluation
+
+    def made(trial: Trial) -> np.ndarray:
+        return OpenModel(run.model_path(trial), samples, study.graph.batch, study.target).outputs
+
+    arrays = [made(run.reference), made(member)]
+    rows = [
+        as_pictures(each, samples.low, samples.high) for each in ([samples.target] if run.has_target else []) + arrays
+    ]
+    shown = min(MOST, WIDTH // rows[0].shape[2])
+    sheet = np.concatenate([np.concatenate(list(row[:shown]), axis=1) for row in rows])
+    imsave(path, sheet, check_contrast=False)
+    row = member.row()
+    quality = row["psnr_db" if run.has_target else "fidelity_db"]
+    print(f"small.png: trial {member.number}, {size_text(row['size_bytes'])}, {quality:.2f} dB\n")
+
+
+def _little_lost(run: Run) -> Trial:
+    members = [trial for trial in run.front_trials() if run.drop_db(trial) <= LITTLE[run.has_target]]
+    return min(members, key=lambda trial: trial.value("size_bytes"))
 
 
 def _point(axis: Any, row: dict[Any, Any], x: str, y: str) -> None:

@@ -161,10 +161,16 @@ def _times(single: Graph, target: Target) -> dict[Way, WayTime]:
     with tempfile.TemporaryDirectory(prefix="slimfront-") as folder:
         paths = [Path(folder) / f"{form}-{activation_bits}.onnx" for form, activation_bits in ways]
         for (form, activation_bits), path in zip(ways, paths, strict=True):
-            candidate = Candidate({layer.name: LayerChoice(8, activation_bits, form=form)})
+            candidate = Candidate({layer.name: _choice(rules, form, activation_bits)})
             save_model(skeleton_lowering(single, candidate, lambda _: (-1.0, 1.0), target.rules).run(), path)
         profiles = target.profiles(paths, feed, Rounds(LEAST_ROUNDS, MOST_ROUNDS, SECONDS))
     return {way: _way_time(profile) for way, profile in zip(ways, profiles, strict=True)}
+
+
+def _choice(rules: Rules, form: str, activation_bits: int) -> LayerChoice:
+    """Return a choice with weights of 8 bits, or of 32 where files have no 8 beside such activations."""
+    choice = LayerChoice(8, activation_bits, form=form)
+    return choice if rules.stores(choice) else replace(choice, weight_bits=32)
 
 
 def _way_time(profile: KernelProfile) -> WayTime:

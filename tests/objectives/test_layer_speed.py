@@ -9,10 +9,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 from slimfront.objectives import layer_speed
 from slimfront.objectives.layer_speed import WayTime, layer_offers
+from slimfront.objectives.runtimes import make_target
 from slimfront.objectives.target import OnnxRuntime
 from slimfront.spaces.capture import capture_onnx
 from slimfront.spaces.offers import Offer
 from slimfront.spaces.single import single_layer
+
+from . import packed
 
 NEAREST = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
 
@@ -66,6 +69,15 @@ def test_real_kernels_are_timed_in_every_way(graph):
     assert all(ways[form, 8].entering > 0 and ways[form, 8].leaving > 0 for form in ("native", "phases"))
     product = layer_speed._times(single_layer(graph, graph.layers["mix"]), OnnxRuntime())
     assert set(product) == {("native", 8), ("native", 32), ("dynamic", 8)} and product["native", 8].entering > 0
+
+
+@pytest.mark.parametrize("runtime", packed.RUNTIMES)
+def test_a_layer_is_timed_in_the_ways_that_a_runtime_s_files_store(graph, runtime):
+    for module in packed.MODULES[runtime]:
+        pytest.importorskip(module)
+    target = make_target(runtime)
+    ways = layer_speed._times(single_layer(graph, graph.layers["first"]), target)
+    assert set(ways) == {("native", 8), ("native", 32)} and all(way.core > 0 for way in ways.values())
 
 
 FEED = {"x": np.zeros((1, 16, 12, 12), np.float32)}

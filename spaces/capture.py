@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import BuildError, InputError, one_line
+from .gemms import plain_gemms
 from .graph import LAYER_OPS, Graph
 from .recurrent import join_weights
 from .session import open_session
@@ -349,6 +350,7 @@ def _simplify(model: ir.Model) -> ir.Model:
         version_converter.convert_version(model, OPSET, fallback=True)
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     optimizer.optimize(model, input_size_limit=FOLD_LIMIT, output_size_limit=FOLD_LIMIT)
+    model = plain_gemms(model)
     batch_norms = RewriteRuleSet(
         [
             rules.fuse_batchnorm_into_conv_rule,

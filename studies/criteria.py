@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..objectives.protocol import About, FurtherObjective, Reading
 from ..spaces.errors import InputError, nearest
-from .limits import Bound
+from .limits import Bound, parse_limit
 
 if TYPE_CHECKING:
     from .objective_table import ObjectiveTable
@@ -213,8 +213,8 @@ def limits_of_texts(texts: Iterable[str], flag: str) -> dict[str, float]:
     for text in texts:
         name, equals, value = text.partition("=")
         try:
-            found[name.strip()] = float(value)
-        except ValueError:
+            found[name.strip()] = parse_limit(value, flag)
+        except InputError:
             equals = ""
         if not equals:
             raise InputError(f"{flag} must be NAME=VALUE, such as diversity=0.8, but got {text!r}")

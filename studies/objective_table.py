@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from ..objectives.diversity import Diversity
 from ..objectives.memory import Memory
@@ -15,6 +15,7 @@ from ..objectives.protocol import About, FurtherObjective
 from ..objectives.texture import Texture
 from ..objectives.worst_group import WorstGroup
 from ..spaces.errors import InputError, nearest
+from .limits import parse_limit
 
 IN_MEMORY = "memory:"  # in place of a file: an object that only the process has which made the study
 NAME = re.compile("[a-z][a-z0-9_]{0,39}")
@@ -44,7 +45,7 @@ class ObjectiveTable(BaseModel):
     """``[objectives.NAME]``: a further objective.
 
     ``front``: whether its value is a further dimension of dominance. ``min``, ``max``: limits of the value; ``max_drop``: by how
-    much it may be worse than the reference's. ``value``: which of its readings is the value. ``neighbours`` and ``features``
+    much it may be worse than the reference's; sizes may be texts such as "40MB". ``value``: which of its readings is the value. ``neighbours`` and ``features``
     belong to diversity. One's own has a ``function``, "measures.py:sharpness", and may have the direction, title and unit of what
     that returns.
     """
@@ -62,6 +63,14 @@ class ObjectiveTable(BaseModel):
     min: float | None = None
     max: float | None = None
     max_drop: Annotated[float, Field(ge=0.0)] | None = None
+
+    @field_validator("min", "max", "max_drop", mode="before")
+    @classmethod
+    def _of_text(cls, value: Any) -> Any:
+        try:
+            return parse_limit(value, "") if isinstance(value, str) else value
+        except InputError as error:
+            raise ValueError(str(error).lstrip()) from None  # what is read names the key
 
     @model_validator(mode="after")
     def _functions(self) -> ObjectiveTable:

@@ -55,6 +55,10 @@ def more_samples(folder, pictures, count, **arrays):
             "[objectives.diversity] unknown key 'neighbors' (did you mean 'neighbours'?)",
         ),
         ({"diversity": {"front": "yes"}}, "objectives.diversity.front must be true or false, but got 'yes'"),
+        (
+            {"memory": {"max": "40 apples"}},
+            "objectives.memory.max must be a number, or a size such as '40MB', but got '40 apples'",
+        ),
         ({"texture": 3}, "objectives.texture must be a table, but got 3"),
         (
             {"texture": {"value": "texture"}},
@@ -240,6 +244,12 @@ def test_who_is_best_in_a_further_objective_is_not_dominated():
     assert nondominated([better[:3], worse[:3]]).tolist() == [True, False]
 
 
+def test_a_limit_of_bytes_may_be_a_text():
+    settings = parse_settings({**PLAIN, "objectives": {"memory": {"max": "40MB"}}})
+    assert settings.objectives["memory"].limits == {"max": 4e7}
+    assert tomllib.loads(to_toml(settings))["objectives"]["memory"] == {"max": 4e7}
+
+
 def test_a_limited_objective_counts_by_how_much_its_limits_are_broken():
     assert COVERAGE.coordinate(0.7, 1.0) == -0.7
     assert SHAKE.coordinate(1.0, 0.5) == 0.0
@@ -300,7 +310,7 @@ def test_limits_are_named_by_objective_or_reading():
         bounds_of([COVERAGE, SHAKE], {"divresity": 0.8}, None)
     with pytest.raises(InputError, match=r"the run's study has no \[objectives\]"):
         bounds_of([], {"diversity": 0.8}, None)
-    assert limits_of_texts(["a=0.5", "b = 2"], "--min") == {"a": 0.5, "b": 2.0}
+    assert limits_of_texts(["a=0.5", "b = 2", "memory=1.5MB"], "--min") == {"a": 0.5, "b": 2.0, "memory": 1.5e6}
     for text in ("a", "a=", "a=x"):
         with pytest.raises(InputError, match=r"--min must be NAME=VALUE, such as diversity=0\.8, but got"):
             limits_of_texts([text], "--min")

@@ -45,9 +45,9 @@ class ObjectiveTable(BaseModel):
     """``[objectives.NAME]``: a further objective.
 
     ``front``: whether its value is a further dimension of dominance. ``min``, ``max``: limits of the value; ``max_drop``: by how
-    much it may be worse than the reference's; sizes may be texts such as "40MB". ``value``: which of its readings is the value. ``neighbours`` and ``features``
-    belong to diversity. One's own has a ``function``, "measures.py:sharpness", and may have the direction, title and unit of what
-    that returns.
+    much it may be worse than the reference's; sizes may be texts such as "40MB". ``value``: which of its readings is the value.
+    ``neighbours`` and ``features`` belong to diversity. One's own has a ``function``, "measures.py:sharpness", and may have the
+    direction, title and unit of what that returns.
     """
 
     model_config = STRICT

@@ -50,6 +50,7 @@ class LayerFacts:
         dilated: whether it has dilations above 1.
         dense_speedup: what integers gained in the plain layers of this candidate, for equal multiply-adds; None: not known.
         dynamic_form: whether the runtime can find the grid of its inputs at each inference.
+        known_kernels: whether the runtime is ONNX Runtime: which widths and groups its kernels like is known here.
         pruning: (channel group, next ratio, what it would save in ms), or None where no channels can be removed.
     """
 
@@ -76,6 +77,7 @@ class LayerFacts:
     dense_speedup: float | None = None
     pruning: tuple[str, float, float] | None = None
     dynamic_form: bool = False
+    known_kernels: bool = True
 
     @property
     def depthwise(self) -> bool:
@@ -85,7 +87,8 @@ class LayerFacts:
     @property
     def plain(self) -> bool:
         """Whether its integer kernel has nothing to stumble over: no groups, enough inputs and outputs."""
-        return self.group == 1 and self.inputs >= INPUTS and self.outputs >= LEAST_OUTPUTS
+        wide = self.inputs >= INPUTS and self.outputs >= LEAST_OUTPUTS
+        return self.group == 1 and (wide or not self.known_kernels)
 
     @property
     def speedup(self) -> float:
@@ -145,6 +148,8 @@ def layer_cause(facts: LayerFacts) -> Cause:
 
 def integer_speedup(facts: LayerFacts) -> float:
     """Return how much faster than in float a layer should run in integers, for equal multiply-adds."""
+    if not facts.known_kernels:
+        return facts.dense_speedup or DENSE_SPEEDUP
     if facts.depthwise:
         return next((speedup for most, speedup in DEPTHWISE_SPEEDUP if facts.taps <= most), DEPTHWISE_SPEEDUP[-1][1])
     if facts.group > 1:
@@ -176,6 +181,11 @@ def _held_back(facts: LayerFacts) -> bool:
         return False
     gained = facts.speedup * facts.kept
     return gained < max(1.0, HELD_BACK * (facts.dense_speedup or DENSE_SPEEDUP))
+
+
+def _stumbles(facts: LayerFacts) -> bool:
+    """Whether it is held back by what is known of its kernels."""
+    return facts.known_kernels and _held_back(facts)
 
 
 def _in_float(facts: LayerFacts) -> bool:
@@ -221,6 +231,7 @@ RULES: tuple[Rule, ...] = (
         "float width",
         lambda f: (
             _in_float(f)
+            and f.known_kernels
             and f.kept < 1
             and bool(f.outputs % FLOAT_STEP or (f.axes and f.group == 1 and f.inputs % FLOAT_STEP))
         ),
@@ -236,27 +247,29 @@ RULES: tuple[Rule, ...] = (
     ("uncompressed", _in_float, lambda f: "uncompressed, in float"),
     (
         "depthwise",
-        lambda f: _held_back(f) and f.depthwise,
+        lambda f: _stumbles(f) and f.depthwise,
         lambda f: f"{_how_much(f)}: depthwise, bound by memory",
     ),
     (
         "grouped",
-        lambda f: _held_back(f) and f.group > 1,
+        lambda f: _stumbles(f) and f.group > 1,
         lambda f: f"{_how_much(f)}: {f.group} groups, one after the other",
     ),
     (
         "few inputs",
-        lambda f: _held_back(f) and f.inputs < INPUTS,
+        lambda f: _stumbles(f) and f.inputs < INPUTS,
         lambda f: f"{_how_much(f)}: only {f.inputs} input{'s'[: f.inputs > 1]}, filled up to {INPUTS}",
     ),
     (
         "few outputs",
-        lambda f: f.kernel == "integer" and f.axes == 2 and f.group == 1 and f.outputs < LEAST_OUTPUTS,
+        lambda f: (
+            f.known_kernels and f.kernel == "integer" and f.axes == 2 and f.group == 1 and f.outputs < LEAST_OUTPUTS
+        ),
         lambda f: f"computes {LEAST_OUTPUTS} outputs for {f.outputs}",
     ),
     (
         "odd width",
-        lambda f: _held_back(f) and f.axes == 2 and bool(f.outputs % OUTPUTS or f.inputs % INPUTS),
+        lambda f: _stumbles(f) and f.axes == 2 and bool(f.outputs % OUTPUTS or f.inputs % INPUTS),
         lambda f: f"{f.inputs} inputs, {f.outputs} outputs, filled up to multiples of {INPUTS}",
     ),
     (

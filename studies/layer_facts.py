@@ -116,6 +116,7 @@ def layer_facts(
                 taps=math.prod(layer.kernel),
                 axes=len(layer.kernel),
                 dilated=any(d != 1 for d in layer.dilations),
+                known_kernels=rules is ONNX_RUNTIME,
             )
         )
     dense = _dense_speedup(facts)

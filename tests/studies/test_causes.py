@@ -81,6 +81,22 @@ def test_the_first_rule_that_holds_gives_the_reason(changes: dict[str, Any], kin
     assert told in cause.why
 
 
+@pytest.mark.parametrize(
+    ("changes", "kind"),
+    [
+        ({**UNCOMPRESSED, "multiply_adds": 300, "outputs": 20}, "float, pruned"),
+        ({**SLOWER, "group": 64, "inputs": 1, "taps": 49}, "held back"),
+        ({**SLOWER, "group": 4, "inputs": 16}, "held back"),
+        ({"candidate_ms": 12.0, "inputs": 3}, "held back"),
+        ({"candidate_ms": 4.0, "outputs": 3}, "integer"),
+        ({"candidate_ms": 10.0, "inputs": 30}, "held back"),
+    ],
+)
+def test_of_kernels_that_are_not_known_no_widths_and_groups_are_told(changes: dict[str, Any], kind: str):
+    found = facts(**changes, known_kernels=False)
+    assert layer_cause(found).kind == kind and integer_speedup(found) == 3.0
+
+
 def test_a_pruned_layer_is_as_fast_as_its_work_lets_expect():
     """A quarter of the work in a quarter of the time has gained nothing from integers."""
     assert layer_cause(facts(multiply_adds=150, candidate_ms=3.0)).kind == "held back"

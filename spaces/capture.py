@@ -18,6 +18,7 @@ from .errors import BuildError, InputError, one_line
 from .gemms import plain_gemms
 from .graph import LAYER_OPS, Graph
 from .recurrent import join_weights
+from .reshapes import told_reshapes
 from .session import open_session
 from .shuffles import reorder_shuffles
 
@@ -373,6 +374,9 @@ def _simplify(model: ir.Model) -> ir.Model:
     passes.RemoveUnusedNodesPass()(model)  # the weights that were joined
     _resolve_auto_pad(model)
     reorder_shuffles(model)
+    passes.ShapeInferencePass()(model)
+    told_reshapes(model)
+    passes.RemoveUnusedNodesPass()(model)  # what computed their shapes
     passes.ShapeInferencePass()(model)
     return model
 

@@ -33,6 +33,32 @@ def facts_of_every_machine():
         yield
 
 
+def few_rounds():
+    """Return a timing of as few rounds as there may be."""
+    from slimfront.objectives.timing import Timing
+
+    return Timing(least_rounds=3, most_rounds=3, slot_seconds=0.0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_searches():
+    """Searches time in few rounds: what they find by it does not matter to the tests, how timings are made has its own."""
+    from slimfront.search import evaluate
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluate, "Timing", few_rounds)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def slow_tests_time_as_users_do(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
+    if request.node.get_closest_marker("slow"):
+        from slimfront.objectives.timing import Timing
+        from slimfront.search import evaluate
+
+        monkeypatch.setattr(evaluate, "Timing", Timing)
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three convolutions on [1, 3, 16, 16], named conv0 to conv2, with Relu between them."""

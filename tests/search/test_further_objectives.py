@@ -62,12 +62,7 @@ def folder(tmp_path_factory, write_study, pictures):
 @pytest.fixture(scope="module")
 def found(folder, tmp_path_factory):
     """A run in which further objectives are on the front; no test writes into it."""
-    from slimfront.objectives.timing import Timing
-    from slimfront.search import evaluate as module
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "Timing", lambda: Timing(least_rounds=3, most_rounds=3, slot_seconds=0.0))
-        return search(load_study(folder), trials=12, run_dir=tmp_path_factory.mktemp("found") / "run")
+    return search(load_study(folder), trials=12, run_dir=tmp_path_factory.mktemp("found") / "run")
 
 
 def test_what_is_recorded_is_what_the_file_gives(found, folder):

@@ -65,6 +65,11 @@ def server(tmp_path_factory):
     subprocess.run(["rm", "-rf", str(folder)], check=True)
 
 
+SLOW_SERVER = pytest.mark.parametrize(
+    "url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)], indirect=True
+)
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request, tmp_path):
     if request.param == "sqlite":
@@ -335,6 +340,7 @@ def test_what_one_keeps_the_others_have(table, monkeypatch):
     assert holdings_table.SharedHoldings(table.database.url, "another study").kept("sha256:a") is None
 
 
+@SLOW_SERVER
 def test_two_coordinators_share_a_study_and_evaluate_nothing_twice(study_folder, tmp_path, url):
     both = [searcher(study_folder, tmp_path / name, url, 30) for name in ("a", "b")]
     fronts = [done(process).splitlines()[-1] for process in both]
@@ -352,6 +358,7 @@ def test_two_coordinators_share_a_study_and_evaluate_nothing_twice(study_folder,
         assert runs[1].model_path(trial).exists(), "built again where it was evaluated elsewhere"
 
 
+@SLOW_SERVER
 def test_a_killed_coordinators_trials_are_finished_by_the_next(study_folder, tmp_path, url):
     first = searcher(study_folder, tmp_path / "a", url, 12)
     for line in first.stdout:

@@ -71,12 +71,7 @@ def made(write_study, tmp_path_factory):
     """A run of a study with students, made once."""
     place = tmp_path_factory.mktemp("students")
     write_study(place / "study")
-    with pytest.MonkeyPatch.context() as patch:
-        from slimfront.objectives.timing import Timing
-        from slimfront.search import evaluate
-
-        patch.setattr(evaluate, "Timing", lambda: Timing(least_rounds=3, most_rounds=3, slot_seconds=0.0))
-        return search(with_students(place / "study"), trials=TRIALS, run_dir=place / "run", sampler="random")
+    return search(with_students(place / "study"), trials=TRIALS, run_dir=place / "run", sampler="random")
 
 
 @pytest.fixture

@@ -157,6 +157,36 @@ def test_first_states_that_an_exporter_fills_with_zeros_are_left_out(op, noise, 
         assert np.allclose(reference(graph, x), module(torch.from_numpy(x)).detach().numpy(), atol=1e-5)
 
 
+@pytest.mark.parametrize("op", ["LSTM", "GRU"])
+def test_hidden_units_can_be_removed_where_the_batch_is_free(op, noise):
+    class Rows(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.core = getattr(torch.nn, op)(INPUTS, HIDDEN, 2, batch_first=True)
+            self.head = torch.nn.Linear(HIDDEN, 3)
+
+        def forward(self, x):
+            return self.head(self.core(x)[0])
+
+    torch.manual_seed(0)
+    module = Rows().eval()
+    graph = capture_module(module, (2, STEPS, INPUTS), free=(0,))
+    groups = channel_groups(graph).groups
+    assert len(groups) == 2
+    builder = Builder(graph, {"input": noise(16, STEPS, INPUTS)})
+    pruned, whole = (
+        builder.build(Candidate(dict.fromkeys(graph.layers, LayerChoice(8)), ratios)).to_bytes()
+        for ratios in (dict.fromkeys(groups, 0.25), {})
+    )
+    for batch in (1, 5):
+        x = noise(batch, STEPS, INPUTS, seed=batch)
+        found = open_session(pruned).run(None, {"input": x})[0]
+        assert found.shape == (batch, STEPS, 3)
+        same = open_session(whole).run(None, {"input": x})[0]
+        assert np.abs(same - module(torch.from_numpy(x)).detach().numpy()).max() < 0.01
+    assert len(pruned) < len(whole)
+
+
 class Last(torch.nn.Module):
     """Takes the states of a recurrent layer."""
 

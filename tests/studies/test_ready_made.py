@@ -22,6 +22,7 @@ from slimfront.studies.styles.model import STYLES
 from slimfront.studies.superres.train import bicubic
 
 NAMES = ("digits_gan", "digits_vae", "strokes_rvae", "styles", "superres")
+SMALL = ("digits_gan", "strokes_rvae")  # whose statistics are soon made
 MAX_WEIGHTS_BYTES = 7_000_000
 
 
@@ -135,7 +136,7 @@ def test_paper_stays_blank_under_the_pencil_and_a_tile_has_one_colour():
         mosaic(np.zeros((30, 32, 3)))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in SMALL)) for name in NAMES])
 def test_a_uniform_candidate_of_eight_bits_is_a_third_of_the_size_and_much_the_same(name):
     loaded = study(name)
     [candidate], _ = given_candidates(loaded, [], "weight_bits=8,activation_bits=8")

@@ -12,8 +12,6 @@ import numpy as np
 import pytest
 
 import slimfront as sf
-from slimfront.objectives.timing import Timing
-from slimfront.search import evaluate as evaluating
 from slimfront.search.evaluate import evaluate
 from slimfront.search.polish import polish
 from slimfront.spaces.candidate import Candidate, LayerChoice
@@ -141,14 +139,6 @@ def runtime(request):
     for module in ABOUT[request.param].needs:
         pytest.importorskip(module)
     return request.param
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick():
-    """Timing in as few rounds as there may be."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluating, "Timing", lambda: Timing(least_rounds=3, most_rounds=3, slot_seconds=0.0))
-        yield
 
 
 @pytest.fixture(scope="module")

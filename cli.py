@@ -54,11 +54,19 @@ MaxMemory = Annotated[
 
 Least = Annotated[
     list[str] | None,
-    typer.Option("--min", metavar="NAME=VALUE", help="Least value of a further objective; may be repeated."),
+    typer.Option(
+        "--min",
+        metavar="NAME=VALUE",
+        help="Least value of a further objective, a number or a size such as 40MB; may be repeated.",
+    ),
 ]
 Most = Annotated[
     list[str] | None,
-    typer.Option("--max", metavar="NAME=VALUE", help="Largest value of a further objective; may be repeated."),
+    typer.Option(
+        "--max",
+        metavar="NAME=VALUE",
+        help="Largest value of a further objective, a number or a size such as 40MB; may be repeated.",
+    ),
 ]
 PreferOption = Annotated[
     str,

@@ -351,7 +351,9 @@ def _simplify(model: ir.Model) -> ir.Model:
         version_converter.convert_version(model, OPSET, fallback=True)
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     optimizer.optimize(model, input_size_limit=FOLD_LIMIT, output_size_limit=FOLD_LIMIT)
-    model = plain_gemms(model)
+    _restore_names(model, names)
+    plain_gemms(model)
+    names = _layer_names(model)
     batch_norms = RewriteRuleSet(
         [
             rules.fuse_batchnorm_into_conv_rule,
@@ -366,9 +368,7 @@ def _simplify(model: ir.Model) -> ir.Model:
     passes.RemoveUnusedOpsetsPass()(model)
     passes.ClearMetadataAndDocStringPass()(model)
     passes.TopologicalSortPass()(model)
-    for node in model.graph:
-        if _weight_name(node) in names and names[_weight_name(node)]:
-            node.name = names[_weight_name(node)].pop(0)
+    _restore_names(model, names)
     _name_nodes(model)
     join_weights(model)
     passes.RemoveUnusedNodesPass()(model)  # the weights that were joined
@@ -388,6 +388,13 @@ def _layer_names(model: ir.Model) -> dict[str, list[str]]:
         if node.name and _weight_name(node):
             names.setdefault(_weight_name(node), []).append(node.name)
     return names
+
+
+def _restore_names(model: ir.Model, names: Mapping[str, list[str]]) -> None:
+    """Give nodes the names that `_layer_names` found, in their order."""
+    for node in model.graph:
+        if names.get(_weight_name(node)):
+            node.name = names[_weight_name(node)].pop(0)
 
 
 def _weight_name(node: ir.Node) -> str:

@@ -18,6 +18,25 @@ if TYPE_CHECKING:
 NOTHING = np.zeros(0, np.int64)
 
 
+class FreeNames:
+    """Names that no value and no node of a model has."""
+
+    def __init__(self, model: ir.Model) -> None:
+        values = [*model.graph.inputs, *(value for node in model.graph for value in node.outputs)]
+        self._taken = {
+            *model.graph.initializers,
+            *(value.name for value in values),
+            *(node.name for node in model.graph),
+        }
+
+    def __call__(self, name: str) -> str:
+        """Return the name itself, or a longer one where it is taken; it is taken then."""
+        while name in self._taken:
+            name += "_"
+        self._taken.add(name)
+        return name
+
+
 class Cut:
     """A graph that is being cut: what goes from each axis, and constants added on the way.
 
@@ -31,7 +50,7 @@ class Cut:
         self.graph = graph
         self.removed = removed
         self.model = model
-        self._taken = {*model.graph.initializers, *graph.shapes, *(node.name for node in model.graph)}
+        self.free_name = FreeNames(model)
         self._kept: dict[object, ir.Value] = {}
 
     def gone(self, name: str, axis: int) -> np.ndarray:
@@ -45,13 +64,6 @@ class Cut:
     def after(self, name: str, axis: int) -> int:
         """Return the size that is left of an axis."""
         return self.before(name, axis) - len(self.gone(name, axis))
-
-    def free_name(self, name: str) -> str:
-        """Return a name for a new value that no other has."""
-        while name in self._taken:
-            name += "_"
-        self._taken.add(name)
-        return name
 
     def constant(self, name: str, array: np.ndarray) -> ir.Value:
         """Add an initializer named like this."""

@@ -6,84 +6,95 @@ by the constants, or by nodes before and behind it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from .follow import FreeNames, new_constant
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 
-def plain_gemms(model: ir.Model) -> ir.Model:
-    """Return a model whose Gemms with constant weights are plain; its outputs stay what they are."""
-    from onnxscript.rewriter import RewriteRule, RewriteRuleSet, rewrite
+def plain_gemms(model: ir.Model) -> None:
+    """Make the Gemms of float32 with constant weights plain, in place; they keep their names, the outputs their values."""
+    import onnx_ir as ir
 
-    def bare(op: Any, x: ir.Value, weight: ir.Value) -> Any:
-        return op.Gemm(x, weight, _allow_other_attributes=True, _allow_other_inputs=False, _outputs=["y"])
-
-    def added(op: Any, x: ir.Value, weight: ir.Value, c: ir.Value) -> Any:
-        return op.Gemm(x, weight, c, _allow_other_attributes=True, _outputs=["y"])
-
-    scaled = _Scaled()
-
-    def plain(op: Any, **found: ir.Value) -> Any:
-        return _plain(op, scaled, **found)
-
-    rules = [RewriteRule(pattern, plain, _is_not_plain) for pattern in (bare, added)]
-    return rewrite(model, pattern_rewrite_rules=RewriteRuleSet(rules))
+    gemms = _Gemms(model)
+    for node in list(model.graph):
+        weight = node.inputs[1] if node.op_type == "Gemm" and node.domain in ("", "ai.onnx") else None
+        if weight is not None and weight.const_value is not None and weight.const_value.dtype == ir.DataType.FLOAT:
+            gemms.make_plain(node)
 
 
-class _Scaled:
-    """Constants times a number, one for all nodes that read the same."""
+class _Gemms:
+    """The Gemms of a model that is being edited."""
 
-    def __init__(self) -> None:
-        self._found: dict[tuple[str, float], ir.Value] = {}
+    def __init__(self, model: ir.Model) -> None:
+        self._graph = model.graph
+        self._free = FreeNames(model)
+        self._scaled: dict[tuple[str, float], ir.Value] = {}  # constants times a number, one for all nodes that read it
 
-    def __call__(self, op: Any, value: ir.Value, factor: float) -> ir.Value:
+    def make_plain(self, node: ir.Node) -> None:
+        """Edit one node."""
+        alpha, beta = (node.attributes.get_float(name, 1.0) or 0.0 for name in ("alpha", "beta"))
+        turned = node.attributes.get_int("transA", 0)
+        for name in ("alpha", "beta", "transA"):
+            node.attributes.pop(name, None)
+        if alpha != 1.0:
+            node.replace_input_with(1, self._times(node.inputs[1], alpha))  # type: ignore[arg-type]
+        if turned:
+            node.replace_input_with(0, self._before(node, "Transpose", [node.inputs[0]], perm=[1, 0]))
+        added = node.inputs[2] if len(node.inputs) > 2 else None
+        if added is None:
+            return
+        if beta == 0.0:  # what is not read may be infinite
+            node.resize_inputs(2)
+        elif added.const_value is not None:
+            added = added if beta == 1.0 else self._times(added, beta)
+            node.replace_input_with(2, added)
+        elif beta != 1.0:
+            factor = self._constant(f"{node.name or node.op_type}_beta", np.float32(beta))
+            added = self._before(node, "Mul", [added, factor])
+        if len(node.inputs) > 2 and not _is_row(added):
+            self._add_behind(node, added)
+
+    def _times(self, value: ir.Value, factor: float) -> ir.Value:
+        key = (value.name or "", factor)
+        if key not in self._scaled:
+            array = value.const_value.numpy()  # type: ignore[union-attr]
+            self._scaled[key] = self._constant(f"{value.name}_times_{factor:g}", np.float32(factor) * array)
+        return self._scaled[key]
+
+    def _constant(self, name: str, array: np.ndarray) -> ir.Value:
+        value = new_constant(self._free(name), np.asarray(array))
+        self._graph.initializers.add(value)
+        return value
+
+    def _before(self, node: ir.Node, op: str, inputs: list[ir.Value | None], **attributes: list[int]) -> ir.Value:
         import onnx_ir as ir
 
-        assert value.const_value is not None
-        if factor == 1.0:
-            return value
-        key = (value.name or "", factor)
-        if key not in self._found:
-            array = np.float32(factor) * value.const_value.numpy()
-            self._found[key] = op.initializer(ir.tensor(array), name=f"{value.name}_times_{factor:g}")
-        return self._found[key]
+        name = self._free(f"{node.name or node.op_type}_{op}")
+        new = ir.node(op, inputs, attributes, name=name)
+        new.outputs[0].name, new.outputs[0].type = name, ir.TensorType(ir.DataType.FLOAT)
+        self._graph.insert_before(node, new)
+        return new.outputs[0]
 
+    def _add_behind(self, node: ir.Node, added: ir.Value) -> None:
+        """Let a node behind add C; it writes what the Gemm wrote."""
+        import onnx_ir as ir
 
-def _is_not_plain(context: Any, weight: ir.Value, y: ir.Value, c: ir.Value | None = None, **_: Any) -> bool:
-    if weight.const_value is None:
-        return False
-    return _said(y) != (1.0, 1.0, 0) or not (c is None or _is_row(c))
-
-
-def _said(y: ir.Value) -> tuple[float, float, int]:
-    """Return alpha, beta and transA of the Gemm that writes a value."""
-    attributes = y.producer().attributes  # type: ignore[union-attr]
-    return (
-        attributes.get_float("alpha", 1.0) or 0.0,
-        attributes.get_float("beta", 1.0) or 0.0,
-        attributes.get_int("transA", 0) or 0,
-    )
+        node.resize_inputs(2)
+        product = ir.Value(
+            name=self._free(f"{node.name or node.op_type}_product"), type=ir.TensorType(ir.DataType.FLOAT)
+        )
+        new = ir.node("Gemm", list(node.inputs), dict(node.attributes), outputs=[product], name=node.name)
+        add = ir.node("Add", [product, added], name=self._free(f"{node.name or node.op_type}_Add"))
+        ir.convenience.replace_nodes_and_values(
+            self._graph, node, [node], [new, add], [node.outputs[0]], [add.outputs[0]]
+        )
 
 
 def _is_row(c: ir.Value) -> bool:
     """Whether C is constant, with one number for each output or one for all."""
     return c.const_value is not None and c.const_value.size == ([*c.const_value.shape] or [1])[-1]
-
-
-def _plain(op: Any, scaled: _Scaled, x: ir.Value, weight: ir.Value, y: ir.Value, c: ir.Value | None = None) -> Any:
-    import onnx_ir as ir
-
-    alpha, beta, turned = _said(y)
-    x = op.Transpose(x, perm=[1, 0]) if turned else x
-    weight = scaled(op, weight, alpha)
-    order = y.producer().attributes.get_int("transB", 0)  # type: ignore[union-attr]
-    if c is None:
-        return op.Gemm(x, weight, transB=order)
-    if c.const_value is not None:
-        c = scaled(op, c, beta)
-    elif beta != 1.0:
-        c = op.Mul(c, op.initializer(ir.tensor(np.float32(beta)), name=f"{y.name}_beta"))
-    return op.Gemm(x, weight, c, transB=order) if _is_row(c) else op.Add(op.Gemm(x, weight, transB=order), c)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .follow import new_constant
+from .follow import FreeNames, new_constant
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -20,14 +20,17 @@ KEPT, REST = 0, -1  # entries of a Reshape's shape (ONNX operator Reshape): the 
 def told_reshapes(model: ir.Model) -> None:
     """Give Reshapes whose shape is computed a constant one, in place.
 
-    It is known where all axes but one are of a known size or the input's own: the number of elements tells the last one.
+    It is known where all axes but one are of a known size or the input's own: the number of elements, which is not 0, tells the
+    last one.
     """
     computed = [node for node in model.graph if node.op_type == "Reshape" and _is_computed(node.inputs[1])]
-    inferred = _inferred(model) if computed else {}
+    if not computed:
+        return
+    inferred, free = _inferred(model), FreeNames(model)
     for node in computed:
         shape = _shape(*(inferred.get(_name(value)) for value in (node.inputs[0], node.outputs[0])))
         if shape is not None:
-            value = new_constant(f"{node.name}/shape", np.array(shape, np.int64))
+            value = new_constant(free(f"{node.name}/shape"), np.array(shape, np.int64))
             model.graph.initializers.add(value)
             node.replace_input_with(1, value)
             node.attributes.pop("allowzero", None)

@@ -1,7 +1,8 @@
 """Why a layer did or did not get faster, and the change that would help it most: from measured facts to plain words.
 
 What was measured in the same file comes first. Where a time has to be foretold (a layer in integers that runs in float), it is
-scaled by what integers gained in this file; only where nothing was measured, by kernel times of ONNX Runtime on one thread.
+scaled by what integers gained in this file; only where nothing was measured, by kernel times of ONNX Runtime on one thread. On
+another runtime layers in groups are expected to gain nothing.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ class LayerFacts:
 
     @property
     def plain(self) -> bool:
-        """Whether its integer kernel has nothing to stumble over: no groups, enough inputs and outputs."""
+        """Whether its integer kernel has nothing to stumble over: no groups, and enough channels where that matters."""
         wide = self.inputs >= INPUTS and self.outputs >= LEAST_OUTPUTS
         return self.group == 1 and (wide or not self.known_kernels)
 
@@ -149,7 +150,7 @@ def layer_cause(facts: LayerFacts) -> Cause:
 def integer_speedup(facts: LayerFacts) -> float:
     """Return how much faster than in float a layer should run in integers, for equal multiply-adds."""
     if not facts.known_kernels:
-        return facts.dense_speedup or DENSE_SPEEDUP
+        return 1.0 if facts.group > 1 else facts.dense_speedup or DENSE_SPEEDUP
     if facts.depthwise:
         return next((speedup for most, speedup in DEPTHWISE_SPEEDUP if facts.taps <= most), DEPTHWISE_SPEEDUP[-1][1])
     if facts.group > 1:

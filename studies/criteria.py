@@ -182,6 +182,8 @@ def bounds_of(
     for kind, limits in (("min", least), ("max", most)):
         for name, limit in (limits or {}).items():
             reading, about = named(criteria, name, f"{kind} {name}")
+            if isinstance(limit, str):
+                limit = parse_limit(limit, f"{kind} {name}")
             if isinstance(limit, bool) or not isinstance(limit, int | float) or not math.isfinite(limit):
                 raise InputError(f"{kind} {name} must be a number, but got {limit!r}")
             found.append(Bound(reading, kind, float(limit), about.unit, about.maximise, about.title))
@@ -212,10 +214,7 @@ def limits_of_texts(texts: Iterable[str], flag: str) -> dict[str, float]:
     found = {}
     for text in texts:
         name, equals, value = text.partition("=")
-        try:
-            found[name.strip()] = parse_limit(value, flag)
-        except InputError:
-            equals = ""
-        if not equals:
+        if not equals or not name.strip() or not value.strip():
             raise InputError(f"{flag} must be NAME=VALUE, such as diversity=0.8, but got {text!r}")
+        found[name.strip()] = parse_limit(value.strip(), f"{flag} {name.strip()}")
     return found

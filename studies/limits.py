@@ -28,12 +28,16 @@ def parse_size(value: str | float, what: str = "size") -> int:
     return round(_parse(value, SIZES, what, "a size such as '1MB', '800kB' or '1.5MiB'"))
 
 
-def parse_limit(value: str | float, what: str) -> float:
-    """Return a limit of a further objective: a number, or a size such as "40MB" in bytes. Raises `InputError` for neither."""
+def parse_limit(value: str, what: str) -> float:
+    """Return a limit of a further objective from a text: a number, or a size such as "40MB" in bytes.
+
+    Raises:
+        InputError: it is neither; ``what`` names the key or flag.
+    """
     try:
         return float(value)
     except ValueError:
-        return float(_parse(value, SIZES, what, "a number, or a size such as '40MB'"))
+        return round(_parse(value, SIZES, what, "a number, or a size such as '40MB'"))
 
 
 def parse_time(value: str | float, what: str = "time", plain: str = "s") -> float:

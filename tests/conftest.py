@@ -40,23 +40,13 @@ def few_rounds():
     return Timing(least_rounds=3, most_rounds=3, slot_seconds=0.0)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def quick_searches():
-    """Searches time in few rounds: what they find by it does not matter to the tests, how timings are made has its own."""
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Let searches time in few rounds: what they find by it does not matter to a test, unless it is a slow one."""
+    from slimfront.objectives.timing import Timing
     from slimfront.search import evaluate
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluate, "Timing", few_rounds)
-        yield
-
-
-@pytest.fixture(autouse=True)
-def slow_tests_time_as_users_do(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
-    if request.node.get_closest_marker("slow"):
-        from slimfront.objectives.timing import Timing
-        from slimfront.search import evaluate
-
-        monkeypatch.setattr(evaluate, "Timing", Timing)
+    evaluate.Timing = Timing if item.get_closest_marker("slow") else few_rounds  # type: ignore[misc, assignment]
 
 
 @pytest.fixture(scope="session")
@@ -148,12 +138,3 @@ def study_folder(tmp_path: Path, write_study: Callable[[Path], None]) -> Path:
     folder = tmp_path / "study"
     write_study(folder)
     return folder
-
-
-@pytest.fixture
-def quick_timing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Timing in as few rounds as there may be: for tests that do not look at times."""
-    from slimfront.objectives.timing import Timing
-    from slimfront.search import evaluate
-
-    monkeypatch.setattr(evaluate, "Timing", lambda: Timing(least_rounds=3, most_rounds=3, slot_seconds=0.0))

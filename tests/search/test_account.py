@@ -23,8 +23,6 @@ from slimfront.studies.study import load_study
 from .listeners import Notes
 from .made_up import make_task, measure
 
-pytestmark = pytest.mark.usefixtures("quick_timing")
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, tiny_model, pictures):

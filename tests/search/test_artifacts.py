@@ -22,8 +22,6 @@ from slimfront.studies.artifacts import URL_VARIABLE, name_of, without_secrets
 from slimfront.studies.run import Run, open_run
 from slimfront.studies.study import load_study
 
-pytestmark = pytest.mark.usefixtures("quick_timing")
-
 
 class Moody(MemoryFileSystem):
     """A place that goes away now and then, and then leaves half a file behind."""

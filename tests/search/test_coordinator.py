@@ -22,8 +22,6 @@ from slimfront.studies.standing import Doing
 from slimfront.studies.study import load_study
 from slimfront.studies.trial import REFERENCE_LABEL
 
-pytestmark = pytest.mark.usefixtures("quick_timing")
-
 
 class Scripted:
     """A pool of several workers in one process, which end their work in an order of the test's, or die.

@@ -12,8 +12,6 @@ from slimfront.search.loop import search
 from slimfront.spaces.errors import BuildError
 from slimfront.studies.study import load_study
 
-pytestmark = pytest.mark.usefixtures("quick_timing")
-
 
 class Watched(Timing):
     """A timing that notes what it is given."""

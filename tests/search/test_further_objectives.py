@@ -28,7 +28,6 @@ from slimfront.studies.verify import verify
 
 from ..verified import failed
 
-pytestmark = pytest.mark.usefixtures("quick_timing")
 COUNT = 20
 MEASURES = (
     "import numpy as np\n\ndef roughness(subject):\n    return float(np.abs(np.diff(subject.model.outputs)).mean())\n"

@@ -111,7 +111,7 @@ def test_a_glance_tells_of_the_first_images_and_they_are_inferred_once(study, ti
 
 
 @pytest.fixture
-def search_it(study, tmp_path, monkeypatch, quick_timing):
+def search_it(study, tmp_path, monkeypatch):
     monkeypatch.setattr(preparation, "CALIBRATION", 0.02)
 
     def searched(name, trials=60):

@@ -99,7 +99,7 @@ def test_killed_at_twenty_moments(study_folder, tmp_path):
 
 
 @pytest.mark.parametrize("leftover", ["records.jsonl", ".run.json.part", "models/.part/x.onnx"])
-def test_what_a_killed_search_may_leave_does_no_harm(study_folder, tmp_path, quick_timing, leftover):
+def test_what_a_killed_search_may_leave_does_no_harm(study_folder, tmp_path, leftover):
     from slimfront.search.loop import search
 
     search(str(study_folder), trials=1, run_dir=tmp_path / "run")

@@ -17,7 +17,7 @@ TRIALS = 5
 
 
 @pytest.fixture
-def go(study_folder: Path, tmp_path: Path, quick_timing: None) -> Callable[..., Run]:
+def go(study_folder: Path, tmp_path: Path) -> Callable[..., Run]:
     return lambda logs, trials=TRIALS, **more: search(study_folder, trials, tmp_path / "run", logs=logs, **more)
 
 

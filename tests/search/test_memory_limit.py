@@ -17,8 +17,6 @@ from slimfront.spaces.errors import InputError
 from slimfront.studies.profile import profile
 from slimfront.studies.study import load_study
 
-pytestmark = pytest.mark.usefixtures("quick_timing")
-
 SIDE, CHANNELS = 96, 64
 LIMIT = 7_500_000  # the reference takes twice as much; with a half of its channels it keeps that
 

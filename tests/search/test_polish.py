@@ -27,8 +27,6 @@ from slimfront.studies.trial import Trial
 
 STEPS = 300
 
-pytestmark = pytest.mark.usefixtures("quick_timing")
-
 
 @pytest.fixture
 def run(study_folder, tmp_path):

@@ -16,8 +16,6 @@ from slimfront.studies.records import RecordFile
 from slimfront.studies.run import Run
 from slimfront.studies.study import load_study
 
-pytestmark = pytest.mark.usefixtures("quick_timing")
-
 
 @pytest.fixture
 def run(study_folder, tmp_path, monkeypatch):

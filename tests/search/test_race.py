@@ -159,7 +159,7 @@ def test_a_training_that_fails_leaves_the_others_alone(workers, entry):
 
 
 @pytest.mark.slow
-def test_students_are_trained_and_the_front_is_polished_by_workers(study_folder, tmp_path, quick_timing):
+def test_students_are_trained_and_the_front_is_polished_by_workers(study_folder, tmp_path):
     with_students(study_folder, share="share = 0.25\n")
     run = search(load_study(study_folder), trials=16, run_dir=tmp_path / "run", sampler="random", workers=2)
     students = RunHoldings(run.folder).students

@@ -21,8 +21,6 @@ from slimfront.studies.records import read_records
 from slimfront.studies.run import Run, open_run
 from slimfront.studies.study import Study, load_study
 
-pytestmark = pytest.mark.usefixtures("quick_timing")
-
 
 class Listener:
     def __init__(self):

@@ -397,7 +397,7 @@ def test_a_search_that_was_suspended_for_longer_than_its_lease_leaves_to_others_
 
 @pytest.mark.slow
 def test_trials_of_a_coordinator_that_died_elsewhere_are_waited_for_at_the_end(
-    study_folder, tmp_path, url, quick_timing, monkeypatch
+    study_folder, tmp_path, url, monkeypatch
 ):
     """It died a moment ago: nobody can tell yet, and its trial is the last one."""
     study = load_study(study_folder)
@@ -417,7 +417,7 @@ def test_trials_of_a_coordinator_that_died_elsewhere_are_waited_for_at_the_end(
     assert not any("still evaluating" in note for note in listener.notes)
 
 
-def test_who_still_works_is_left_to_it(study_folder, tmp_path, url, quick_timing):
+def test_who_still_works_is_left_to_it(study_folder, tmp_path, url):
     study = load_study(study_folder)
     search(study, trials=3, run_dir=tmp_path / "a", storage=url)
     candidate = Candidate({"conv1": LayerChoice(8, 32)})
@@ -451,7 +451,7 @@ def test_a_database_that_is_stopped_and_started_loses_nothing(server, study_fold
     assert len(Run(tmp_path / "a").trials) == 16
 
 
-def test_a_run_that_was_begun_in_its_folder_moves_into_a_database(study_folder, tmp_path, url, quick_timing):
+def test_a_run_that_was_begun_in_its_folder_moves_into_a_database(study_folder, tmp_path, url):
     before = search(load_study(study_folder), trials=3, run_dir=tmp_path / "run")
     run = search(load_study(study_folder), trials=5, run_dir=tmp_path / "run", storage=url)
     assert run.trials[:3] == before.trials
@@ -466,7 +466,7 @@ def test_a_run_that_was_begun_in_its_folder_moves_into_a_database(study_folder, 
         search(load_study(study_folder), trials=5, run_dir=tmp_path / "run", storage="sqlite:///elsewhere.db")
 
 
-def test_a_run_that_was_killed_while_it_moved_goes_on(study_folder, tmp_path, url, quick_timing, monkeypatch):
+def test_a_run_that_was_killed_while_it_moved_goes_on(study_folder, tmp_path, url, monkeypatch):
     """Its records are in the database, and its folder does not say so yet."""
     search(load_study(study_folder), trials=3, run_dir=tmp_path / "run")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -494,7 +494,7 @@ def test_more_records_than_a_statement_has_parameters_are_moved(url):
         assert table.news() == []
 
 
-def test_no_file_holds_the_password(study_folder, tmp_path, server, quick_timing, monkeypatch):
+def test_no_file_holds_the_password(study_folder, tmp_path, server, monkeypatch):
     url = server.database()
     secret = url.replace("tester@", "tester:hush@")
     search(load_study(study_folder), trials=2, run_dir=tmp_path / "run", storage=secret)
@@ -506,7 +506,7 @@ def test_no_file_holds_the_password(study_folder, tmp_path, server, quick_timing
     assert len(Run(tmp_path / "run").trials) >= 2
 
 
-def test_a_search_needs_the_password_only_where_it_is_given(study_folder, tmp_path, server, quick_timing, monkeypatch):
+def test_a_search_needs_the_password_only_where_it_is_given(study_folder, tmp_path, server, monkeypatch):
     url = server.database(password="hush")
     secret = url.replace("@", ":hush@")
     search(load_study(study_folder), trials=2, run_dir=tmp_path / "run", storage=secret)

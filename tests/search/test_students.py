@@ -34,8 +34,6 @@ from slimfront.studies.trial import Trial
 
 from .listeners import Notes
 
-pytestmark = pytest.mark.usefixtures("quick_timing")
-
 TRIALS = 24
 TABLES = (
     "[space]\nweight_bits = [2, 4, 8, 32]\nactivation_bits = [8, 32]\npruning_ratios = [0.0, 0.5]\n"

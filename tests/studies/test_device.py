@@ -99,7 +99,7 @@ def test_workers_are_refused(on_device, runner, tmp_path):
         search(on_device(runner.address), run_dir=tmp_path / "run", workers=2)
 
 
-def test_a_candidate_is_evaluated_predicted_and_profiled_on_the_device(on_device, runner, quick_timing, monkeypatch):
+def test_a_candidate_is_evaluated_predicted_and_profiled_on_the_device(on_device, runner, monkeypatch):
     monkeypatch.setattr(predict_module, "CALIBRATION_SECONDS", 0.5)
     study = on_device(runner.address)
     [row] = evaluate(study, [INTEGER])
@@ -136,7 +136,7 @@ def end_and_wait(runner):
 
 
 def test_a_runner_that_is_killed_in_the_middle_loses_nothing_and_the_same_command_goes_on(
-    on_device, tmp_path, quick_timing, monkeypatch, capsys
+    on_device, tmp_path, monkeypatch, capsys
 ):
     with running(tmp_path / "runner") as runner:
         study = on_device(runner.address)
@@ -154,7 +154,7 @@ def test_a_runner_that_is_killed_in_the_middle_loses_nothing_and_the_same_comman
         assert all(trial.measured for trial in run.trials if trial.state == "measured")
 
 
-def test_a_runner_that_is_killed_and_started_again_is_only_waited_for(on_device, tmp_path, quick_timing, monkeypatch):
+def test_a_runner_that_is_killed_and_started_again_is_only_waited_for(on_device, tmp_path, monkeypatch):
     with running(tmp_path / "runner") as runner:
         study = on_device(runner.address)
         monkeypatch.setattr(module, "WAITS", 40 * (0.25,))
@@ -167,9 +167,7 @@ def test_a_runner_that_is_killed_and_started_again_is_only_waited_for(on_device,
         assert run.count == 6 and not [trial for trial in run.trials if trial.state == "failed"]
 
 
-def test_a_run_on_a_device_ships_a_bundle_that_is_measured_there_again(
-    on_device, runner, tmp_path, quick_timing, monkeypatch
-):
+def test_a_run_on_a_device_ships_a_bundle_that_is_measured_there_again(on_device, runner, tmp_path, monkeypatch):
     run = search(on_device(runner.address), 4, tmp_path / "run")
     facts = runner.connection().facts
     assert {key: run.environment[key] for key in facts if facts[key] != ""} == {
@@ -189,7 +187,7 @@ def test_a_run_on_a_device_ships_a_bundle_that_is_measured_there_again(
     assert not failed(here) and any("checked on this machine" in note for note in here["notes"])
 
 
-def test_a_study_in_memory_takes_a_device(runner, tiny_model, pictures, token, quick_timing):
+def test_a_study_in_memory_takes_a_device(runner, tiny_model, pictures, token):
     study = sf.Study(tiny_model, pictures(4, 1), pictures(3, 2), device=runner.address)
     assert evaluate(study, [INTEGER])[0]["size_bytes"] > 0
     assert study.target.runtime == f"ONNX Runtime on {runner.address}"

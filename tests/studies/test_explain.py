@@ -202,7 +202,7 @@ def test_stored_bytes_are_those_of_the_packed_weights(place: Callable[..., Place
 
 
 @pytest.fixture
-def run(study_folder: Path, tmp_path: Path, quick_timing: None) -> Run:
+def run(study_folder: Path, tmp_path: Path) -> Run:
     from slimfront.search.loop import search
     from slimfront.studies.study import load_study
 

@@ -13,8 +13,6 @@ import pytest
 from slimfront.objectives.agreement import Agreement
 from slimfront.objectives.memory import measure_once, predicted
 from slimfront.objectives.protocol import OpenModel, Subject
-from slimfront.objectives.timing import Timing
-from slimfront.search import evaluate as evaluating
 from slimfront.search.evaluate import evaluate
 from slimfront.search.loop import search
 from slimfront.spaces.build import built_hash
@@ -43,7 +41,6 @@ def zipped(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         enter(patch)
         enter_others(patch, tmp_path_factory.mktemp("site"))
-        patch.setattr(evaluating, "Timing", lambda: Timing(least_rounds=3, most_rounds=3, slot_seconds=0.0))
         yield
 
 

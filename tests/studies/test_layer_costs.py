@@ -21,7 +21,7 @@ def test_bases_are_kept_beside_one_another(tmp_path: Path):
         assert kept_sensitivity(tmp_path, "reference") is None
 
 
-def test_a_search_keeps_what_its_sampler_has_asked(study_folder: Path, tmp_path: Path, quick_timing: None):
+def test_a_search_keeps_what_its_sampler_has_asked(study_folder: Path, tmp_path: Path):
     search(study_folder, 12, tmp_path / "run", sampler="frontier")
     study = load_study(study_folder)
     study.prepare_spaces()

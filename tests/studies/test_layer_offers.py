@@ -21,8 +21,6 @@ from slimfront.studies.study import Study
 OFFERS = {"up": Offer(forms={"phases": FormOffer(16 / 9, {8: 0.5, 32: 0.8})}), "last": Offer(integer=False)}
 NEAREST = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
 
-pytestmark = pytest.mark.usefixtures("quick_timing")
-
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):

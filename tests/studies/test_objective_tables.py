@@ -304,6 +304,10 @@ def test_limits_are_named_by_objective_or_reading():
         ("recall", "min", 0.7),
         ("shake", "max", 3.0),
     ]
+    (memory,) = bounds_of([COVERAGE], None, {"recall": "1.5kB"})
+    assert memory.limit == 1500.0
+    with pytest.raises(InputError, match=r"max recall must be a number, or a size such as '40MB', but got 'much'"):
+        bounds_of([COVERAGE], None, {"recall": "much"})
     with pytest.raises(
         InputError, match=r"min divresity: the run has no such objective.*'diversity'.*it has diversity, shake, cov"
     ):
@@ -311,6 +315,8 @@ def test_limits_are_named_by_objective_or_reading():
     with pytest.raises(InputError, match=r"the run's study has no \[objectives\]"):
         bounds_of([], {"diversity": 0.8}, None)
     assert limits_of_texts(["a=0.5", "b = 2", "memory=1.5MB"], "--min") == {"a": 0.5, "b": 2.0, "memory": 1.5e6}
-    for text in ("a", "a=", "a=x"):
+    for text in ("a", "a=", "=1"):
         with pytest.raises(InputError, match=r"--min must be NAME=VALUE, such as diversity=0\.8, but got"):
             limits_of_texts([text], "--min")
+    with pytest.raises(InputError, match="--min a must be a number, or a size such as '40MB', but got 'x'"):
+        limits_of_texts(["a=x"], "--min")

@@ -92,6 +92,6 @@ def test_a_wrong_candidate_is_told_before_anything_is_measured(study_folder, mon
         predict(load_study(study_folder), [Candidate({"conv9": LayerChoice(8, 8)})])
 
 
-def test_candidates_that_are_measured_are_not_predicted_first(study_folder, quick_timing):
+def test_candidates_that_are_measured_are_not_predicted_first(study_folder):
     row = evaluate(load_study(study_folder), [INTEGER])[0]
     assert row["predicted_speedup"] is None

@@ -27,16 +27,12 @@ def make_run(
     folder: Path, model: Path, pictures: Callable, trials: int = 9, name: str = NASTY, target: bool = True
 ) -> Path:
     """Search a study, with targets unless told otherwise, whose name holds markup."""
-    from slimfront.objectives.timing import Timing
-    from slimfront.search import evaluate
     from slimfront.search.loop import search
     from slimfront.studies.study import Study
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluate, "Timing", lambda: Timing(least_rounds=3, most_rounds=3, slot_seconds=0.0))
-        evaluation = (pictures(3, 2), pictures(3, 3)) if target else pictures(3, 2)
-        study = Study(model, pictures(4, 1), evaluation, name=name.replace("/", ""))
-        search(study, trials=trials, run_dir=folder, sampler="random")
+    evaluation = (pictures(3, 2), pictures(3, 3)) if target else pictures(3, 2)
+    study = Study(model, pictures(4, 1), evaluation, name=name.replace("/", ""))
+    search(study, trials=trials, run_dir=folder, sampler="random")
     return folder
 
 

@@ -21,24 +21,20 @@ from slimfront.studies.study import Study
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, tiny_model, pictures) -> Run:
     """A run whose further objectives are a constraint, on the front, and shown alone; no test writes into it."""
-    from slimfront.objectives.timing import Timing
-    from slimfront.search import evaluate
     from slimfront.search.loop import search
 
     def bulk(subject):
         return subject.model.path.stat().st_size / 1000.0
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluate, "Timing", lambda: Timing(least_rounds=3, most_rounds=3, slot_seconds=0.0))
-        evaluation = {"x": pictures(10, 2), "group": np.arange(10) % 2}
-        objectives = {
-            "diversity": {"neighbours": 1, "front": True},
-            "texture": True,
-            "worst_group": {"max_drop": 40.0},
-            "bulk": {"function": bulk, "maximise": False, "title": "bulk <b>", "unit": "kB"},
-        }
-        study = Study(tiny_model, pictures(4, 1), evaluation, objectives=objectives, sampler="random")
-        return search(study, trials=8, run_dir=tmp_path_factory.mktemp("further") / "run")
+    evaluation = {"x": pictures(10, 2), "group": np.arange(10) % 2}
+    objectives = {
+        "diversity": {"neighbours": 1, "front": True},
+        "texture": True,
+        "worst_group": {"max_drop": 40.0},
+        "bulk": {"function": bulk, "maximise": False, "title": "bulk <b>", "unit": "kB"},
+    }
+    study = Study(tiny_model, pictures(4, 1), evaluation, objectives=objectives, sampler="random")
+    return search(study, trials=8, run_dir=tmp_path_factory.mktemp("further") / "run")
 
 
 def test_the_frame_has_their_readings_and_no_number_of_the_reference_against_itself(run):

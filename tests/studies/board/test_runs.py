@@ -72,9 +72,7 @@ def test_a_run_that_was_begun_anew_is_told_of(run_folder: Path, monkeypatch: pyt
     assert "begun anew" in (followed.trouble or "")
 
 
-def test_a_run_is_followed_in_a_database(
-    study_folder: Path, tmp_path: Path, quick_timing: None, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_run_is_followed_in_a_database(study_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     from slimfront.search.loop import search
     from slimfront.studies.board import followed as module
 

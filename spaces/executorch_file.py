@@ -25,9 +25,10 @@ def pack(model: ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> bytes:
             from executorch.exir import to_edge_transform_and_lower
     except ImportError:
         raise not_installed("executorch", "ExecuTorch") from None
+    from .mobile_ops import EXECUTORCH_OPS
     from .mobile_torch import MobileModule
 
-    exported = MobileModule(model, shapes).exported()
+    exported = MobileModule(model, shapes, ops=EXECUTORCH_OPS).exported()
     try:
         with quietly():
             lowered = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])

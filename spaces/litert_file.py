@@ -25,9 +25,10 @@ def pack(model: ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> bytes:
             import litert_torch
     except ImportError:
         raise not_installed("litert", "litert-torch") from None
+    from .mobile_ops import LITERT_OPS
     from .mobile_torch import MobileModule
 
-    module = MobileModule(model, shapes, stored=False).eval()
+    module = MobileModule(model, shapes, stored=False, ops=LITERT_OPS).eval()
     try:
         with quietly(), _strictly():
             converted = litert_torch.convert(module, module.samples)

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from . import torch_view
 from .integer_ops import repeats, slope_per_channel
+from .mobile_domains import MOVING
 from .torch_ops import Op
 
 if TYPE_CHECKING:
@@ -160,6 +161,15 @@ def _prelu(node: ir.Node, value: Tensor, slope: Tensor) -> Tensor:
     return functional.prelu(value, slope.reshape(-1))
 
 
+def _prelu_in_parts(node: ir.Node, value: Tensor, slope: Tensor) -> Tensor:
+    """PRelu of what came from integers: XNNPACK's own takes their layout for another, and fails or computes something else."""
+    producer = None if node.inputs[0] is None else node.inputs[0].producer()
+    if producer is None or producer.op_type != "DequantizeLinear":
+        return _prelu(node, value, slope)
+    positive = functional.relu(value)
+    return positive + slope * (value - positive)
+
+
 OPS: dict[str, Op] = {
     **torch_view.OPS,
     "AveragePool": _average_pool,
@@ -173,3 +183,40 @@ OPS: dict[str, Op] = {
     "QuantizeLinear": _quantise,
     "Resize": _resize,
 }
+EXECUTORCH_OPS = {**OPS, "PRelu": _prelu_in_parts}
+
+
+def _on_own_grids(op: Op) -> Op:
+    """Return an op that LiteRT's converter leaves in float where nothing rounds what it gives.
+
+    The converter puts all that such an op reads on the grid of one input that came from integers, and what is off it is lost.
+    It does not see that through a product: twice a number and half of that is exact.
+    """
+
+    def apart(node: ir.Node, *given: Any) -> Any:
+        if _is_rounded(node.outputs[0]):
+            return op(node, *given)
+        values = (
+            2.0 * value * 0.5 if isinstance(value, Tensor) and _from_integers(source) else value
+            for value, source in zip(given, node.inputs, strict=True)
+        )
+        return op(node, *values)
+
+    return apart
+
+
+def _is_rounded(value: ir.Value) -> bool:
+    """Whether all that read a tensor round it."""
+    readers = [usage.node.op_type for usage in value.uses()]
+    return set(readers) == {"QuantizeLinear"} and not value.is_graph_output()
+
+
+def _from_integers(value: ir.Value | None) -> bool:
+    """Whether a tensor is integers in float, perhaps moved."""
+    writer = None if value is None else value.producer()
+    if writer is None or writer.op_type == "DequantizeLinear":
+        return writer is not None
+    return writer.op_type in MOVING and _from_integers(writer.inputs[0])
+
+
+LITERT_OPS = {**OPS, **{name: _on_own_grids(OPS[name]) for name in ("Concat", "Max", "Min", "Where")}}

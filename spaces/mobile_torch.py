@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import BuildError, last_line
-from .mobile_ops import NUMBERED, OPS, PER_TENSOR, rounded_weight
+from .mobile_ops import NUMBERED, OPS, PER_TENSOR, Op, rounded_weight
 from .recurrent import GATES, R, W
 from .torch_view import SIZES
 
@@ -32,14 +32,22 @@ class MobileModule(nn.Module):
         model: with ops of ONNX alone.
         shapes: to run at, by input name.
         stored: whether weights are integers from the first; LiteRT's converter wants floats on the grid, rounded by an op.
+        ops: what is exported for each op.
 
     Raises:
         BuildError: an op has no form in PyTorch here, or fails; it is named.
     """
 
-    def __init__(self, model: ir.Model, shapes: Mapping[str, tuple[int, ...]], stored: bool = True) -> None:
+    def __init__(
+        self,
+        model: ir.Model,
+        shapes: Mapping[str, tuple[int, ...]],
+        stored: bool = True,
+        ops: Mapping[str, Op] = OPS,
+    ) -> None:
         super().__init__()
         self._stored = stored
+        self._ops = ops
         nodes = list(model.graph)
         lacking = sorted({node.op_type for node in nodes if node.op_type not in OPS or node.domain})
         if lacking:
@@ -70,7 +78,8 @@ class MobileModule(nn.Module):
         values: dict[str, Tensor] = dict(zip(self.inputs, arrays, strict=True))
         for node in self._nodes:
             if node.op_type != "DequantizeLinear":
-                values |= _outputs(node, [self._given(node, index, values) for index in range(len(node.inputs))])
+                given = [self._given(node, index, values) for index in range(len(node.inputs))]
+                values |= _outputs(node, given, self._ops)
         return tuple(self._tensor(name, values) for name in self.outputs)
 
     def exported(self) -> torch.export.ExportedProgram:
@@ -197,9 +206,9 @@ def _as_given(
     return torch.from_numpy(np.array(constants[name]))
 
 
-def _outputs(node: ir.Node, given: list[Any]) -> dict[str, Tensor]:
+def _outputs(node: ir.Node, given: list[Any], ops: Mapping[str, Op] = OPS) -> dict[str, Tensor]:
     try:
-        found = OPS[node.op_type](node, *given)
+        found = ops[node.op_type](node, *given)
     except Exception as error:
         raise BuildError(f"{node.op_type} fails in PyTorch: {error}") from error
     values = [found] if isinstance(found, Tensor) else list(found)

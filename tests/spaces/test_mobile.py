@@ -309,6 +309,57 @@ def test_joined_tensors_keep_their_values_and_files_run(
     assert decibels(opened(rules, built.to_bytes()).run(None, {"x": x})[0], expected) > NOISE_DB
 
 
+BESIDE = (  # %s: what of the integers stands beside floats, and what joins them
+    "(float[1,4,10,6] x) => (float[n,c,h,w] y) { [in] a = Conv(x, w0)\n [act] b = LeakyRelu<alpha=0.5>(a)\n"
+    "[low] c = Conv(x, w1)\n [on] d = Relu(c)\n %s\n [out] y = Conv(e, w2) }"
+)
+
+
+@RUNTIMES
+@pytest.mark.parametrize("integer", [["low"], ["low", "in"]], ids="-".join)
+@pytest.mark.parametrize(
+    ("joins", "channels"),
+    [
+        ("e = Concat<axis=1>(d, b)", 10),
+        ("e = Concat<axis=1>(b, d)", 10),
+        ("t = Transpose<perm=[0,1,3,2]>(d)\n u = Transpose<perm=[0,1,3,2]>(t)\n e = Concat<axis=1>(u, b)", 10),
+        ("e = Max(d, b)", 5),
+    ],
+    ids=["concat", "concat, last", "moved", "max"],
+)
+def test_integers_beside_floats_leave_them_as_they_are(
+    rules, joins, channels, integer, capture, weight, run, noise, reference
+):
+    pytest.importorskip(PACKAGES[rules.runtime])
+    weights = {"w0": 4.0 * weight(5, 4, 1, 1), "w1": weight(5, 4, 1, 1, seed=1), "w2": weight(2, channels, 1, 1)}
+    graph = capture(BESIDE % joins, **weights)
+    builder = Builder(graph, {"x": np.concatenate([noise(1, 4, 10, 6, seed=n) for n in range(4)])}, rules=rules)
+    built = builder.build(Candidate({name: LayerChoice(8, 8) for name in integer}))
+    x = noise(1, 4, 10, 6, seed=2)
+    expected = run(serialized(built.model), x, optimize=False)
+    assert decibels(expected, reference(graph, x)) > 30
+    assert decibels(opened(rules, built.to_bytes()).run(None, {"x": x})[0], expected) > 45
+
+
+@RUNTIMES
+@pytest.mark.parametrize("integer", [["in"], ["in", "out"]], ids="-".join)
+@pytest.mark.parametrize("slopes", [(5, 1, 1), (1,)], ids=["of channels", "one"])
+def test_slopes_behind_integers_are_those_of_their_channels(rules, integer, slopes, capture, weight, run, noise):
+    """On pictures whose sides and channels differ: an exchange of axes shows."""
+    pytest.importorskip(PACKAGES[rules.runtime])
+    graph = capture(
+        "(float[1,3,10,6] x) => (float[n,c,h,w] y) { [in] a = Conv(x, w0)\n b = PRelu(a, s)\n [out] y = Conv(b, w1) }",
+        w0=weight(5, 3, 1, 1),
+        w1=weight(2, 5, 1, 1),
+        s=np.linspace(-0.5, 0.8, int(np.prod(slopes)), dtype=np.float32).reshape(slopes),
+    )
+    builder = Builder(graph, {"x": np.concatenate([noise(1, 3, 10, 6, seed=n) for n in range(4)])}, rules=rules)
+    built = builder.build(Candidate({name: LayerChoice(8, 8) for name in integer}))
+    x = noise(1, 3, 10, 6, seed=2)
+    expected = run(serialized(built.model), x, optimize=False)
+    assert decibels(opened(rules, built.to_bytes()).run(None, {"x": x})[0], expected) > 45
+
+
 @RUNTIMES
 def test_a_grouped_deconvolution_is_built_with_any_choice(rules, capture, weight, run, noise):
     graph = capture(

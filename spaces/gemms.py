@@ -54,7 +54,7 @@ class _Gemms:
             added = added if beta == 1.0 else self._times(added, beta)
             node.replace_input_with(2, added)
         elif beta != 1.0:
-            factor = self._constant(f"{node.name or node.op_type}_beta", np.float32(beta))
+            factor = self._constant(f"{node.name or node.op_type}_beta", np.array(beta, np.float32))
             added = self._before(node, "Mul", [added, factor])
         if len(node.inputs) > 2 and not _is_row(added):
             self._add_behind(node, added)
@@ -67,7 +67,7 @@ class _Gemms:
         return self._scaled[key]
 
     def _constant(self, name: str, array: np.ndarray) -> ir.Value:
-        value = new_constant(self._free(name), np.asarray(array))
+        value = new_constant(self._free(name), array)
         self._graph.initializers.add(value)
         return value
 

@@ -114,9 +114,9 @@ def small(run: Run, path: Path) -> None:
         return OpenModel(run.model_path(trial), samples, study.graph.batch, study.target).outputs
 
     arrays = [made(run.reference), made(member)]
-    rows = [
-        as_pictures(each, samples.low, samples.high) for each in ([samples.target] if run.has_target else []) + arrays
-    ]
+    if samples.target is not None:
+        arrays.insert(0, samples.target)
+    rows = [rows for each in arrays if (rows := as_pictures(each, samples.low, samples.high)) is not None]
     shown = min(MOST, WIDTH // rows[0].shape[2])
     sheet = np.concatenate([np.concatenate(list(row[:shown]), axis=1) for row in rows])
     imsave(path, sheet, check_contrast=False)

@@ -374,7 +374,6 @@ def _simplify(model: ir.Model) -> ir.Model:
     passes.RemoveUnusedNodesPass()(model)  # the weights that were joined
     _resolve_auto_pad(model)
     reorder_shuffles(model)
-    passes.ShapeInferencePass()(model)
     told_reshapes(model)
     passes.RemoveUnusedNodesPass()(model)  # what computed their shapes
     passes.ShapeInferencePass()(model)

@@ -41,8 +41,7 @@ class _Gemms:
         turned = node.attributes.get_int("transA", 0)
         for name in ("alpha", "beta", "transA"):
             node.attributes.pop(name, None)
-        if alpha != 1.0:
-            node.replace_input_with(1, self._times(node.inputs[1], alpha))  # type: ignore[arg-type]
+        node.replace_input_with(1, self._times(node.inputs[1], alpha))  # type: ignore[arg-type]
         if turned:
             node.replace_input_with(0, self._before(node, "Transpose", [node.inputs[0]], perm=[1, 0]))
         added = node.inputs[2] if len(node.inputs) > 2 else None
@@ -51,7 +50,7 @@ class _Gemms:
         if beta == 0.0:  # what is not read may be infinite
             node.resize_inputs(2)
         elif added.const_value is not None:
-            added = added if beta == 1.0 else self._times(added, beta)
+            added = self._times(added, beta)
             node.replace_input_with(2, added)
         elif beta != 1.0:
             factor = self._constant(f"{node.name or node.op_type}_beta", np.array(beta, np.float32))
@@ -60,6 +59,8 @@ class _Gemms:
             self._add_behind(node, added)
 
     def _times(self, value: ir.Value, factor: float) -> ir.Value:
+        if factor == 1.0:
+            return value
         key = (value.name or "", factor)
         if key not in self._scaled:
             array = value.const_value.numpy()  # type: ignore[union-attr]

@@ -297,8 +297,13 @@ def _port(value: ir.Value, shape: tuple[int, ...] | None) -> Port:
     return Port(value.name or "", tuple(shape), axes, dtype)
 
 
-def _infer_shapes(model: ir.Model, input_shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """Return the shape of every tensor at the shape to measure at; what inference cannot tell is run once."""
+def inferred_anew(model: ir.Model, input_shapes: Mapping[str, tuple[int, ...]] | None = None) -> ir.Model:
+    """Return a copy whose shapes follow from those of its inputs alone: a file may say others, which nobody checks.
+
+    Args:
+        model: stays as it is.
+        input_shapes: of all inputs, by name; by default they keep theirs, with free axes.
+    """
     import onnx_ir as ir
     import onnx_ir.passes.common as passes
 
@@ -306,9 +311,15 @@ def _infer_shapes(model: ir.Model, input_shapes: dict[str, tuple[int, ...]]) -> 
     for node in copy.graph:
         for value in node.outputs:
             value.shape = None
-    for value in copy.graph.inputs:
-        value.shape = ir.Shape(input_shapes[value.name or ""])
-    copy = passes.ShapeInferencePass()(copy).model
+    if input_shapes is not None:
+        for value in copy.graph.inputs:
+            value.shape = ir.Shape(input_shapes[value.name or ""])
+    return passes.ShapeInferencePass()(copy).model
+
+
+def _infer_shapes(model: ir.Model, input_shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every tensor at the shape to measure at; what inference cannot tell is run once."""
+    copy = inferred_anew(model, input_shapes)
     shapes: dict[str, tuple[int, ...]] = dict(input_shapes)
     for node in copy.graph:
         for value in node.outputs:

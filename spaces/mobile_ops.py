@@ -163,8 +163,7 @@ def _prelu(node: ir.Node, value: Tensor, slope: Tensor) -> Tensor:
 
 def _prelu_in_parts(node: ir.Node, value: Tensor, slope: Tensor) -> Tensor:
     """PRelu of what came from integers: XNNPACK's own takes their layout for another, and fails or computes something else."""
-    producer = None if node.inputs[0] is None else node.inputs[0].producer()
-    if producer is None or producer.op_type != "DequantizeLinear":
+    if not _from_integers(node.inputs[0]):
         return _prelu(node, value, slope)
     positive = functional.relu(value)
     return positive + slope * (value - positive)

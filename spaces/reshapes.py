@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .follow import FreeNames, new_constant
+from .graph import inferred_anew
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -45,14 +46,7 @@ def _name(value: ir.Value | None) -> str:
 
 
 def _inferred(model: ir.Model) -> dict[str, ir.Shape]:
-    """Return the shapes that follow from those of the inputs alone, by tensor: a file may say others, which nobody checks."""
-    import onnx_ir.passes.common as passes
-
-    copy = model.clone()
-    for node in copy.graph:
-        for value in node.outputs:
-            value.shape = None
-    copy = passes.ShapeInferencePass()(copy).model
+    copy = inferred_anew(model)
     values = [*copy.graph.inputs, *(value for node in copy.graph for value in node.outputs)]
     return {_name(value): value.shape for value in values if value.shape is not None}
 

@@ -116,7 +116,8 @@ def small(run: Run, path: Path) -> None:
     arrays = [made(run.reference), made(member)]
     if samples.target is not None:
         arrays.insert(0, samples.target)
-    rows = [rows for each in arrays if (rows := as_pictures(each, samples.low, samples.high)) is not None]
+    found = [as_pictures(each, samples.low, samples.high) for each in arrays]
+    rows = [pictures for pictures in found if pictures is not None]
     shown = min(MOST, WIDTH // rows[0].shape[2])
     sheet = np.concatenate([np.concatenate(list(row[:shown]), axis=1) for row in rows])
     imsave(path, sheet, check_contrast=False)

@@ -11,19 +11,25 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .follow import FreeNames, new_constant
+from .graph import has_plain_scales
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 
 def plain_gemms(model: ir.Model) -> None:
-    """Make the Gemms of float32 with constant weights plain, in place; they keep their names, the outputs their values."""
+    """Make the Gemms of float32 with constant weights plain, in place; they keep their names, the outputs their values.
+
+    Those that are plain stay as they were written: graphs, and with them runs, are known by every attribute.
+    """
     import onnx_ir as ir
 
     gemms = _Gemms(model)
     for node in list(model.graph):
         weight = node.inputs[1] if node.op_type == "Gemm" and node.domain in ("", "ai.onnx") else None
-        if weight is not None and weight.const_value is not None and weight.const_value.dtype == ir.DataType.FLOAT:
+        if weight is None or weight.const_value is None or weight.const_value.dtype != ir.DataType.FLOAT:
+            continue
+        if not _is_plain(node):
             gemms.make_plain(node)
 
 
@@ -94,6 +100,11 @@ class _Gemms:
         ir.convenience.replace_nodes_and_values(
             self._graph, node, [node], [new, add], [node.outputs[0]], [add.outputs[0]]
         )
+
+
+def _is_plain(node: ir.Node) -> bool:
+    added = node.inputs[2] if len(node.inputs) > 2 else None
+    return has_plain_scales(node) and (added is None or _is_row(added))
 
 
 def _is_row(c: ir.Value) -> bool:

@@ -382,7 +382,7 @@ def _layer_weight(node: ir.Node) -> ir.Value | None:
     rank = len(weight.const_value.shape)
     if node.op_type in ("Gemm", "MatMul") and rank != 2:
         return None
-    if node.op_type == "Gemm" and not _plain_gemm(node):
+    if node.op_type == "Gemm" and not has_plain_scales(node):
         return None
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     if bias is not None and bias.const_value is None:
@@ -397,7 +397,8 @@ def _readers(node: ir.Node) -> list[ir.Node]:
     )
 
 
-def _plain_gemm(node: ir.Node) -> bool:
+def has_plain_scales(node: ir.Node) -> bool:
+    """Whether a Gemm scales nothing and takes its input as it lies."""
     attributes = node.attributes
     return (
         not attributes.get_int("transA", 0)

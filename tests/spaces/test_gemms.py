@@ -98,3 +98,11 @@ def test_products_of_other_types_and_in_branches_are_left_alone(onnx_file, weigh
     assert not graph.layers
     x = noise(ROWS, INPUTS)
     np.testing.assert_allclose(reference(graph, x), run(path, x), rtol=1e-5, atol=1e-5)
+
+
+def test_what_is_plain_keeps_what_it_says(onnx_file, weight):
+    """A run is known by the graph of its model: it can go on."""
+    said = "alpha=1.0,beta=1.0,transA=0,transB=0"
+    graph = capture_onnx(onnx_file(text(said), w=weight(INPUTS, OUTPUTS), c=weight(OUTPUTS), v=weight(6, 6, seed=1)))
+    first = next(node for node in graph.model.graph if node.name == "first")
+    assert set(first.attributes) == {"alpha", "beta", "transA", "transB"}

@@ -31,6 +31,7 @@ SURE = 0.5  # so probably on the front are those that a table shows
 LITTLE = {True: 0.5, False: 22.0}  # dB by `Run.drop_db`, with targets and without: then a fidelity of 28 dB
 DRAWS_ITS_OWN = ("strokes_rvae",)
 WIDTH, MOST = 512, 16  # of its picture: pixels, samples
+GAP = ((2, 2), (2, 2), (0, 0))  # pixels of white around each sample
 MARKERS = {"reference": "*", "uniform": "D", "polished": "^", "student": "s", "search": "o"}
 
 
@@ -119,7 +120,8 @@ def small(run: Run, path: Path) -> None:
     found = [as_pictures(each, samples.low, samples.high) for each in arrays]
     rows = [pictures for pictures in found if pictures is not None]
     shown = min(MOST, WIDTH // rows[0].shape[2])
-    sheet = np.concatenate([np.concatenate(list(row[:shown]), axis=1) for row in rows])
+    framed = [[np.pad(picture, GAP, constant_values=255) for picture in row[:shown]] for row in rows]
+    sheet = np.concatenate([np.concatenate(row, axis=1) for row in framed])
     imsave(path, sheet, check_contrast=False)
     row = member.row()
     quality = row["psnr_db" if run.has_target else "fidelity_db"]

@@ -377,9 +377,10 @@ def test_a_killed_coordinators_trials_are_finished_by_the_next(study_folder, tmp
 
 
 def suspend(process: subprocess.Popen, url: str) -> None:
-    """Stop a process while it does not write: SQLite lets nobody else write before who writes has ended."""
+    """Stop a process while it holds no lock: SQLite lets nobody else write before who reads or writes has ended."""
     while True:
         process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
         if not url.startswith("sqlite") or not locked(Path(url.removeprefix("sqlite:///"))):
             return
         process.send_signal(signal.SIGCONT)
@@ -387,10 +388,10 @@ def suspend(process: subprocess.Popen, url: str) -> None:
 
 
 def locked(path: Path) -> bool:
-    """Whether somebody writes into a database of SQLite."""
+    """Whether somebody reads or writes in a database of SQLite, or is about to."""
     with closing(sqlite3.connect(path, timeout=0.1, isolation_level=None)) as connection:
         try:
-            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("BEGIN EXCLUSIVE")
             connection.execute("ROLLBACK")
         except sqlite3.OperationalError:
             return True

@@ -18,7 +18,8 @@ from ..studies.front import full_drop_db, hypervolume
 from ..studies.run import Run
 from ..studies.run_folder import write_derived
 from ..studies.searched import ACCOUNT_FILE, AHEAD, EXPECTED_GAIN, VERSION, expected_here
-from .frontier import Frontier
+from .frontier import Frontier, points_of
+from .keeping import LIKELY
 from .proposers import Observation, Point
 from .solve import Solved, choose
 from .start import uniform_candidates
@@ -64,7 +65,7 @@ class Watch:
         for stop in stops:
             if stop not in self._looks and stop > 0:
                 self.gain_ahead = gain_ahead(run, self.frontier, history[:stop])
-                reached = _reached(self.frontier, history[:stop])
+                reached = self.frontier.reached(history[:stop])
                 self._looks[stop] = self.gain_ahead is not None and self.gain_ahead < CONVERGED * reached
         return len(stops) == PATIENCE and all(self._looks.get(stop, False) for stop in stops)
 
@@ -84,8 +85,8 @@ def expected(
     if solved is None or vector is None:
         return None
     point, doubt = solved.costs.predict(vector[None])[0], Z * solved.costs.spread(vector[None])[0]
-    points = [o.point for o in history if o.point is not None]
-    gain = hypervolume([*points, point], frontier.worst) - _reached(frontier, history)
+    more = hypervolume([*points_of(history), point], frontier.worst) - frontier.reached(history)
+    gain = more * solved.keeping.chance(point[None])[0]
     size, decibels = run.reference.value("size_bytes"), full_drop_db(run.has_target)
     fastest, slowest = max(point[1] - doubt[1], 0.1 * point[1]), point[1] + doubt[1]
     best, worst = max(point[2] - doubt[2], 0.0) * decibels, (point[2] + doubt[2]) * decibels
@@ -108,10 +109,12 @@ def gain_ahead(run: Run, frontier: Frontier, history: Sequence[Observation]) -> 
     if solved is None:
         return None
     new = frontier.unmeasured(solved.pool, history)
-    points = np.array([o.point for o in history if o.point is not None])
+    points = points_of(history)
     rows = choose(solved, new, points, frontier.worst, AHEAD, len(history))
-    after = hypervolume(np.concatenate([points, solved.centre[rows]]), frontier.worst)
-    return (after - _reached(frontier, history)) * _came_true(run, frontier, history)
+    ahead = solved.centre[rows]
+    likely = ahead[solved.keeping.chance(ahead) >= LIKELY]
+    after = hypervolume(np.concatenate([points, likely]), frontier.worst)
+    return (after - frontier.reached(history)) * _came_true(run, frontier, history)
 
 
 def _came_true(run: Run, frontier: Frontier, history: Sequence[Observation]) -> float:
@@ -121,14 +124,9 @@ def _came_true(run: Run, frontier: Frontier, history: Sequence[Observation]) -> 
     told = [number for number, gain in enumerate(gains) if gain is not None][-LATEST:]
     if len(told) < LEAST:
         return 1.0
-    came = sum(_reached(frontier, history[: number + 1]) - _reached(frontier, history[:number]) for number in told)
+    came = sum(frontier.reached(history[: number + 1]) - frontier.reached(history[:number]) for number in told)
     hoped = sum(gains[number] or 0.0 for number in told)
     return float(np.clip(came / hoped, 0.0, 1.0)) if hoped > 0 else 1.0
-
-
-def _reached(frontier: Frontier, history: Sequence[Observation]) -> float:
-    """Return the hypervolume of a history within the limits."""
-    return hypervolume([o.point for o in history if o.point is not None], frontier.worst)
 
 
 def account(run: Run, frontier: Frontier, history: Sequence[Observation]) -> dict[str, Any]:

@@ -7,15 +7,17 @@ and the model is fitted anew.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..spaces.candidate import Candidate
-from ..studies.front import WORST, nondominated
+from ..studies.front import WORST, hypervolume, nondominated
 from .additive import fitted
 from .grid import Grid, Points, distinct
 from .joint import JointCosts, JointGrid
+from .keeping import Keeping
 from .layout import Layout, Vectors
 from .proposers import Observation, Task, keys_of
 from .solve import SWEEPS, Costs, Solved, choose, solve
@@ -48,8 +50,7 @@ class Frontier:
         ranked: list[Candidate] = []
         if solved is not None:
             new = self.unmeasured(solved.pool, history)
-            points = np.array([o.point for o in history if o.point is not None])  # those of sequential twins as well
-            points = np.concatenate([points, self._expected(solved, history)])
+            points = np.concatenate([points_of(history), self._expected(solved, history)])
             rows = choose(solved, new, points, self.worst, n, len(history))
             ranked = [self.grid.decode(solved.pool[row]) for row in rows]
         draw = iter(ranked)
@@ -60,6 +61,10 @@ class Frontier:
         encoded = (self.grid.encode(o.candidate) for o in history if o.pending)
         vectors = [vector for vector in encoded if vector is not None]
         return solved.costs.predict(np.array(vectors)) if vectors else np.zeros((0, 3))
+
+    def reached(self, history: Sequence[Observation]) -> float:
+        """Return the hypervolume of a history within the limits."""
+        return hypervolume(points_of(history), self.worst)
 
     def unmeasured(self, vectors: Vectors, history: Sequence[Observation]) -> NDArray[np.bool_]:
         """Return which rows ``[M]`` of candidates ``[M, L]`` a history does not hold."""
@@ -97,7 +102,10 @@ class Frontier:
                 return None
         else:
             costs = fitted(self.layouts[0], vectors, points)
-        return solve(costs, self.grid.lengths, vectors[nondominated(points)], random, sweeps)
+        breaks = np.array([not o.counts for _, o in inside])  # dominates nobody who keeps the limits
+        front = vectors[nondominated(np.column_stack([points, breaks]))]
+        keeping = Keeping(points, [o.excesses for _, o in inside])
+        return replace(solve(costs, self.grid.lengths, front, random, sweeps), keeping=keeping)
 
     def _anchors(self, history: Sequence[Observation]) -> list[NDArray[np.float64] | None]:
         """Return what the uncompressed candidates of the bases measured, drops below 0 included; None where it is not known."""
@@ -107,3 +115,8 @@ class Frontier:
             if o.point is not None and o.candidate == o.candidate.uncompressed
         }
         return [found.get(space.base) for space in self.spaces]
+
+
+def points_of(history: Sequence[Observation]) -> NDArray[np.float64]:
+    """Return the points ``[N, 3]`` of a history that count for the hypervolume, those of sequential twins as well."""
+    return np.array([o.point for o in history if o.counts], float).reshape(-1, 3)

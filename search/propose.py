@@ -20,6 +20,7 @@ from ..studies.trial import Trial
 from .account import Watch, expected
 from .addition import Addition, adding_to
 from .frontier import Frontier
+from .keeping import LIKELY, Keeping
 from .proposers import Observation
 from .recorded import Proposal
 from .solve import Solved, refine
@@ -58,7 +59,7 @@ def propose(
         max_size, max_latency, min_psnr, max_drop, min_speedup, prefer: as for `Run.pick`; the model tells size, time and drop
             alone, so that no further objective can be preferred.
         progress: told what is being done, and the part of it that is done.
-        min, max: as for `Run.pick`; the model does not know of them, but what it finds is measured and has to keep them.
+        min, max: as for `Run.pick`; what was measured tells which candidates will probably keep them.
         max_memory: as for `Run.pick`; only where the run knows of memory.
 
     Returns:
@@ -128,7 +129,8 @@ def best_unmeasured(
         predictor: tells speeds kernel by kernel, where it is calibrated.
     """
     most = np.array(limits_of(run, limits))
-    aim = _aim(prefer, most, solved.centre)
+    keeping = _keeping(run, limits)
+    aim = _aim(prefer, most, solved.centre, keeping)
     random = np.random.default_rng([frontier.task.seed, len(history)])
     found = refine(solved, frontier.grid.lengths, aim, random)
     found = found[frontier.unmeasured(found, history)][:RATED]
@@ -152,21 +154,28 @@ def best_unmeasured(
     return candidates[keeping[best]] if best >= 0 else None
 
 
-def _aim(prefer: str, most: Floats, centre: Floats) -> Callable[[Floats], Floats]:
+def _keeping(run: Run, limits: Limits) -> Keeping:
+    """Return what a run tells of keeping limits that lie on none of the objectives."""
+    judged = [trial for trial in run.trials if trial.measured]
+    return Keeping([run.point(trial) for trial in judged], [run.excesses(trial, limits) for trial in judged])
+
+
+def _aim(prefer: str, most: Floats, centre: Floats, keeping: Keeping) -> Callable[[Floats], Floats]:
     """Return what a search on the model is to make least, of points ``[M, 3]``: those that keep the limits come first.
 
     Args:
         prefer: as for `Run.pick`.
         most: the largest point that keeps the limits.
         centre: points of the front, which tell the span of each objective ``[P, 3]``.
+        keeping: tells how likely limits are kept that lie on none of the objectives.
     """
-    fitting = centre[(centre <= most).all(axis=1)]
+    fitting = centre[(centre <= most).all(axis=1) & (keeping.chance(centre) >= LIKELY)]
     fitting = fitting if len(fitting) else centre
     low, span = fitting.min(axis=0), np.ptp(fitting, axis=0)
     place = {"size": 0, "latency": 1, "psnr": 2}
 
     def aim(points: Floats) -> Floats:
-        excess = np.maximum(points - most, 0.0).sum(axis=1)
+        excess = np.maximum(points - most, 0.0).sum(axis=1) + np.maximum(LIKELY - keeping.chance(points), 0.0)
         scaled = (points - low) / np.where(span > 0.0, span, 1.0)
         distance = np.linalg.norm(np.maximum(scaled, 0.0), axis=1)
         score = distance if prefer == "knee" else scaled[:, place[prefer]] + TIE * distance

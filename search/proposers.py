@@ -38,6 +38,7 @@ class Observation:
         predicted: whether the speedup is a prediction: the candidate was not timed, or is not yet.
         signed_drop: the drop, below 0 where it is better than the reference; None where it is the point's.
         pending: whether it is still being evaluated, so that nothing is known of it.
+        excesses: by how much it breaks each limit that is on no axis of the point, below 0 where it keeps it; NaN: not known.
     """
 
     candidate: Candidate
@@ -46,6 +47,12 @@ class Observation:
     predicted: bool = False
     pending: bool = False
     signed_drop: float | None = None
+    excesses: tuple[float, ...] = ()
+
+    @property
+    def counts(self) -> bool:
+        """Whether its point counts for the hypervolume: it has one, and breaks no limit that no axis of it tells of."""
+        return self.point is not None and not any(excess > 0.0 for excess in self.excesses)
 
 
 def keys_of(history: Iterable[Observation]) -> set[str]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ..studies.front import nondominated
 from .gain import expected_gain, open_boxes
+from .keeping import NOTHING_ASKED, Keeping
 from .vectors import cross, distinct_rows, mutate
 
 Floats = NDArray[np.float64]
@@ -69,6 +70,7 @@ class Solved:
         pool: the candidates ``[P, L]``.
         centre, spread: what the model expects of their objectives, and how surely ``[P, 3]``.
         novelty: how little is known of what they consist of ``[P]``.
+        keeping: tells how likely they keep limits that lie on none of the objectives.
     """
 
     costs: Costs
@@ -76,6 +78,7 @@ class Solved:
     centre: Floats
     spread: Floats
     novelty: Floats
+    keeping: Keeping = NOTHING_ASKED
 
 
 def solve(costs: Costs, lengths: Vectors, front: Vectors, random: np.random.Generator, sweeps: int = SWEEPS) -> Solved:
@@ -129,12 +132,13 @@ def choose(solved: Solved, new: NDArray[np.bool_], taken: Floats, worst: Floats,
     Args:
         solved: the pool.
         new: which rows may be chosen ``[P]``.
-        taken: points that were measured ``[N, 3]``.
+        taken: points that were measured, and keep all that is asked of them ``[N, 3]``.
         worst: the reference point of the hypervolume, or the limits where they are nearer ``[3]``.
         n: how many.
         done: how many were chosen before; the count decides whose turn diversity is.
     """
     left = new.copy()
+    chance = solved.keeping.chance(solved.centre)
     chosen: list[int] = []
     while len(chosen) < n and left.any():
         rows = _hopeful(solved, left, taken, worst)
@@ -142,10 +146,11 @@ def choose(solved: Solved, new: NDArray[np.bool_], taken: Floats, worst: Floats,
             novel = rows[solved.novelty[rows] >= np.quantile(solved.novelty, NOVEL)]
             rows = novel if len(novel) else rows
         gain = expected_gain(solved.centre[rows], DOUBT * solved.spread[rows], *open_boxes(taken, worst))
+        gain *= chance[rows]
         if len(rows) and gain.max() > 0.0:
             best = int(rows[gain.argmax()])
         else:  # nothing promises a gain: the one that lacks least
-            best = int(np.where(left, _lack(solved.centre, taken, worst), np.inf).argmin())
+            best = int(np.where(left, _lack(solved.centre, taken, worst) + (1.0 - chance), np.inf).argmin())
         chosen.append(best)
         left[best] = False
         taken = np.vstack([taken, solved.centre[best]])

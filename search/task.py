@@ -73,7 +73,9 @@ def observation_of(run: Run, trial: Trial) -> Observation:
         return Observation(trial.candidate, None)
     point, violation = run.point(trial), run.violation(trial)
     signed = run.signed_drop_db(trial) / full_drop_db(run.has_target)
-    return Observation(trial.candidate, point, violation, trial.predicted, signed_drop=signed)
+    return Observation(
+        trial.candidate, point, violation, trial.predicted, signed_drop=signed, excesses=run.excesses(trial)
+    )
 
 
 def limits_of(run: Run, limits: Limits | None = None) -> Point:

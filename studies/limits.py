@@ -185,6 +185,21 @@ class Limits:
         excesses = self._excesses(size_bytes, latency_ms, psnr_db, drop_db, speedup, memory_bytes)
         return sum(max(0.0, float(excess)) for excess in [*excesses, *self._beyond(readings, best)])
 
+    def apart(
+        self, *, memory_bytes: float, readings: Mapping[str, float], best: Mapping[str, float]
+    ) -> tuple[float, ...]:
+        """Return by how much each limit that is on no axis of `point` is broken, below 0 where it is kept; NaN: not known.
+
+        Args:
+            memory_bytes, readings, best: as for `violation`.
+        """
+        found = [] if self.max_memory is None else [memory_bytes / self.max_memory - 1.0]
+        found += [
+            float(bound.excess(readings[bound.reading], best[bound.reading])) if bound.reading in readings else math.nan
+            for bound in self.bounds
+        ]
+        return tuple(excess if math.isfinite(excess) else math.nan for excess in found)
+
     def kept(
         self,
         *,
@@ -233,7 +248,7 @@ class Limits:
     ) -> tuple[float, float, float]:
         """Return the largest (size / reference size, 1 / speedup, drop) that keeps the limits; infinite where none.
 
-        Memory is on none of these axes.
+        Memory and further objectives are on none of these axes: see `apart`.
 
         Args:
             size_bytes: of the reference.

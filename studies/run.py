@@ -231,10 +231,23 @@ class Run:
             psnr_db=trial.value("psnr_db"),
             drop_db=self.drop_db(trial),
             speedup=trial.speedup.value,
-            memory_bytes=math.inf if trial.memory is None else trial.memory.value,
-            readings={name: trial.value(name) for name in readings_of(self.criteria) if name in trial.readings},
-            best=self.best,
+            **self._apart(trial),
         )
+
+    def excesses(self, trial: Trial, limits: Limits | None = None) -> tuple[float, ...]:
+        """Return by how much a measured trial breaks each limit that is on no axis of its `point`, by default the study's.
+
+        Those of memory and of further objectives, below 0 where they are kept; NaN where that was not measured.
+        """
+        return (self.limits if limits is None else limits).apart(**self._apart(trial))
+
+    def _apart(self, trial: Trial) -> dict[str, Any]:
+        """Return what limits ask of a trial beside its size, speed and quality."""
+        return {
+            "memory_bytes": math.inf if trial.memory is None else trial.memory.value,
+            "readings": {name: trial.value(name) for name in readings_of(self.criteria) if name in trial.readings},
+            "best": self.best,
+        }
 
     @cached_property
     def best(self) -> dict[str, float]:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 import slimfront as sf
+from slimfront.search.keeping import LIKELY, NOTHING_ASKED, Keeping
 from slimfront.search.loop import search
 from slimfront.search.propose import PROPOSALS, _aim, propose
 from slimfront.spaces.errors import InputError
@@ -91,8 +92,9 @@ def test_a_run_of_another_environment_is_told_before_anything_is_done(run):
     st.sampled_from(PREFERENCES),
 )
 def test_the_search_on_the_model_ranks_what_keeps_the_limits_first(points, most, prefer):
-    for centre in (points[:1], points[:3], points):
-        scores = _aim(prefer, most, centre)(points)
-        keeps = (points <= most).all(axis=1)
+    learned = Keeping(points, [(excess,) for excess in points[:, 2] - 0.5])
+    for centre, keeping in ((points[:1], NOTHING_ASKED), (points[:3], NOTHING_ASKED), (points, learned)):
+        scores = _aim(prefer, most, centre, keeping)(points)
+        keeps = (points <= most).all(axis=1) & (keeping.chance(points) >= LIKELY)
         if keeps.any() and not keeps.all():
             assert scores[keeps].max() < scores[~keeps].min()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from slimfront.spaces.errors import InputError
-from slimfront.studies.limits import Limits, parse_size, parse_time
+from slimfront.studies.limits import Bound, Limits, parse_size, parse_time
 
 CANDIDATE = {
     "size_bytes": 1_000_000,
@@ -70,6 +70,18 @@ def test_limits_that_are_no_numbers_are_refused(values):
 )
 def test_violation(limits, violation):
     assert limits.violation(**CANDIDATE) == pytest.approx(violation)
+
+
+def test_limits_apart_from_size_speed_and_quality_are_told_with_their_signs():
+    bounds = (Bound("coverage", "min", 0.8), Bound("texture_db", "max_drop", 1.0, "dB"))
+    limits = Limits(max_size=1, max_memory=10_000_000, bounds=bounds)
+    readings, best = {"coverage": 0.4, "texture_db": 40.0}, {"coverage": 1.0, "texture_db": 40.5}
+    told = limits.apart(memory_bytes=8_000_000, readings=readings, best=best)
+    assert told == pytest.approx((-0.2, 0.5, -1.0 / 6.0))
+    whole = Limits(max_memory=10_000_000, bounds=bounds).violation(**CANDIDATE, readings=readings, best=best)
+    assert whole == pytest.approx(sum(max(excess, 0.0) for excess in told))
+    assert np.isnan(limits.apart(memory_bytes=float("inf"), readings={}, best=best)).tolist() == [True] * 3
+    assert Limits(max_size=1).apart(memory_bytes=1.0, readings=readings, best=best) == ()
 
 
 def test_memory_that_is_not_known_keeps_no_limit_and_is_asked_for_by_none():

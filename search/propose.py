@@ -147,11 +147,11 @@ def best_unmeasured(
     kept = [run.point(trial) for trial in run.trials if trial.measured and run.violation(trial, limits) == 0.0]
     if not kept or scores[order[0]] >= BROKEN:
         return candidates[order[0]] if not kept else None
-    keeping = order[scores[order] < BROKEN]
-    together = np.concatenate([np.array(kept), points[keeping] + BETTER * np.ptp(solved.centre, axis=0)])
+    within = order[scores[order] < BROKEN]
+    together = np.concatenate([np.array(kept), points[within] + BETTER * np.ptp(solved.centre, axis=0)])
     quality = -together[:, 2] * full_drop_db(run.has_target)
     best = preferred(together, {"psnr": (-quality).tolist()}, prefer) - len(kept)
-    return candidates[keeping[best]] if best >= 0 else None
+    return candidates[within[best]] if best >= 0 else None
 
 
 def _keeping(run: Run, limits: Limits) -> Keeping:

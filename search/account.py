@@ -19,7 +19,6 @@ from ..studies.run import Run
 from ..studies.run_folder import write_derived
 from ..studies.searched import ACCOUNT_FILE, AHEAD, EXPECTED_GAIN, VERSION, expected_here
 from .frontier import Frontier, points_of
-from .keeping import LIKELY
 from .proposers import Observation, Point
 from .solve import Solved, choose
 from .start import uniform_candidates
@@ -32,6 +31,7 @@ LATEST = 20  # proposals by whose success expected gains are judged
 LEAST = 5
 Z = 1.96  # standard deviations of a 95 % interval
 SEARCHES = 10  # random ones that are averaged
+DRAWS = 50  # of which candidates ahead will keep limits
 STOPS = 12  # numbers of evaluations after which their hypervolume is told
 LOOK = 5  # evaluations from one look ahead to the next
 CONVERGED = 0.002  # of the hypervolume: less is little, for so many evaluations ahead
@@ -84,9 +84,10 @@ def expected(
     vector = frontier.grid.encode(candidate)
     if solved is None or vector is None:
         return None
-    point, doubt = solved.costs.predict(vector[None])[0], Z * solved.costs.spread(vector[None])[0]
+    points, spreads = solved.costs.predict(vector[None]), solved.costs.spread(vector[None])
+    point, doubt = points[0], Z * spreads[0]
     more = hypervolume([*points_of(history), point], frontier.worst) - frontier.reached(history)
-    gain = more * solved.keeping.chance(point[None])[0]
+    gain = more * solved.keeping.chance(points, spreads)[0]
     size, decibels = run.reference.value("size_bytes"), full_drop_db(run.has_target)
     fastest, slowest = max(point[1] - doubt[1], 0.1 * point[1]), point[1] + doubt[1]
     best, worst = max(point[2] - doubt[2], 0.0) * decibels, (point[2] + doubt[2]) * decibels
@@ -112,9 +113,13 @@ def gain_ahead(run: Run, frontier: Frontier, history: Sequence[Observation]) -> 
     points = points_of(history)
     rows = choose(solved, new, points, frontier.worst, AHEAD, len(history))
     ahead = solved.centre[rows]
-    likely = ahead[solved.keeping.chance(ahead) >= LIKELY]
-    after = hypervolume(np.concatenate([points, likely]), frontier.worst)
-    return (after - frontier.reached(history)) * _came_true(run, frontier, history)
+    chance = solved.keeping.chance(ahead, solved.spread[rows])
+    outcomes, times = np.unique(
+        np.random.default_rng(0).random((DRAWS, len(rows))) < chance, axis=0, return_counts=True
+    )
+    after = [hypervolume(np.concatenate([points, ahead[kept]]), frontier.worst) for kept in outcomes]
+    gain = float(np.average(after, weights=times)) - frontier.reached(history)
+    return gain * _came_true(run, frontier, history)
 
 
 def _came_true(run: Run, frontier: Frontier, history: Sequence[Observation]) -> float:
@@ -136,7 +141,7 @@ def account(run: Run, frontier: Frontier, history: Sequence[Observation]) -> dic
         ``evaluations``; ``ahead``, a number of further ones, and ``gain_ahead``, what they will probably add to the
         hypervolume (within the study's limits); ``random`` and ``uniform``: pairs of a number of evaluations and the
         hypervolume that so many would have reached beside the starting points, random ones in the mean of several
-        searches, by the model where not measured.
+        searches, by the model where not measured; these two ask nobody to keep limits.
     """
     solved = frontier.solve(history)
     told: dict[str, Any] = {

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
-FITTED = 100  # candidates that a process is fitted to, at most
 LIKELY = 0.5  # a chance from which limits count as kept
-MOST = 1.0  # by which a limit is broken or kept: more says nothing about where it begins to break
+FITTED = 100  # candidates that a process is fitted to, at most
+DRAWS = 16  # of what a candidate may really measure
 LEAST = 1e-9  # a standard deviation in place of 0
 
 
@@ -40,23 +40,39 @@ class Keeping:
     def __init__(self, points: ArrayLike, excesses: Sequence[Sequence[float]]) -> None:
         self._points = np.asarray(points, float).reshape(-1, 3)
         limits = len(excesses[0]) if excesses else 0
-        self._excesses = np.clip(np.array(excesses, float).reshape(len(self._points), limits), -MOST, MOST)
+        found = np.array(excesses, float).reshape(len(self._points), limits)
+        self._excesses = np.arctan(found)  # far from the limit differences say little about where it begins to break
 
-    def chance(self, points: Floats) -> Floats:
-        """Return the probability that candidates keep all limits ``[M]``.
+    def chance(self, points: Floats, spread: Floats | None = None) -> Floats:
+        """Return the probability that candidates keep all limits ``[M]``; see `log_chance`."""
+        return np.asarray(np.exp(self.log_chance(points, spread)))
+
+    def log_chance(self, points: Floats, spread: Floats | None = None) -> Floats:
+        """Return the logarithm of the probability that candidates keep all limits ``[M]``: it tells small ones apart.
 
         Args:
             points: what is expected of them ``[M, 3]``.
+            spread: standard deviations of that ``[M, 3]``; None where it is sure.
         """
-        from scipy.special import ndtr
+        from scipy.special import logsumexp
 
-        chance = np.ones(len(points))
-        if not len(points):
-            return chance
-        for process in self._processes:
-            excess, doubt = process.predict(self._scaled(points), return_std=True)
-            chance *= ndtr(-excess / np.maximum(doubt, LEAST))
-        return chance
+        if not self._processes or not len(points):
+            return np.zeros(len(points))
+        if spread is None or not spread.any():
+            return self._log_chance(points)
+        noise = np.random.default_rng(0).standard_normal((DRAWS, 1, 3))
+        drawn = self._log_chance((points + spread * noise).reshape(-1, 3)).reshape(DRAWS, -1)
+        return np.asarray(logsumexp(drawn, axis=0) - np.log(DRAWS))
+
+    def _log_chance(self, points: Floats) -> Floats:
+        from scipy.special import log_ndtr
+
+        found = np.zeros(len(points))
+        with threads_for(FITTED):
+            for process in self._processes:
+                excess, doubt = process.predict(self._scaled(points), return_std=True)
+                found += log_ndtr(-excess / np.maximum(doubt, LEAST))
+        return found
 
     @cached_property
     def _processes(self) -> list[GaussianProcessRegressor]:
@@ -72,7 +88,7 @@ class Keeping:
         covariance = ConstantKernel(1.0, (1e-2, 1e2)) * RBF([1.0] * 3, (0.1, 100.0)) + WhiteKernel(1e-2, (1e-6, 1.0))
         process = GaussianProcessRegressor(covariance, normalize_y=True, random_state=0)
         chosen = _evenly(excess)
-        with warnings.catch_warnings(), threads_for(len(chosen)):
+        with warnings.catch_warnings(), threads_for(FITTED):
             warnings.simplefilter("ignore", ConvergenceWarning)
             process.fit(self._scaled(self._points[chosen]), excess[chosen])
         return process

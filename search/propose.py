@@ -15,6 +15,7 @@ from ..studies.criteria import bounds_of
 from ..studies.front import full_drop_db
 from ..studies.limits import Limits, given_limits
 from ..studies.pick import check_memory, check_preference, pick, preferred
+from ..studies.records import FAILED
 from ..studies.run import Run
 from ..studies.trial import Trial
 from .account import Watch, expected
@@ -156,8 +157,8 @@ def best_unmeasured(
 
 def _keeping(run: Run, limits: Limits) -> Keeping:
     """Return what a run tells of keeping limits that lie on none of the objectives."""
-    judged = [trial for trial in run.trials if trial.measured]
-    return Keeping([run.point(trial) for trial in judged], [run.excesses(trial, limits) for trial in judged])
+    trials = [trial for trial in run.trials if trial.state != FAILED]
+    return Keeping([run.point(trial) for trial in trials], [run.excesses(trial, limits) for trial in trials])
 
 
 def _aim(prefer: str, most: Floats, centre: Floats, keeping: Keeping) -> Callable[[Floats], Floats]:
@@ -175,7 +176,8 @@ def _aim(prefer: str, most: Floats, centre: Floats, keeping: Keeping) -> Callabl
     place = {"size": 0, "latency": 1, "psnr": 2}
 
     def aim(points: Floats) -> Floats:
-        excess = np.maximum(points - most, 0.0).sum(axis=1) + np.maximum(LIKELY - keeping.chance(points), 0.0)
+        log_chance = keeping.log_chance(points)
+        excess = np.maximum(points - most, 0.0).sum(axis=1) + np.maximum(np.log(LIKELY) - log_chance, 0.0)
         scaled = (points - low) / np.where(span > 0.0, span, 1.0)
         distance = np.linalg.norm(np.maximum(scaled, 0.0), axis=1)
         score = distance if prefer == "knee" else scaled[:, place[prefer]] + TIE * distance

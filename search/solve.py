@@ -138,7 +138,7 @@ def choose(solved: Solved, new: NDArray[np.bool_], taken: Floats, worst: Floats,
         done: how many were chosen before; the count decides whose turn diversity is.
     """
     left = new.copy()
-    chance = solved.keeping.chance(solved.centre)
+    log_chance = solved.keeping.log_chance(solved.centre, solved.spread)
     chosen: list[int] = []
     while len(chosen) < n and left.any():
         rows = _hopeful(solved, left, taken, worst)
@@ -146,11 +146,12 @@ def choose(solved: Solved, new: NDArray[np.bool_], taken: Floats, worst: Floats,
             novel = rows[solved.novelty[rows] >= np.quantile(solved.novelty, NOVEL)]
             rows = novel if len(novel) else rows
         gain = expected_gain(solved.centre[rows], DOUBT * solved.spread[rows], *open_boxes(taken, worst))
-        gain *= chance[rows]
-        if len(rows) and gain.max() > 0.0:
-            best = int(rows[gain.argmax()])
+        hopeful = gain > 0.0
+        if hopeful.any():
+            best = int(rows[hopeful][(np.log(gain[hopeful]) + log_chance[rows[hopeful]]).argmax()])
         else:  # nothing promises a gain: the one that lacks least
-            best = int(np.where(left, _lack(solved.centre, taken, worst) + (1.0 - chance), np.inf).argmin())
+            lack = _lack(solved.centre, taken, worst) - np.expm1(log_chance)
+            best = int(np.lexsort((-log_chance, np.where(left, lack, np.inf)))[0])
         chosen.append(best)
         left[best] = False
         taken = np.vstack([taken, solved.centre[best]])

@@ -28,7 +28,8 @@ def sequential_twin(history: Sequence[Observation], worst: Sequence[float]) -> C
     """
     points = {o.candidate: o.point for o in history if o.point is not None}
     known = {o.candidate for o in history}
-    front = [c for c, stays in zip(points, nondominated(list(points.values())), strict=True) if stays]
+    counting = {o.candidate: o.point for o in history if o.point is not None and o.counts} or points
+    front = [c for c, stays in zip(counting, nondominated(list(counting.values())), strict=True) if stays]
     untried = [
         c
         for c in front

@@ -193,12 +193,13 @@ class Limits:
         Args:
             memory_bytes, readings, best: as for `violation`.
         """
-        found = [] if self.max_memory is None else [memory_bytes / self.max_memory - 1.0]
-        found += [
+        known = math.isfinite(memory_bytes)
+        memory = () if self.max_memory is None else (memory_bytes / self.max_memory - 1.0 if known else math.nan,)
+        further = [
             float(bound.excess(readings[bound.reading], best[bound.reading])) if bound.reading in readings else math.nan
             for bound in self.bounds
         ]
-        return tuple(excess if math.isfinite(excess) else math.nan for excess in found)
+        return (*memory, *further)
 
     def kept(
         self,

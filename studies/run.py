@@ -235,9 +235,10 @@ class Run:
         )
 
     def excesses(self, trial: Trial, limits: Limits | None = None) -> tuple[float, ...]:
-        """Return by how much a measured trial breaks each limit that is on no axis of its `point`, by default the study's.
+        """Return by how much a trial breaks each limit that is on no axis of its `point`, by default the study's.
 
-        Those of memory and of further objectives, below 0 where they are kept; NaN where that was not measured.
+        Those of memory and of further objectives, below 0 where they are kept; NaN where that was not measured. Of a trial
+        that did not fail.
         """
         return (self.limits if limits is None else limits).apart(**self._apart(trial))
 

@@ -24,11 +24,11 @@ def searched(run: Run) -> dict[str, Any]:
     """Return how well a run was searched, as plain data.
 
     Returns:
-        ``hypervolumes``: after each trial, by what was measured; ``model_error``: medians over the proposals that were
-        measured, of the size's and the speedup's relative error and of the drop's in decibels, and how often the 95 %
-        intervals of the last two held; None where none is. What the search's model said at its end (`search.account`):
-        ``evaluations``, ``ahead``, ``gain_ahead``, ``random`` and ``uniform``; None where no model was made, or where the
-        run has grown since.
+        ``hypervolumes``: after each trial, by what was measured, within limits or not; ``model_error``: medians over the
+        proposals that were measured, of the size's and the speedup's relative error and of the drop's in decibels, and how
+        often the 95 % intervals of the last two held; None where none is. What the search's model said at its end
+        (`search.account`): ``evaluations``, ``ahead``, ``gain_ahead``, ``random`` and ``uniform``; None where no model was
+        made, or where the run has grown since.
     """
     try:
         said = read_document(run.folder / ACCOUNT_FILE, "search", VERSION, "it is made at the end of a search")

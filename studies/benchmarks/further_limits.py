@@ -1,8 +1,8 @@
 """python studies/benchmarks/further_limits.py [styles digits_gan superres] [--samplers frontier tpe] [--seeds 3] [--runs FOLDER]
 
 How well do samplers search where a further objective is limited? Each study is a ready-made one with one such limit. Prints, in
-the mean over the seeds: how many of the proposals keep the limit, how many of these no other one dominates, and the hypervolume
-of those that keep it, after half of the trials and after all. Runs that are there already go on or are shown as they are.
+the mean over the seeds: how many of the proposals keep the limit; of all trials that keep it, how many no other one of them
+dominates, and their hypervolume after half of the trials and after all. Runs that are there already go on or are shown.
 """
 
 from __future__ import annotations

@@ -141,9 +141,9 @@ class Coordinator:
             self.pool = self._crew.open_pool(self.evaluator, self.run.reference)
         try:
             self._work_off(self.agenda.next_of_search)
-            self.agenda.queue.reconsider()
-            self._work_off(self.agenda.next_postponed)
-            self._work_off(self.agenda.next_in_doubt)
+            for following in (self.agenda.next_postponed, self.agenda.next_in_doubt, self.agenda.next_postponed):
+                self.agenda.queue.reconsider()  # who was timed again may have been what kept others from the front
+                self._work_off(following)
         finally:
             self.pool.close()
             self._tell_standing(ended=True)

@@ -8,8 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 SIDE = 16
+
+settings.register_profile(
+    "busy", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)  # so is the machine, mostly
+settings.load_profile("busy")
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as there are processors: none needs more than one
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -47,6 +53,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     from slimfront.search import evaluate
 
     evaluate.Timing = Timing if item.get_closest_marker("slow") else few_rounds  # type: ignore[misc, assignment]
+
+
+@pytest.fixture
+def nobody_in_doubt(monkeypatch: pytest.MonkeyPatch):
+    """Nobody is timed again at the end of a search, so that nobody joins the front when files are not kept any more."""
+    monkeypatch.setattr("slimfront.search.timing_queue.doubtful", lambda run: [])
 
 
 @pytest.fixture(scope="session")

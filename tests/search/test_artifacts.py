@@ -22,6 +22,8 @@ from slimfront.studies.artifacts import URL_VARIABLE, name_of, without_secrets
 from slimfront.studies.run import Run, open_run
 from slimfront.studies.study import load_study
 
+pytestmark = pytest.mark.usefixtures("nobody_in_doubt")
+
 
 class Moody(MemoryFileSystem):
     """A place that goes away now and then, and then leaves half a file behind."""

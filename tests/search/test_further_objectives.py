@@ -207,7 +207,7 @@ def test_a_bundle_holds_the_readings_and_is_measured_again(found, folder, tmp_pa
     facts = json.loads((bundle / "bundle.json").read_text())
     facts["expected"]["evaluation"]["coverage"] -= 0.1
     (bundle / "bundle.json").write_text(json.dumps(facts))
-    assert verify(bundle)["failed"] == ["coverage, evaluation data"]
+    assert failed(verify(bundle)) == ["coverage, evaluation data"]
 
 
 def test_the_report_shows_each_objective_over_size(found, tmp_path):

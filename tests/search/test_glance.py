@@ -156,6 +156,7 @@ def test_who_is_hopeless_by_a_glance_is_told_so_and_never_on_the_front(search_it
     assert row["psnr_db"] is row["worst_psnr_db"] is row["ssim"] is row["speedup"] is None, "it was not measured"
 
 
+@pytest.mark.usefixtures("nobody_in_doubt")
 def test_who_turns_out_not_to_be_hopeless_is_judged_on_all_images_later(search_it, monkeypatch):
     """A look that stops everybody: what may be on the front is judged and timed all the same."""
 

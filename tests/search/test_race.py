@@ -135,8 +135,9 @@ def test_it_learns_as_one_process_does_and_goes_on_where_it_was_ended(workers, e
     entries = [entry(0, 1.0), entry(1, 1.0)]
     with pytest.raises(TimeoutError):
         workers.run(entries, 2, stop)
-    kept = torch.load(entries[0].training.checkpoint, weights_only=True)["step"]
-    assert 0 < kept < STEPS
+    checkpoints = [entry.training.checkpoint for entry in entries]
+    kept = [torch.load(path, weights_only=True)["step"] for path in checkpoints if path.exists()]
+    assert any(0 < step < STEPS for step in kept)
     whole = workers.run([entry(0, 1.0), entry(1, 1.0)], 2)
     assert len(whole) == 2
     difference = np.frombuffer(weights_of(whole[0]), np.float32) - np.frombuffer(weights_of(alone), np.float32)

@@ -81,6 +81,7 @@ def test_readings_are_those_of_the_files(study, tmp_path):
         assert trial.latency_ms == pytest.approx(run.reference.value("reference_ms") / trial.value("speedup"))
 
 
+@pytest.mark.usefixtures("nobody_in_doubt")
 def test_files_are_kept_for_the_front_and_built_again_for_others(study, tmp_path):
     run = search(study, trials=9, run_dir=tmp_path / "run")
     kept = {path.stem for path in (run.folder / "models").iterdir()}
@@ -288,9 +289,9 @@ def test_a_small_space_ends_before_the_trials_do(tiny_model, pictures, tmp_path)
     assert "every candidate of the space is measured" in listener.notes
 
 
-def test_progress_is_told_of_every_trial(study, tmp_path, monkeypatch):
+@pytest.mark.usefixtures("nobody_in_doubt")
+def test_progress_is_told_of_every_trial(study, tmp_path):
     """A timing that is repeated at the end would move the hypervolume after the last trial: here none is."""
-    monkeypatch.setattr("slimfront.search.timing_queue.doubtful", lambda run: [])
     listener = Listener()
     run = search(study, trials=4, run_dir=tmp_path / "run", progress=listener)
     assert [(done, total, number) for done, total, _, _, number in listener.steps] == [(n + 1, 4, n) for n in range(4)]

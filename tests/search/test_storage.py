@@ -17,10 +17,12 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from filelock import Timeout
 
 sys.path.insert(0, str(Path(__file__).parent))
 import postgres
 
+from slimfront.objectives import machine
 from slimfront.search.loop import search
 from slimfront.spaces.candidate import Candidate, LayerChoice
 from slimfront.spaces.errors import InputError
@@ -377,24 +379,37 @@ def test_a_killed_coordinators_trials_are_finished_by_the_next(study_folder, tmp
 
 
 def suspend(process: subprocess.Popen, url: str) -> None:
-    """Stop a process while it holds no lock: SQLite lets nobody else write before who reads or writes has ended."""
+    """Stop a process while it holds no lock: others would wait for it, in the database or for this machine's processors."""
     while True:
         process.send_signal(signal.SIGSTOP)
         os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
-        if not url.startswith("sqlite") or not locked(Path(url.removeprefix("sqlite:///"))):
+        if process.poll() is not None or not (in_use(url) or times_something()):
             return
         process.send_signal(signal.SIGCONT)
         time.sleep(0.05)
 
 
-def locked(path: Path) -> bool:
-    """Whether somebody reads or writes in a database of SQLite, or is about to."""
-    with closing(sqlite3.connect(path, timeout=0.1, isolation_level=None)) as connection:
-        try:
-            connection.execute("BEGIN EXCLUSIVE")
-            connection.execute("ROLLBACK")
-        except sqlite3.OperationalError:
-            return True
+def in_use(url: str) -> bool:
+    """Whether somebody reads or writes in a database, or is about to."""
+    if url.startswith("sqlite"):
+        with closing(sqlite3.connect(Path(url.removeprefix("sqlite:///")), timeout=0.1, isolation_level=None)) as own:
+            try:
+                own.execute("BEGIN EXCLUSIVE")
+                own.execute("ROLLBACK")
+            except sqlite3.OperationalError:
+                return True
+        return False
+    asked = "select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
+    with database.engine(database.complete(url)).connect() as own:
+        return own.execute(sa.text(f"{asked} and state <> 'idle'")).scalar_one() > 0
+
+
+def times_something() -> bool:
+    """Whether somebody has this machine for a timing."""
+    try:
+        machine._acquired(singleton=False, timeout=0).release()
+    except Timeout:
+        return True
     return False
 
 
@@ -434,7 +449,7 @@ def test_trials_of_a_coordinator_that_died_elsewhere_are_waited_for_at_the_end(
         other.database.do(other._attendance.sign)
     candidate = Candidate({"conv1": LayerChoice(8, 32)})
     other.claim([[replace(CLAIM, study=study.digest, key=candidate.key, candidate=candidate.to_json())]], 0)
-    monkeypatch.setattr(attendance, "LEASE_SECONDS", 14.0)
+    monkeypatch.setattr(attendance, "LEASE_SECONDS", 20.0)
     listener = Listener()
     run = search(load_study(study_folder), trials=4, run_dir=tmp_path / "a", storage=url, progress=listener)
     assert [trial.number for trial in run.trials] == [0, 1, 2, 3]

@@ -194,7 +194,7 @@ class Limits:
             memory_bytes, readings, best: as for `violation`.
         """
         known = math.isfinite(memory_bytes)
-        memory = () if self.max_memory is None else (memory_bytes / self.max_memory - 1.0 if known else math.nan,)
+        memory = () if self.max_memory is None else (self._memory_excess(memory_bytes) if known else math.nan,)
         further = [
             float(bound.excess(readings[bound.reading], best[bound.reading])) if bound.reading in readings else math.nan
             for bound in self.bounds
@@ -240,9 +240,12 @@ class Limits:
             "min_psnr": ((self.min_psnr or 0.0) - psnr_db) / 3.0,
             "max_drop": (drop_db - (self.max_drop or 0.0)) / 3.0,
             "min_speedup": (self.min_speedup or 0.0) / speedup - 1.0,
-            "max_memory": memory_bytes / (self.max_memory or 1.0) - 1.0,
+            "max_memory": self._memory_excess(memory_bytes),
         }
         return [excess[key] for key in self.given()]
+
+    def _memory_excess(self, memory_bytes: Any) -> Any:
+        return memory_bytes / (self.max_memory or 1.0) - 1.0
 
     def point(
         self, *, size_bytes: float, latency_ms: float, best_db: float, full_drop_db: float

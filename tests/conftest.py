@@ -12,9 +12,8 @@ from hypothesis import HealthCheck, settings
 
 SIDE = 16
 
-settings.register_profile(
-    "busy", deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)  # so is the machine, mostly
+# An example may take long: the machine is busy, mostly.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as there are processors: none needs more than one

@@ -10,10 +10,10 @@ from __future__ import annotations
 import argparse
 import re
 import shutil
-import tempfile
 from pathlib import Path
 
 import pandas as pd
+from searches import folder_of_runs
 
 from slimfront import search
 from slimfront.studies.front import hypervolume, nondominated
@@ -40,8 +40,7 @@ def main() -> None:
     half = arguments.trials // 2
     print(f"| study | sampler | proposals that keep it | members | after {half} | after {arguments.trials} |")
     print("|---|---|---|---|---|---|")
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = arguments.runs or Path(temporary)
+    with folder_of_runs(arguments.runs) as folder:
         for name in arguments.studies:
             study = limited(name, folder / f"{name}-study")
             for sampler in arguments.samplers:

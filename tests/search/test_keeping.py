@@ -57,7 +57,7 @@ def test_all_limits_have_to_be_kept():
     assert Keeping(points, both.tolist()).chance(new) == pytest.approx(alone[0] * alone[1])
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     arrays(float, (8, 3), elements=st.floats(0.0, 2.0)),
     arrays(float, (8, 2), elements=st.one_of(st.floats(-1e6, 1e6), st.just(NAN))),

@@ -86,7 +86,7 @@ def test_a_run_of_another_environment_is_told_before_anything_is_done(run):
     assert len(Run(run.folder).trials) == 9
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     arrays(float, (6, 3), elements=st.floats(0.0, 1.0)),
     arrays(float, (3,), elements=st.floats(0.0, 1.0)),

@@ -41,9 +41,7 @@ def zipped(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         enter(patch)
         enter_others(patch, tmp_path_factory.mktemp("site"))
-        patch.setattr(
-            "slimfront.search.timing_queue.doubtful", lambda run: []
-        )  # none joins the front when its file is gone
+        patch.setattr("slimfront.search.timing_queue.doubtful", lambda run: [])  # as `nobody_in_doubt`
         yield
 
 
